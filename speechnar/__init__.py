@@ -1,0 +1,1 @@
+"""Non-autoregressive speech and audio: recognition, translation, synthesis, editing and generation."""

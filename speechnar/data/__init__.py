@@ -1,0 +1,1 @@
+"""Manifests to typed, padded batches."""

@@ -1,0 +1,1 @@
+"""Pure search: tensors in, hypotheses out."""

@@ -1,0 +1,1 @@
+"""Plain numbers; no torch modules."""

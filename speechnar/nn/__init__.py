@@ -1,0 +1,1 @@
+"""Layers that know lengths but no task."""

@@ -1,0 +1,1 @@
+"""Strings, token ids and transcripts."""

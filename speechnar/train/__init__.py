@@ -1,0 +1,1 @@
+"""The single training loop, which knows only `loss(batch)`."""
