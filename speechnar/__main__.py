@@ -1,0 +1,8 @@
+"""``python -m speechnar`` is the command ``speechnar``."""
+
+import sys
+
+from speechnar.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

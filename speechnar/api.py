@@ -1,0 +1,391 @@
+"""Speech recognition, translation, language identification and alignment in a few calls.
+
+Audio is given as a path, a file object, bytes, a 1-D array or tensor with its ``sample_rate``, or a list of these, for
+which a list comes back. Results are finished and immutable; recordings of any length take bounded memory.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from speechnar.audio.io import AudioStream, read_audio
+from speechnar.clip_decoder import AUTO, ClipDecoder, DecodeOptions, translation_targets
+from speechnar.clips import Samples
+from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.hub import DEFAULT_MODEL, card_languages, read_card, resolve_model
+from speechnar.models.base import LoadedModel, load_model
+from speechnar.recognizer import Recognizer, Source
+from speechnar.text.languages import to_iso3
+from speechnar.text.transcript import Transcript
+
+AudioInput = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor
+AnyInput = TypeVar("AnyInput", bound=AudioInput)
+
+BLOCK_S = 30.0
+
+
+@dataclass(frozen=True)
+class DetectedLanguage:
+    """The language of a recording (ISO 639-3), its probability, and those of all languages, most probable first."""
+
+    file: str | None
+    language: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Transcriber:
+    """A model that turns speech into text.
+
+    >>> t = Transcriber.load("path/to/model")  # doctest: +SKIP
+    >>> t.transcribe("talk.flac", word_timestamps=True).to_srt()  # doctest: +SKIP
+    """
+
+    def __init__(self, loaded: LoadedModel, *, language: str | None = None) -> None:
+        """Wrap a model in memory; ``language`` is what a model without language tokens speaks."""
+        self._loaded = loaded
+        self._language = language
+
+    @classmethod
+    def load(cls, name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto") -> "Transcriber":
+        """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
+
+        The first two never touch the network, nor does a hub model that is in the cache.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            CheckpointError: its files are damaged, or not of this version.
+            ConfigError: the device does not exist.
+        """
+        folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        languages = card_languages(read_card(folder))
+        spoken = to_iso3(languages[0]) if len(languages) == 1 else None
+        return cls(load_model(folder, device=_find_device(device)), language=spoken)
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._loaded.name
+
+    @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz; inputs may have any rate."""
+        config: Any = self._loaded.config
+        return int(config.frontend.sample_rate)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages that can be given or detected; empty where the model has no language tokens."""
+        return tuple(self._loaded.tokenizer.language_ids())
+
+    @property
+    def translates_to(self) -> tuple[str, ...]:
+        """Languages into which the model translates."""
+        return tuple(translation_targets(self._loaded.tokenizer.pieces))
+
+    @overload
+    def transcribe(
+        self,
+        audio: AudioInput,
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        audio: list[AnyInput],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> list[Transcript]: ...
+
+    def transcribe(
+        self,
+        audio: AudioInput | list[Any],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Write down what is said.
+
+        Args:
+            audio: one recording or a list of them.
+            sample_rate: of arrays and tensors, in Hz.
+            language: of the speech: a code or an English name, or ``auto``.
+            word_timestamps: give every segment its words with times and probabilities.
+            options: rarer choices.
+
+        Raises:
+            AudioError: a recording cannot be read (in a list, the first such; see `outcomes` to go on).
+            ConfigError: the model cannot honour an option.
+        """
+        found = self.outcomes(
+            _as_list(audio),
+            sample_rate=sample_rate,
+            language=language,
+            word_timestamps=word_timestamps,
+            options=options,
+        )
+        return _one_or_list(audio, found)
+
+    @overload
+    def translate(
+        self,
+        audio: AudioInput,
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def translate(
+        self,
+        audio: list[AnyInput],
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> list[Transcript]: ...
+
+    def translate(
+        self,
+        audio: AudioInput | list[Any],
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Write down in the language ``to`` what is said in another; the rest as in `transcribe`.
+
+        The result's ``language`` is that of the speech.
+
+        Raises:
+            AudioError: a recording cannot be read.
+            ConfigError: the model does not translate into ``to`` (the message names those it does), or cannot honour
+                an option.
+        """
+        found = self.outcomes(
+            _as_list(audio),
+            to=to,
+            sample_rate=sample_rate,
+            language=language,
+            word_timestamps=word_timestamps,
+            options=options,
+        )
+        return _one_or_list(audio, found)
+
+    @overload
+    def detect_language(self, audio: AudioInput, *, sample_rate: int | None = None) -> DetectedLanguage: ...
+
+    @overload
+    def detect_language(self, audio: list[AnyInput], *, sample_rate: int | None = None) -> list[DetectedLanguage]: ...
+
+    def detect_language(
+        self, audio: AudioInput | list[Any], *, sample_rate: int | None = None
+    ) -> DetectedLanguage | list[DetectedLanguage]:
+        """Tell the language spoken in the first 30 seconds.
+
+        Raises:
+            AudioError: a recording cannot be read.
+            ConfigError: the model does not tell languages.
+        """
+        recognizer = Recognizer(ClipDecoder(self._loaded))
+
+        def detect(source: Source) -> DetectedLanguage:
+            probabilities = recognizer.language_probabilities(source)
+            language, probability = next(iter(probabilities.items()))
+            return DetectedLanguage(source.name, language, probability, probabilities)
+
+        return _one_or_list(audio, (detect(_open(item, sample_rate)) for item in _as_list(audio)))
+
+    def align(
+        self, audio: AudioInput, text: str, *, sample_rate: int | None = None, language: str = AUTO
+    ) -> Transcript:
+        """Find the times of the words of ``text`` in a recording of up to 30 seconds.
+
+        The text must be spelled as the model spells (letter case, punctuation).
+
+        Raises:
+            AudioError: the recording cannot be read, is too long, or is too short for the text.
+            ConfigError: the text is empty or has letters unknown to the model.
+        """
+        recognizer = Recognizer(ClipDecoder(self._loaded, language=language, default_language=self._language))
+        return recognizer.align(_open(audio, sample_rate), text)
+
+    def outcomes(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        to: str | None = None,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Iterator[Transcript | SpeechnarError]:
+        """Transcribe (or translate) many recordings lazily; one that fails yields its error and the rest go on.
+
+        Results come in order. Inputs are read a few batches ahead.
+
+        Raises:
+            ConfigError: the model cannot honour an option; at once, before anything is read.
+        """
+        decoder = ClipDecoder(
+            self._loaded,
+            task="asr" if to is None else f"st_{to_iso3(to)}",
+            language=language,
+            default_language=self._language,
+            options=options,
+        )
+        recognizer = Recognizer(decoder, word_timestamps=word_timestamps)
+        return recognizer.transcribe(_open(audio, sample_rate) for audio in audios)
+
+
+@overload
+def transcribe(audio: AudioInput, *, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
+@overload
+def transcribe(audio: list[AnyInput], *, model: str = ..., device: str = ..., **options: Any) -> list[Transcript]: ...
+def transcribe(audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
+    """Write down what is said; see `Transcriber.transcribe` for the options. Each model is loaded once."""
+    return _transcriber(model, device).transcribe(audio, **options)
+
+
+@overload
+def translate(audio: AudioInput, *, to: str, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
+@overload
+def translate(
+    audio: list[AnyInput], *, to: str, model: str = ..., device: str = ..., **options: Any
+) -> list[Transcript]: ...
+def translate(audio: Any, *, to: str, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
+    """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
+    return _transcriber(model, device).translate(audio, to=to, **options)
+
+
+@overload
+def detect_language(
+    audio: AudioInput, *, model: str = ..., device: str = ..., sample_rate: int | None = ...
+) -> DetectedLanguage: ...
+@overload
+def detect_language(
+    audio: list[AnyInput], *, model: str = ..., device: str = ..., sample_rate: int | None = ...
+) -> list[DetectedLanguage]: ...
+def detect_language(
+    audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", sample_rate: int | None = None
+) -> Any:
+    """Tell the language spoken; see `Transcriber.detect_language`."""
+    return _transcriber(model, device).detect_language(audio, sample_rate=sample_rate)
+
+
+def align(
+    audio: AudioInput,
+    text: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+    sample_rate: int | None = None,
+    language: str = AUTO,
+) -> Transcript:
+    """Find the times of the words of ``text``; see `Transcriber.align`."""
+    return _transcriber(model, device).align(audio, text, sample_rate=sample_rate, language=language)
+
+
+@lru_cache(maxsize=2)
+def _transcriber(model: str, device: str) -> Transcriber:
+    return Transcriber.load(model, device=device)
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # builds without CUDA assert
+        reason = str(error).split("\n", 1)[0][:120]
+        raise ConfigError(f"device must be auto, cpu, or a device of this machine; got {name!r} ({reason})") from None
+    return device
+
+
+@dataclass(frozen=True)
+class _EncodedAudio:
+    """A path, or the bytes of a file."""
+
+    name: str | None
+    content: str | bytes
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        return iter(AudioStream(self.content, target_rate=sample_rate, block_seconds=BLOCK_S))
+
+
+@dataclass(frozen=True)
+class _ArrayAudio:
+    """Samples in memory."""
+
+    samples: npt.NDArray[Any]
+    sample_rate: int | None
+    name: str | None = None
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        yield read_audio(self.samples, sample_rate=self.sample_rate, target_rate=sample_rate).samples
+
+
+def _open(audio: Any, sample_rate: int | None) -> Source:
+    """Name an input and make it readable twice.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if isinstance(audio, str | os.PathLike):
+        return _EncodedAudio(os.fspath(audio), os.fspath(audio))
+    if isinstance(audio, bytes):
+        return _EncodedAudio(None, audio)
+    if isinstance(audio, Tensor):
+        audio = audio.detach().cpu().numpy()
+    if isinstance(audio, np.ndarray):
+        if sample_rate is None:
+            raise ConfigError("an array needs its sample_rate, in Hz")
+        return _ArrayAudio(audio, sample_rate)
+    if hasattr(audio, "read"):
+        content = audio.read()
+        name = getattr(audio, "name", None)
+        if isinstance(content, bytes):
+            return _EncodedAudio(name if isinstance(name, str) else None, content)
+    raise ConfigError(
+        f"audio must be a path, a binary file object, bytes, or a 1-D array or tensor; got {type(audio).__name__}"
+    )
+
+
+def _as_list(audio: Any) -> Sequence[Any]:
+    return audio if isinstance(audio, list | tuple) else [audio]
+
+
+def _one_or_list(audio: Any, found: Iterator[Any]) -> Any:
+    """Return the only result, or the list of all where a list was given; raise the first error."""
+    results = []
+    for result in found:
+        if isinstance(result, SpeechnarError):
+            raise result
+        results.append(result)
+    return results if isinstance(audio, list | tuple) else results[0]

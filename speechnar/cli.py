@@ -1,0 +1,471 @@
+"""The command ``speechnar``: arguments for `speechnar.api`, `speechnar.evaluate` and `speechnar.train`.
+
+Results go to stdout and nothing else does; messages, progress and timing go to stderr. Exit status: 0 all well, 1 some
+inputs failed (each named, the others done), 2 wrong usage. What is slow to import is imported by the verb that needs
+it, so that ``--help`` answers at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechnar import __version__
+from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
+from speechnar.hub import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from speechnar.api import DetectedLanguage, Transcriber
+    from speechnar.clip_decoder import DecodeOptions
+    from speechnar.text.transcript import Transcript, TranscriptFormat
+
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+FORMATS: tuple["TranscriptFormat", ...] = ("txt", "json", "srt", "vtt", "tsv")
+# Of these, several files one after the other on stdout would make one file that is none.
+SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as leaving:  # argparse has printed its help or its complaint
+        return leaving.code if isinstance(leaving.code, int) else WRONG_USAGE
+    _configure_logging(quiet=args.quiet)
+    handler: Handler = args.handler
+    try:
+        status = handler(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # the last resort: one line for the user, a traceback on request
+        if args.debug:
+            raise
+        known = isinstance(error, SpeechnarError | OSError)
+        _complain(str(error) if known else f"internal error ({type(error).__name__}: {error}); see it whole by --debug")
+        return WRONG_USAGE if isinstance(error, ConfigError | ModelNotFoundError) else FAILED
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe every verb."""
+    parser = argparse.ArgumentParser(
+        prog="speechnar", description="Non-autoregressive speech recognition and translation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"speechnar {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def add(name: str, handler: Handler, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text, parents=[_common(), *parents], allow_abbrev=False)
+        verb.set_defaults(handler=handler)
+        return verb
+
+    add("transcribe", _transcribe, "speech to text", _loading(), _decoding(), _writing())
+    verb = add("translate", _translate, "speech to text in another language", _loading(), _decoding(), _writing())
+    verb.add_argument("--to", required=True, metavar="LANG", help="language of the text")
+
+    verb = add("detect-language", _detect_language, "language and probability", _loading())
+    verb.add_argument("files", nargs="+", metavar="FILE")
+    verb.add_argument("-f", "--format", choices=("txt", "json"), default="txt")
+
+    verb = add("align", _align, "word times of a given text", _loading())
+    verb.add_argument("file", metavar="FILE", help="up to 30 s")
+    verb.add_argument("--text", required=True, help="what is said, in the model's own spelling")
+    verb.add_argument("-l", "--language", default="auto", metavar="LANG")
+    verb.add_argument("-f", "--format", choices=("txt", *FORMATS[1:4]), default="txt", help="txt: a word per line")
+
+    verb = add("models", _models, "the models on this machine")
+    verb.add_argument("--json", action="store_true", help="one object per line")
+
+    verb = add("convert", _convert, "turn a checkpoint of another toolkit (ESPnet) into a model folder")
+    verb.add_argument("source", metavar="SRC", type=Path)
+    verb.add_argument("destination", metavar="DST", type=Path)
+
+    verb = add("train", _train, "train a model, or continue a run")
+    verb.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration, e.g. train.seed=1")
+    verb.add_argument("--exp", required=True, type=Path, metavar="DIR", help="where checkpoints and the model go")
+    _add_threads(verb)
+
+    verb = add("average", _average, "export the average of a run's best checkpoints")
+    verb.add_argument("exp", metavar="EXP", type=Path)
+    verb.add_argument("--num-best", type=int, default=5, metavar="N", help="default: %(default)s")
+
+    verb = add("decode", _decode, "decode a Kaldi data directory", _searching(), _computing())
+    verb.add_argument("model", metavar="MODEL", help="name or folder")
+    verb.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    verb.add_argument("out", metavar="OUT", type=Path, help="text file; OUT.jsonl holds language and times")
+    verb.add_argument("--task", default="asr", help="asr, or st_xxx for translation into language xxx")
+    verb.add_argument("-l", "--language", default="auto", metavar="LANG", help="auto, given (by utt2lang) or a code")
+
+    verb = add("score", _score, "score a decoded data directory")
+    verb.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    verb.add_argument("hyp", metavar="HYP", type=Path)
+    verb.add_argument("--target", metavar="LANG", help="score translations against text.LANG by BLEU and chrF")
+    verb.add_argument("--normalizer", metavar="NAME", help="of the text; default: basic, and none for translations")
+    verb.add_argument("--json", action="store_true")
+
+    verb = add("demo", _demo, "a web page on this machine", _computing())
+    verb.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    return parser
+
+
+# Groups of options that verbs share.
+
+
+def _common() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
+    return group
+
+
+def _computing() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:1 ...; default: %(default)s")
+    _add_threads(group)
+    return group
+
+
+def _loading() -> argparse.ArgumentParser:
+    group = _group(_computing())
+    group.add_argument(
+        "-m", "--model", default=DEFAULT_MODEL, help="shipped name, folder or owner/name; default: %(default)s"
+    )
+    return group
+
+
+def _searching() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm or --hotwords")
+    group.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
+    group.add_argument("--lm-weight", type=float, default=0.5, metavar="W", help="default: %(default)s")
+    group.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
+    return group
+
+
+def _decoding() -> argparse.ArgumentParser:
+    group = _group(_searching())
+    group.add_argument("files", nargs="+", metavar="FILE")
+    group.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
+    group.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
+    group.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
+    group.add_argument("--hotword-weight", type=float, default=2.0, metavar="W", help="default: %(default)s")
+    group.add_argument(
+        "--vad",
+        action=argparse.BooleanOptionalAction,
+        help="decode only speech; default: for recordings longer than 30 s",
+    )
+    return group
+
+
+def _writing() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("-f", "--format", choices=(*FORMATS, "all"), default="txt", help="default: %(default)s")
+    group.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help="write files there instead of to stdout")
+    return group
+
+
+def _group(*parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(add_help=False, parents=list(parents))
+
+
+def _add_threads(group: argparse.ArgumentParser) -> None:
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+
+
+# Verbs: each returns an exit status.
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    return _recognize(args, to=None)
+
+
+def _translate(args: argparse.Namespace) -> int:
+    return _recognize(args, to=args.to)
+
+
+def _recognize(args: argparse.Namespace, to: str | None) -> int:
+    _check_output(args)
+    transcriber = _load(args, args.model)
+    options = _decode_options(
+        args,
+        hotwords=tuple(phrase.strip() for phrase in (args.hotwords or "").split(",") if phrase.strip()),
+        hotword_weight=args.hotword_weight,
+        vad=args.vad,
+    )
+    outcomes = transcriber.outcomes(
+        args.files, to=to, language=args.language, word_timestamps=args.word_timestamps, options=options
+    )
+    started = time.monotonic()
+    audio_s = 0.0
+    num_failed = 0
+    stems = _output_stems(args.files)
+    for file, stem, outcome in zip(args.files, stems, _with_progress(outcomes, len(args.files)), strict=True):
+        if isinstance(outcome, SpeechnarError):
+            _complain_of(file, outcome, debug=args.debug)
+            num_failed += 1
+            continue
+        audio_s += outcome.duration
+        _put_transcript(outcome, args, stem)
+    wall_s = time.monotonic() - started
+    _log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return FAILED if num_failed else OK
+
+
+def _detect_language(args: argparse.Namespace) -> int:
+    transcriber = _load(args, args.model)
+    num_failed = 0
+    for file in args.files:
+        try:
+            detected: DetectedLanguage = transcriber.detect_language(file)
+        except ConfigError:
+            raise
+        except SpeechnarError as error:
+            _complain_of(file, error, debug=args.debug)
+            num_failed += 1
+            continue
+        if args.format == "json":
+            _put_json({"file": file, "language": detected.language, "probability": round(detected.probability, 4)})
+        else:
+            name = f"{_one_line(file)}: " if len(args.files) > 1 else ""
+            _put(f"{name}{detected.language} {detected.probability:.4f}\n")
+    return FAILED if num_failed else OK
+
+
+def _align(args: argparse.Namespace) -> int:
+    transcript = _load(args, args.model).align(args.file, args.text, language=args.language)
+    if args.format != "txt":
+        _put(_render(transcript, args.format))
+        return OK
+    for segment in transcript.segments:
+        for word in segment.words or ():
+            _put(f"{word.start:.3f}\t{word.end:.3f}\t{word.word}\t{word.probability:.4f}\n")
+    return OK
+
+
+def _models(args: argparse.Namespace) -> int:
+    from speechnar.hub import list_models  # noqa: PLC0415
+
+    rows = [
+        {
+            "name": info.name,
+            "task": ", ".join(info.tasks) or info.kind,
+            "size": f"{info.num_bytes / 1e6:.1f} MB",
+            "languages": ", ".join(info.languages) or "?",
+            "licence": info.license or "?",
+            "from": info.source,
+            "present": "yes",
+        }
+        for info in list_models()
+    ]
+    if args.json:
+        for row in rows:
+            _put_json(row)
+        return OK
+    if not rows:
+        _log().info("no model is shipped or cached; give a folder or owner/name to -m")
+        return OK
+    header = {key: key for key in rows[0]}
+    widths = {key: max(len(row[key]) for row in [header, *rows]) for key in header}
+    for row in [header, *rows]:
+        _put("  ".join(f"{row[key]:<{widths[key]}}" for key in header).rstrip() + "\n")
+    return OK
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from speechnar.models.interop import convert_espnet  # noqa: PLC0415
+
+    _put(f"{convert_espnet(args.source, args.destination)}\n")
+    return OK
+
+
+def _train(args: argparse.Namespace) -> int:
+    _set_threads(args.threads)
+    from speechnar.config import load_config  # noqa: PLC0415
+    from speechnar.train.run import RunConfig, run_training  # noqa: PLC0415
+
+    result = run_training(load_config(args.config, RunConfig, args.overrides), args.exp)
+    shown = " ".join(f"{name} {value:.4g}" for name, value in result.best_metrics.items())
+    _log().info("best at step %d of %d: %s", result.best_step, result.step, shown)
+    _put(f"{args.exp / 'model'}\n")
+    return OK
+
+
+def _average(args: argparse.Namespace) -> int:
+    from speechnar.train.run import average  # noqa: PLC0415
+
+    _put(f"{average(args.exp, args.num_best)}\n")
+    return OK
+
+
+def _decode(args: argparse.Namespace) -> int:
+    from speechnar.evaluate import decode_dir  # noqa: PLC0415
+
+    transcriber = _load(args, args.model)
+    options = _decode_options(args)
+    summary = decode_dir(transcriber, args.data_dir, args.out, task=args.task, language=args.language, options=options)
+    _put_json({**asdict(summary), "rtf": summary.rtf, "model": transcriber.name, "hyp": str(args.out)})
+    return FAILED if summary.failed else OK
+
+
+def _score(args: argparse.Namespace) -> int:
+    from speechnar.evaluate import score_dir  # noqa: PLC0415
+
+    report = score_dir(args.data_dir, args.hyp, target=args.target, normalizer=args.normalizer)
+    if args.json:
+        _put_json(report.to_dict())
+    else:
+        _put(str(report))
+    return OK
+
+
+def _demo(args: argparse.Namespace) -> int:
+    _set_threads(args.threads)
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+    path = Path(__file__).parents[1] / "demo" / "app.py"
+    spec = spec_from_file_location("speechnar_demo", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError("the demo is part of the repository, not of the installed package; run demo/app.py there")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the demo needs {error.name}; install speechnar[demo]") from None
+    module.main(device=args.device, port=args.port)
+    return OK
+
+
+# What verbs share.
+
+
+def _load(args: argparse.Namespace, model: str) -> "Transcriber":
+    from speechnar.api import Transcriber  # noqa: PLC0415
+
+    _set_threads(args.threads)
+    return Transcriber.load(model, device=args.device)
+
+
+def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
+    from speechnar.clip_decoder import DecodeOptions  # noqa: PLC0415
+
+    searching = {name: getattr(args, name) for name in ("beam_size", "lm", "lm_weight", "batch_seconds")}
+    return DecodeOptions(**searching, **more)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {threads}")
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    if args.output_dir is not None:
+        return
+    if args.format == "all":
+        raise ConfigError("-f all writes files; say where by -o DIR")
+    if args.format in SINGLE_FILE_FORMATS and len(args.files) > 1:
+        raise ConfigError(
+            f"-f {args.format} of {len(args.files)} files needs -o DIR; stdout would hold one after another"
+        )
+
+
+def _output_stems(files: Iterable[str]) -> list[str]:
+    """Return the name without suffix of every file, numbered where two would write to one place."""
+    stems: list[str] = []
+    for file in files:
+        stem = Path(file).stem
+        number = 2
+        while stem in stems:
+            stem = f"{Path(file).stem}-{number}"
+            number += 1
+        stems.append(stem)
+    return stems
+
+
+def _put_transcript(transcript: "Transcript", args: argparse.Namespace, stem: str) -> None:
+    if args.output_dir is None:
+        if args.format == "txt" and len(args.files) > 1:
+            _put(f"{_one_line(transcript.file)}: {_one_line(transcript.text)}\n")
+        else:
+            _put(_render(transcript, args.format))
+        return
+    from speechnar.text.transcript import write_transcript  # noqa: PLC0415
+
+    for name in FORMATS if args.format == "all" else (args.format,):
+        _log().info("%s", write_transcript(transcript, name, args.output_dir, stem))
+
+
+def _render(transcript: "Transcript", format: str) -> str:
+    text: str = getattr(transcript, f"to_{format}")()
+    return text
+
+
+def _with_progress(outcomes: Iterator[Any], total: int) -> Iterator[Any]:
+    """Show a bar over many files on a terminal; otherwise pass through."""
+    if total < 2 or not sys.stderr.isatty():
+        yield from outcomes
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import track  # noqa: PLC0415
+
+    yield from track(outcomes, total=total, description="files", console=Console(stderr=True))
+
+
+def _put(text: str) -> None:
+    """Write a result to stdout, whatever its encoding can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _put_json(values: dict[str, Any]) -> None:
+    _put(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"speechnar: {_one_line(message)}\n")
+
+
+def _complain_of(file: str, error: SpeechnarError, *, debug: bool) -> None:
+    name, message = _one_line(file), _one_line(error)
+    _complain(message if message.startswith(name) else f"{name}: {message}")
+    if debug:
+        logging.getLogger(__name__).error("traceback", exc_info=error)
+
+
+def _one_line(value: object) -> str:
+    shown = " ".join(str(value).split())
+    # File names may hold what no terminal should obey, or bytes that are not text.
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def _log() -> logging.Logger:
+    return logging.getLogger("speechnar")
+
+
+def _configure_logging(*, quiet: bool) -> None:
+    logger = _log()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,351 @@
+"""Batches of speech for training and validation: bucketed by length, augmented, and exactly resumable.
+
+Every random choice about an utterance (speed, task, noise, ...) is drawn from a generator seeded by
+(seed, epoch, utterance id), and the order by (seed, epoch). So an epoch is the same whenever and from wherever it is
+started, and the whole position in the data is (epoch, number of batches).
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import soundfile
+from annotated_types import Ge, Le, MinLen
+from lhotse.cut import MonoCut
+from lhotse.dataset.sampling import DynamicBucketingSampler
+from numpy.typing import NDArray
+from pydantic import AfterValidator, PositiveFloat, PositiveInt
+
+from speechnar.audio.augment import add_noise, apply_gain, colored_noise, speed_perturb
+from speechnar.audio.io import read_audio
+from speechnar.config import Config
+from speechnar.data.batch import NA, Example, SpeechBatch, SpeechCollator
+from speechnar.data.kaldi import Utterance
+from speechnar.errors import AudioError, DataError
+from speechnar.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+INT16_SCALE = 32768.0
+# How many utterances the sampler sorts into buckets at a time; the order they come in is already random.
+BUFFER_UTTERANCES = 20_000
+
+Probability = Annotated[float, Ge(0.0), Le(1.0)]
+Seconds = Annotated[float, Ge(0.0)]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound must come first, got {bounds}")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+
+
+class DataConfig(Config):
+    """Which data, in what portions, and how varied."""
+
+    train: Path | tuple[Path, ...]
+    """Kaldi data directories."""
+    dev: Path | tuple[Path, ...]
+    batch_seconds: PositiveFloat = 120.0
+    """Audio of a batch with its padding: longest utterance times their number."""
+    max_seconds: PositiveFloat = 30.0
+    """Longer utterances are dropped."""
+    min_seconds: PositiveFloat = 0.1
+    num_buckets: PositiveInt = 20
+    speed_factors: Annotated[tuple[PositiveFloat, ...], MinLen(1)] = (0.9, 1.0, 1.1)
+    """One is drawn for each utterance."""
+    noise_prob: Probability = 0.0
+    """Share of utterances with noise added, of a colour from white to brown."""
+    noise_snr_db: Range = (10.0, 40.0)
+    gain_db: Range = (-6.0, 6.0)
+    edge_silence_s: Seconds = 0.0
+    """Up to this much silence is put before and after."""
+    asr_prob: Probability = 0.6
+    """Share of recognition among utterances that have translations; the rest is translated."""
+    nolang_prob: Probability = 0.5
+    """Share of utterances whose language the model is not told."""
+    prompt_prob: Probability = 0.5
+    """Share of utterances with a previous text that is used as the prompt."""
+    cache_bytes: Annotated[int, Ge(0)] = 2 << 30
+    """Decoded audio kept in memory."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything drawn for one utterance in one epoch."""
+
+    speed: float
+    silence_s: tuple[float, float]
+    snr_db: float | None
+    gain_db: float
+    translate_to: str | None
+    hide_lang: bool
+    use_prev_text: bool
+    rng: np.random.Generator
+    """Draws the noise."""
+
+    def duration(self, utterance: Utterance) -> float:
+        return utterance.duration_s / self.speed + sum(self.silence_s)
+
+
+class SpeechDataset:
+    """The utterances of one or more data directories as batches.
+
+    Args:
+        utterances: ids must be unique.
+        tokenizer: encodes the targets.
+        config: sizes and probabilities.
+        training: shuffle and augment; otherwise every epoch is the same recognition task in the language given.
+        seed: of every random choice.
+        sample_rate: what audio is resampled to.
+
+    Raises:
+        DataError: ids repeat, or no utterance is usable (with the reasons).
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokenizer: Tokenizer,
+        config: DataConfig,
+        *,
+        training: bool,
+        seed: int,
+        sample_rate: int = 16000,
+    ) -> None:
+        self.config = config
+        self.training = training
+        self.seed = seed
+        self.collate = SpeechCollator(tokenizer, sample_rate=sample_rate)
+        self.dropped: Counter[str] = Counter()
+        """Utterances left out, by reason."""
+        self._position = (0, 0)
+        self._resume = (0, 0)
+        self._utterances: dict[str, Utterance] = {}
+        self._unreadable: set[str] = set()
+        for utterance in utterances:
+            if utterance.utt_id in self._utterances:
+                raise DataError(f"utterance id {utterance.utt_id!r} is repeated; ids must differ across directories")
+            reason = self._fault(utterance)
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                self._utterances[utterance.utt_id] = utterance
+        if not self._utterances:
+            raise DataError(f"none of {len(utterances)} utterances is usable: {dict(self.dropped)}")
+        if self.dropped:
+            logger.warning("dropped %s of %d utterances", dict(self.dropped), len(utterances))
+        self._audio = _AudioCache(sample_rate, config.cache_bytes)
+        self._bins = _bucket_bounds([u.duration_s for u in self._utterances.values()], config.num_buckets)
+
+    def __len__(self) -> int:
+        """Return the number of utterances in use."""
+        return len(self._utterances)
+
+    def batches(self, epoch: int) -> Iterator[SpeechBatch]:
+        """Yield the batches of ``epoch``, or what is left of it after :meth:`load_state_dict`.
+
+        In training an utterance whose audio cannot be read is left out and counted in ``dropped``.
+
+        Raises:
+            AudioError: audio cannot be read: in validation any, in training all of a batch.
+        """
+        done = self._resume[1] if self._resume[0] == epoch else 0
+        self._position = (epoch, done)
+        for number, cuts in enumerate(self._sampler(epoch)):
+            if number < done:
+                continue
+            examples = self._examples(epoch, [self._utterances[cut.id] for cut in cuts])
+            self._position = (epoch, number + 1)
+            yield self.collate(examples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position behind the last batch yielded."""
+        epoch, batch = self._position
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to that position: the next ``batches(epoch)`` of the same epoch continues with the next batch."""
+        self._resume = self._position = (int(state["epoch"]), int(state["batch"]))
+
+    def _fault(self, utterance: Utterance) -> str:
+        if utterance.duration_s < self.config.min_seconds:
+            return "shorter than min_seconds"
+        if utterance.duration_s > self.config.max_seconds:
+            return "longer than max_seconds"
+        if self.collate.has_tasks and utterance.lang not in self.collate.languages:
+            return "language unknown to the tokenizer"
+        if utterance.text == NA and not self._targets(utterance):
+            return "no text"
+        return ""
+
+    def _targets(self, utterance: Utterance) -> list[str]:
+        """Return the languages into which the utterance can be translated; none in validation."""
+        return sorted(self.collate.translates_to & utterance.translations.keys()) if self.training else []
+
+    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
+        sampler = DynamicBucketingSampler(
+            _Cuts(self, epoch),
+            max_duration=self.config.batch_seconds,
+            shuffle=self.training,
+            duration_bins=self._bins,
+            buffer_size=BUFFER_UTTERANCES,
+            seed=self.seed,
+            sync_buckets=False,
+            # The training loop deals batches to processes; every process counts the same ones.
+            world_size=1,
+            rank=0,
+        )
+        sampler.set_epoch(epoch if self.training else 0)
+        return sampler
+
+    def cuts(self, epoch: int) -> Iterator[MonoCut]:
+        """Yield what the sampler needs to know of each utterance: its name and how long it will be."""
+        utt_ids = sorted(self._utterances)
+        if self.training:
+            np.random.default_rng((self.seed, epoch)).shuffle(utt_ids)
+        for utt_id in utt_ids:
+            duration = self._plan(epoch, self._utterances[utt_id]).duration(self._utterances[utt_id])
+            yield MonoCut(id=utt_id, start=0.0, duration=duration, channel=0)
+
+    def _plan(self, epoch: int, utterance: Utterance) -> _Plan:
+        config = self.config
+        digest = hashlib.sha256(f"{self.seed}/{epoch}/{utterance.utt_id}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        if not self.training:
+            return _Plan(1.0, (0.0, 0.0), None, 0.0, None, hide_lang=False, use_prev_text=False, rng=rng)
+        speed = float(rng.choice(config.speed_factors))
+        before, after = rng.uniform(0.0, config.edge_silence_s, size=2)
+        noisy, snr_db = rng.random() < config.noise_prob, float(rng.uniform(*config.noise_snr_db))
+        gain_db = float(rng.uniform(*config.gain_db))
+        hide_lang, use_prev_text = rng.random(2) < (config.nolang_prob, config.prompt_prob)
+        targets = self._targets(utterance)
+        translate = targets and (utterance.text == NA or rng.random() >= config.asr_prob)
+        return _Plan(
+            speed=speed,
+            silence_s=(float(before), float(after)),
+            snr_db=snr_db if noisy else None,
+            gain_db=gain_db,
+            translate_to=str(rng.choice(targets)) if translate else None,
+            hide_lang=bool(hide_lang),
+            use_prev_text=bool(use_prev_text),
+            rng=rng,
+        )
+
+    def _examples(self, epoch: int, utterances: Sequence[Utterance]) -> list[Example]:
+        examples = []
+        for utterance in utterances:
+            try:
+                examples.append(self._example(epoch, utterance))
+            except (AudioError, DataError) as error:
+                self._count_unreadable(utterance, error)
+                fault = error
+        if not examples:
+            raise fault
+        return examples
+
+    def _count_unreadable(self, utterance: Utterance, error: AudioError | DataError) -> None:
+        if not self.training:
+            raise error
+        if utterance.utt_id not in self._unreadable:
+            self._unreadable.add(utterance.utt_id)
+            self.dropped["unreadable audio"] += 1
+            logger.warning("utterance %r is left out: %s", utterance.utt_id, error)
+
+    def _example(self, epoch: int, utterance: Utterance) -> Example:
+        plan = self._plan(epoch, utterance)
+        rate = self.collate.sample_rate
+        wav = self._audio.read(utterance)
+        if plan.speed != 1.0:
+            wav = speed_perturb(wav, plan.speed, rate)
+        if any(plan.silence_s):
+            wav = np.pad(wav, tuple(round(seconds * rate) for seconds in plan.silence_s))
+        if plan.snr_db is not None:
+            wav = add_noise(wav, colored_noise(len(wav), plan.rng.uniform(0.0, 2.0), plan.rng), plan.snr_db)
+        if plan.gain_db != 0.0:
+            wav = apply_gain(wav, plan.gain_db)
+        return Example(
+            utt_id=utterance.utt_id,
+            wav=np.ascontiguousarray(wav, dtype=np.float32),
+            asr_text=utterance.text,
+            lang=utterance.lang,
+            translate_to=plan.translate_to,
+            translation=None if plan.translate_to is None else utterance.translations[plan.translate_to],
+            hide_lang=plan.hide_lang,
+            prev_text=utterance.prev_text if plan.use_prev_text else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """The utterances of an epoch, as often as the sampler iterates over them."""
+
+    dataset: SpeechDataset
+    epoch: int
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        return self.dataset.cuts(self.epoch)
+
+
+class _AudioCache:
+    """Decoded mono audio by utterance, kept as 16-bit integers until the limit is reached."""
+
+    def __init__(self, sample_rate: int, max_bytes: int) -> None:
+        self.sample_rate = sample_rate
+        self.free_bytes = max_bytes
+        self.kept: dict[str, NDArray[np.int16]] = {}
+
+    def read(self, utterance: Utterance) -> NDArray[np.float32]:
+        """Return the samples (S,) of ``utterance``; the first time they are decoded, later copied."""
+        if utterance.utt_id in self.kept:
+            return self.kept[utterance.utt_id].astype(np.float32) / INT16_SCALE
+        wav = read_utterance(utterance, self.sample_rate)
+        rounded = np.clip(np.rint(wav * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+        if rounded.nbytes <= self.free_bytes:
+            self.free_bytes -= rounded.nbytes
+            self.kept[utterance.utt_id] = rounded
+        # Rounded the first time, too: a resumed run must see the samples that an uninterrupted one does.
+        return rounded.astype(np.float32) / INT16_SCALE
+
+
+def read_utterance(utterance: Utterance, sample_rate: int) -> NDArray[np.float32]:
+    """Return the samples (S,) of ``utterance``, mono at ``sample_rate``; a segment is read without its recording.
+
+    Raises:
+        AudioError: the file is no audio, or ends before the segment begins.
+        DataError: its pipe fails.
+    """
+    start_s, end_s = utterance.start_s, utterance.end_s
+    if start_s is None or end_s is None:
+        return read_audio(utterance.open_audio(), target_rate=sample_rate).samples
+    if utterance.pipe is None:
+        try:
+            with soundfile.SoundFile(utterance.wav_path) as file:
+                rate = file.samplerate
+                file.seek(min(round(start_s * rate), file.frames))
+                block = file.read(round((end_s - start_s) * rate), dtype="float32", always_2d=True)
+            return read_audio(block.mean(axis=1), sample_rate=rate, target_rate=sample_rate).samples
+        except (soundfile.LibsndfileError, OSError):
+            logger.debug("%s: not for soundfile, decoded whole for each segment", utterance.wav_path)
+    whole = read_audio(utterance.open_audio(), target_rate=sample_rate).samples
+    part = whole[round(start_s * sample_rate) : round(end_s * sample_rate)]
+    if not len(part):
+        raise AudioError(f"{utterance.wav_path}: ends before utterance {utterance.utt_id!r} begins at {start_s} s")
+    return part
+
+
+def _bucket_bounds(durations: Sequence[float], num_buckets: int) -> list[float]:
+    """Return the upper bounds, in seconds, of all buckets but the last; each bucket holds equally much audio."""
+    ordered = np.sort(np.asarray(durations))
+    shares = np.cumsum(ordered) / np.sum(ordered)
+    inner = np.searchsorted(shares, np.arange(1, num_buckets) / num_buckets)
+    # The sampler wants at least one bound; nothing lies beyond the longest duration.
+    return sorted({float(ordered[index]) for index in inner}) or [float(ordered[-1])]

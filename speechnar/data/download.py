@@ -1,0 +1,203 @@
+"""Corpora from elsewhere: fetch them, find them, and unpack them without trusting them."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from speechnar.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+CORPORA_VARIABLE = "SPEECHNAR_CORPORA"
+BLOCK_BYTES = 1 << 20
+TIMEOUT_S = 60
+# LibriSpeech's largest part is 30 GB; an archive that unpacks to more than this is not a corpus we know.
+MAX_UNPACKED_BYTES = 500 << 30
+MAX_MEMBERS = 5_000_000
+# Speech and text shrink by less than 30; a zip bomb by 1000 and more.
+MAX_RATIO = 200
+# Ratios mean nothing below this size.
+MIN_JUDGED_BYTES = 64 << 20
+
+
+def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
+    """Download ``url`` to the file ``dest`` unless it is there, and return ``dest``.
+
+    Args:
+        url: http or https.
+        dest: written under a temporary name and renamed once it is complete and its sum is right.
+        sha256: the expected sum in hex; a file already at ``dest`` must have it, too.
+
+    Raises:
+        DataError: the download fails, is cut short, or has another sum.
+    """
+    dest = Path(dest)
+    if dest.exists():
+        _check_sum(dest, sha256)
+        return dest
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"can only fetch http and https, got {url!r}")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    partial = dest.with_name(dest.name + ".partial")
+    logger.info("fetching %s", url)
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, partial.open("wb") as file:  # noqa: S310  # scheme checked
+            expected = response.headers.get("Content-Length")
+            shutil.copyfileobj(response, file, BLOCK_BYTES)
+    except (urllib.error.URLError, OSError) as error:
+        raise DataError(f"{url}: cannot be fetched ({error}); fetch it yourself and give its path") from None
+    if expected is not None and partial.stat().st_size != int(expected):
+        raise DataError(f"{url}: got {partial.stat().st_size} of {expected} bytes; try again")
+    _check_sum(partial, sha256)
+    os.replace(partial, dest)
+    return dest
+
+
+def find_corpus(name_or_path: str | Path) -> Path:
+    """Return the path if it exists, else the file or folder of that name under ``$SPEECHNAR_CORPORA``.
+
+    Raises:
+        DataError: it is in neither place.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    root = os.environ.get(CORPORA_VARIABLE)
+    if root and (Path(root) / path).exists():
+        return Path(root) / path
+    hint = f"nor under {root}" if root else f"and ${CORPORA_VARIABLE} is not set"
+    raise DataError(f"no corpus at {path}, {hint}; give the path of the archive or of the unpacked folder")
+
+
+def extract_archive(archive: str | Path, dest: str | Path) -> Path:
+    """Unpack a tar (any compression Python knows) or zip archive into the new folder ``dest`` and return it.
+
+    A ``dest`` that exists is complete and left alone: the archive is unpacked beside it and renamed at the end.
+    Only regular files and folders come out, with default permissions.
+
+    Raises:
+        DataError: it is no such archive or damaged; a member is absolute, climbs out by ``..`` or is a link or a
+            device; or there are too many members, too many bytes, or far more bytes than the archive's size explains.
+    """
+    archive, dest = Path(archive), Path(dest)
+    if dest.exists():
+        return dest
+    partial = dest.with_name(dest.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    limit = min(
+        MAX_UNPACKED_BYTES, max(MIN_JUDGED_BYTES, archive.stat().st_size * MAX_RATIO if archive.exists() else 0)
+    )
+    written = 0
+    try:
+        for count, (name, content) in enumerate(_members(archive), start=1):
+            if count > MAX_MEMBERS:
+                raise DataError(f"{archive}: holds more than {MAX_MEMBERS} files")
+            written += _write_member(partial / name, content, limit - written, archive)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error})") from None
+    os.replace(partial, dest)
+    return dest
+
+
+def unpacked_corpus(name_or_path: str | Path, unpack_to: str | Path, *, holds: str) -> Path:
+    """Return the folder of a corpus that has the file ``holds``, unpacking an archive into ``unpack_to`` first.
+
+    Raises:
+        DataError: the corpus is not found, or nowhere in it is ``holds``.
+    """
+    path = find_corpus(name_or_path)
+    if path.is_file():
+        path = extract_archive(path, Path(unpack_to) / path.name.split(".")[0])
+    found = (
+        [path] if (path / holds).exists() else sorted(inner.parents[holds.count("/")] for inner in path.rglob(holds))
+    )
+    if not found:
+        raise DataError(f"{path}: does not hold {holds}; is it another corpus, or another layout of it?")
+    return found[0]
+
+
+def _check_sum(path: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != sha256.lower():
+        raise DataError(f"{path}: sha256 must be {sha256}, got {digest.hexdigest()}; delete the file and try again")
+
+
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """Yield the name, checked, and the open content of every regular file."""
+    if zipfile.is_zipfile(archive):
+        yield from _zip_members(archive)
+    elif tarfile.is_tarfile(archive):
+        yield from _tar_members(archive)
+    else:
+        raise DataError(f"{archive}: must be a tar or zip archive")
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = _safe_name(member.name, archive)
+            if member.isdir():
+                continue
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise DataError(f"{archive}: {member.name!r} must be a regular file; links and devices are refused")
+            with closing(content):
+                yield name, content
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as bundle:
+        for member in bundle.infolist():
+            name = _safe_name(member.filename, archive)
+            if member.is_dir():
+                continue
+            unix_type = (member.external_attr >> 16) & 0o170000
+            if unix_type not in (0, 0o100000):
+                raise DataError(f"{archive}: {member.filename!r} must be a regular file; links are refused")
+            with _opened(bundle, member, archive) as content:
+                yield name, content
+
+
+@contextmanager
+def _opened(bundle: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> Iterator[IO[bytes]]:
+    try:
+        content = bundle.open(member)
+    except (RuntimeError, NotImplementedError):
+        raise DataError(f"{archive}: {member.filename!r} is encrypted or packed in an unknown way") from None
+    with content:
+        yield content
+
+
+def _safe_name(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or ":" in path.parts[:1]:
+        raise DataError(f"{archive}: {name!r} would land outside the folder; the archive is not to be trusted")
+    return path
+
+
+def _write_member(path: Path, content: IO[bytes], limit: int, archive: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("wb") as file:
+        while block := content.read(BLOCK_BYTES):
+            written += len(block)
+            if written > limit:
+                raise DataError(f"{archive}: unpacks to far more than an archive of its size should")
+            file.write(block)
+    return written

@@ -1,0 +1,462 @@
+"""Kaldi data directories: what a corpus looks like on disk, read and written with every fault named.
+
+A folder holds ``wav.scp``, ``text`` and ``utt2spk`` (and ``spk2utt``, which is checked against it); optional are
+``segments``, ``utt2lang`` (ISO 639-3), ``utt2dur`` (seconds), ``text.<lang>`` (translations, some utterances) and
+``text.prev`` (the text spoken before, some utterances; the name is ESPnet's). Every file is UTF-8, one entry a line,
+sorted by its first field in code point order (``LC_ALL=C sort``).
+"""
+
+import logging
+import math
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import soundfile
+
+from speechnar.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# A malformed folder of a million lines should not make a message of a million lines.
+MAX_FAULTS_SHOWN = 100
+# Headers and utt2dur round; a segment may end this much after its recording.
+DURATION_TOLERANCE_S = 0.05
+
+_LANG = re.compile(r"[a-z]{3}")
+_TRANSLATION = re.compile(r"text\.([a-z]{3})")
+_PREVIOUS = "text.prev"
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One stretch of speech and what is known about it.
+
+    ``start_s`` and ``end_s`` are None where the utterance is its whole file. ``pipe`` is the shell command that writes
+    the audio, where wav.scp held one and the caller allowed it; ``wav_path`` then only names it in messages.
+    """
+
+    utt_id: str
+    wav_path: Path
+    text: str
+    spk_id: str
+    duration_s: float
+    start_s: float | None = None
+    end_s: float | None = None
+    lang: str | None = None
+    translations: Mapping[str, str] = field(default_factory=dict)
+    prev_text: str | None = None
+    pipe: str | None = None
+
+    def open_audio(self) -> Path | bytes:
+        """Return what :func:`speechnar.audio.io.read_audio` reads the whole recording from.
+
+        Raises:
+            DataError: the pipe fails.
+        """
+        if self.pipe is None:
+            return self.wav_path
+        # The shell is the point here: read_kaldi_dir refuses pipes unless its caller asked for them.
+        run = subprocess.run(["/bin/bash", "-c", self.pipe], capture_output=True, check=False)  # noqa: S603
+        if run.returncode != 0:
+            reason = run.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+            raise DataError(f"utterance {self.utt_id!r}: pipe {self.pipe!r} fails ({reason[0]})")
+        return run.stdout
+
+
+def read_kaldi_dir(
+    folder: str | Path, *, allow_pipes: bool = False, audio_root: str | Path | None = None
+) -> list[Utterance]:
+    """Return the utterances of ``folder``, sorted by id.
+
+    Args:
+        folder: the data directory.
+        allow_pipes: accept wav.scp entries that end in ``|``. They are shell commands and run when audio is read, so
+            ask only for folders you trust; such entries need ``utt2dur`` or ``segments``.
+        audio_root: where relative audio paths start (default: the current directory, as in Kaldi). When it is given,
+            no path may leave it.
+
+    Raises:
+        DataError: with every fault of the folder at once, each as ``file:line: fault``.
+    """
+    return _Reader(Path(folder), allow_pipes, None if audio_root is None else Path(audio_root)).read()
+
+
+def write_kaldi_dir(folder: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write a data directory that :func:`read_kaldi_dir` reads back, each file by a temporary name and a rename.
+
+    ``wav.scp`` comes last, so that a folder with a ``wav.scp`` is complete.
+
+    Raises:
+        DataError: an id is repeated, an id or a text cannot stand on a line, or there are no utterances.
+    """
+    folder = Path(folder)
+    ordered = sorted(utterances, key=lambda utterance: utterance.utt_id)
+    _check_writable(ordered, folder)
+    files = _file_contents(ordered)
+    folder.mkdir(parents=True, exist_ok=True)
+    stale = {"segments", "utt2lang", *(path.name for path in folder.glob("text.*"))} - files.keys()
+    for name in ("wav.scp", *sorted(stale)):
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: name == "wav.scp"):
+        temporary = folder / f".{name}.tmp"
+        lines = (f"{key} {value}\n" for key, value in sorted(files[name].items()))
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+        os.replace(temporary, folder / name)
+
+
+def to_cuts(utterances: Iterable[Utterance]) -> Any:
+    """Return a ``lhotse.CutSet`` of ``utterances`` (language and translations under ``custom``).
+
+    Reads each file's header.
+
+    Raises:
+        DataError: a header cannot be read, or an utterance comes from a pipe (lhotse would need it decoded first).
+    """
+    from lhotse import CutSet, MonoCut, MultiCut, SupervisionSegment  # noqa: PLC0415  # slow to import
+    from lhotse.audio import AudioSource, Recording  # noqa: PLC0415
+
+    recordings: dict[Path, Recording] = {}
+    cuts = []
+    for utterance in utterances:
+        path = utterance.wav_path
+        if utterance.pipe is not None:
+            raise DataError(f"utterance {utterance.utt_id!r} comes from a pipe; lhotse cuts need a file")
+        if path not in recordings:
+            info = _header(path)
+            channels = list(range(info.channels))
+            source = AudioSource(type="file", channels=channels, source=str(path))
+            duration = info.frames / info.samplerate
+            recordings[path] = Recording(str(path), [source], info.samplerate, info.frames, duration, channels)
+        recording = recordings[path]
+        channel = recording.channel_ids if recording.num_channels > 1 else 0
+        length = min(utterance.duration_s, recording.duration - (utterance.start_s or 0.0))
+        supervision = SupervisionSegment(
+            id=utterance.utt_id,
+            recording_id=recording.id,
+            start=0.0,
+            duration=length,
+            channel=channel,
+            text=utterance.text,
+            language=utterance.lang,
+            speaker=utterance.spk_id,
+            custom={"lang": utterance.lang, "translations": dict(utterance.translations)},
+        )
+        cut_type = MultiCut if recording.num_channels > 1 else MonoCut
+        cuts.append(
+            cut_type(
+                id=utterance.utt_id,
+                start=utterance.start_s or 0.0,
+                duration=length,
+                channel=channel,
+                supervisions=[supervision],
+                recording=recording,
+                custom={"lang": utterance.lang, "translations": dict(utterance.translations)},
+            )
+        )
+    return CutSet.from_cuts(cuts)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    value: str
+    where: str  # file:line
+
+
+@dataclass(frozen=True)
+class _Recording:
+    path: Path
+    pipe: str | None
+
+
+class _Reader:
+    """Collects faults while it reads, so that one run names them all."""
+
+    def __init__(self, folder: Path, allow_pipes: bool, audio_root: Path | None) -> None:
+        self.folder = folder
+        self.allow_pipes = allow_pipes
+        self.audio_root = audio_root
+        self.faults: list[str] = []
+        self.durations: dict[Path, float | None] = {}
+
+    def read(self) -> list[Utterance]:
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder; a Kaldi data directory holds wav.scp, text and utt2spk")
+        texts = self._table("text", required=True)
+        speakers = self._table("utt2spk", required=True)
+        recordings = self._recordings()
+        spans = self._spans(recordings)
+        durations = self._parsed("utt2dur", self._seconds)
+        languages = self._parsed("utt2lang", self._language)
+        translations = {
+            match[1]: self._table(path.name)
+            for path in sorted(self.folder.glob("text.*"))
+            if (match := _TRANSLATION.fullmatch(path.name))
+        }
+        previous = self._table(_PREVIOUS)
+        optional: dict[str, Mapping[str, Any]] = {f"text.{lang}": table for lang, table in translations.items()}
+        optional |= {_PREVIOUS: previous, "utt2dur": durations, "utt2lang": languages}
+        audio_name = "wav.scp" if spans is None else "segments"
+        self._check_keys(audio_name, recordings if spans is None else spans, texts, speakers, optional)
+        self._check_spk2utt(speakers)
+        utterances = []
+        for utt_id in () if self.faults else sorted(texts):
+            rec_id, start_s, end_s = (utt_id, None, None) if spans is None else spans[utt_id]
+            duration_s = durations.get(utt_id) if start_s is None or end_s is None else end_s - start_s
+            if duration_s is None:
+                duration_s = self._file_duration(recordings[rec_id], f"{self.folder / 'wav.scp'}: {utt_id!r}")
+            utterances.append(
+                Utterance(
+                    utt_id=utt_id,
+                    wav_path=recordings[rec_id].path,
+                    text=texts[utt_id].value,
+                    spk_id=speakers[utt_id].value,
+                    duration_s=duration_s or 0.0,
+                    start_s=start_s,
+                    end_s=end_s,
+                    lang=languages.get(utt_id),
+                    translations={lang: table[utt_id].value for lang, table in translations.items() if utt_id in table},
+                    prev_text=previous[utt_id].value if utt_id in previous else None,
+                    pipe=recordings[rec_id].pipe,
+                )
+            )
+        self._raise_faults()
+        return utterances
+
+    def _raise_faults(self) -> None:
+        if not self.faults:
+            return
+        shown = self.faults[:MAX_FAULTS_SHOWN]
+        more = len(self.faults) - len(shown)
+        tail = f"; and {more} more" if more else ""
+        raise DataError(f"{self.folder}: {len(self.faults)} faults: " + "; ".join(shown) + tail)
+
+    def _table(self, name: str, *, required: bool = False) -> dict[str, _Entry]:
+        """Read ``key value`` lines; a line with a fault is reported and left out."""
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            if required:
+                self.faults.append(f"{path}: missing")
+            return {}
+        except OSError as error:
+            self.faults.append(f"{path}: cannot be read ({error.strerror})")
+            return {}
+        table: dict[str, _Entry] = {}
+        last = ""
+        for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+            where = f"{path}:{number}"
+            try:
+                key, value = _split_line(raw.decode("utf-8"))
+            except UnicodeDecodeError:
+                self.faults.append(f"{where}: must be UTF-8")
+                continue
+            if not key or not value:
+                self.faults.append(f"{where}: must hold an id and a value, got {raw.decode('utf-8')[:60]!r}")
+            elif key in table:
+                self.faults.append(f"{where}: {key!r} already stands at {table[key].where}")
+            else:
+                if key < last:
+                    self.faults.append(f"{where}: {key!r} must come before {last!r}; sort with LC_ALL=C")
+                last = key
+                table[key] = _Entry(value, where)
+        return table
+
+    def _parsed(self, name: str, parse: Callable[[_Entry], Value | None]) -> dict[str, Value]:
+        values = {key: parse(entry) for key, entry in self._table(name).items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _recordings(self) -> dict[str, _Recording]:
+        found = {}
+        for key, entry in self._table("wav.scp", required=True).items():
+            if entry.value.endswith("|"):
+                if not self.allow_pipes:
+                    self.faults.append(
+                        f"{entry.where}: {key!r} is a pipe, a shell command that reading would run; "
+                        "convert the audio to files, or allow pipes if you trust this folder"
+                    )
+                found[key] = _Recording(Path(key), entry.value[:-1].strip())
+                continue
+            path = Path(entry.value)
+            if self.audio_root is not None:
+                path = self.audio_root / path
+                if not path.resolve().is_relative_to(self.audio_root.resolve()):
+                    self.faults.append(f"{entry.where}: {entry.value!r} lies outside {self.audio_root}")
+            if not path.is_file():
+                self.faults.append(f"{entry.where}: no such audio file: {path}")
+            found[key] = _Recording(path, None)
+        return found
+
+    def _spans(self, recordings: Mapping[str, _Recording]) -> dict[str, tuple[str, float, float]] | None:
+        if not (self.folder / "segments").exists():
+            return None
+        spans = {}
+        for key, entry in self._table("segments").items():
+            fields = entry.value.split()
+            times = [_to_float(text) for text in fields[1:]]
+            start, end = times if len(times) == 2 else (None, None)
+            if start is None or end is None or not 0 <= start < end:
+                self.faults.append(
+                    f"{entry.where}: must be: utterance, recording, start, end (0 <= start < end seconds), "
+                    f"got {entry.value!r}"
+                )
+                continue
+            spans[key] = (fields[0], start, end)
+            if fields[0] not in recordings:
+                self.faults.append(f"{entry.where}: recording {fields[0]!r} is not in wav.scp")
+                continue
+            recording = recordings[fields[0]]
+            known = recording.pipe is None and recording.path.is_file()
+            length = self._file_duration(recording, entry.where) if known else None
+            if length is not None and end > length + DURATION_TOLERANCE_S:
+                self.faults.append(f"{entry.where}: ends at {end} s, but its recording lasts {length:.2f} s")
+        return spans
+
+    def _check_keys(
+        self,
+        audio_name: str,
+        audio: Mapping[str, Any],
+        texts: Mapping[str, _Entry],
+        speakers: Mapping[str, _Entry],
+        optional: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        if not texts and not self.faults:
+            self.faults.append(f"{self.folder / 'text'}: holds no utterance")
+        known = texts.keys()
+        for name, keys in ((audio_name, audio.keys()), ("utt2spk", speakers.keys())):
+            for key in sorted(keys - known):
+                self.faults.append(f"{self.folder / name}: {key!r} is not in text")
+            for key in sorted(known - keys):
+                self.faults.append(f"{texts[key].where}: {key!r} is not in {name}")
+        for name, table in optional.items():
+            for key in sorted(table.keys() - known):
+                self.faults.append(f"{self.folder / name}: {key!r} is not in text")
+
+    def _check_spk2utt(self, speakers: Mapping[str, _Entry]) -> None:
+        table = self._table("spk2utt")
+        if not table:
+            return
+        listed = {(utt_id, spk) for spk, entry in table.items() for utt_id in entry.value.split()}
+        for utt_id, spk in sorted(listed ^ {(key, entry.value) for key, entry in speakers.items()}):
+            self.faults.append(f"{self.folder / 'spk2utt'}: disagrees with utt2spk on {utt_id!r} of {spk!r}")
+
+    def _seconds(self, entry: _Entry) -> float | None:
+        seconds = _to_float(entry.value)
+        if seconds is None or seconds <= 0:
+            self.faults.append(f"{entry.where}: must be seconds above 0, got {entry.value!r}")
+            return None
+        return seconds
+
+    def _language(self, entry: _Entry) -> str | None:
+        if not _LANG.fullmatch(entry.value):
+            self.faults.append(f"{entry.where}: must be an ISO 639-3 code such as eng, got {entry.value!r}")
+            return None
+        return entry.value
+
+    def _file_duration(self, recording: _Recording, where: str) -> float | None:
+        """Return seconds from the header, None (and a fault, once a file) where it cannot be read."""
+        path = recording.path
+        if recording.pipe is not None:
+            self.faults.append(f"{where}: a pipe needs an entry in utt2dur or segments")
+            return None
+        if path not in self.durations:
+            self.durations[path] = None
+            try:
+                info = _header(path)
+                self.durations[path] = info.frames / info.samplerate
+            except DataError as error:
+                self.faults.append(f"{where}: {error}")
+        return self.durations[path]
+
+
+def _header(path: Path) -> Any:
+    """Return soundfile's description of a file that holds at least one sample."""
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, OSError, RuntimeError):
+        raise DataError(
+            f"{path} has no header that soundfile reads; convert it, or give its length in utt2dur"
+        ) from None
+    if info.frames <= 0 or info.samplerate <= 0:
+        raise DataError(f"{path} holds no audio; drop the utterance")
+    return info
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    """Split at the first white space of any length, as Kaldi does."""
+    key, _, value = line.strip().replace("\t", " ").partition(" ")
+    return key, value.strip()
+
+
+def _to_float(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
+    if not ordered:
+        raise DataError(f"{folder}: a data directory needs at least one utterance, got none")
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        if first.utt_id == second.utt_id:
+            raise DataError(f"{folder}: utterance id {first.utt_id!r} is repeated")
+    for utterance in ordered:
+        for name, token in (("utt_id", utterance.utt_id), ("spk_id", utterance.spk_id)):
+            if not token or token.split() != [token]:
+                raise DataError(f"{folder}: {name} must be one word, got {token!r}")
+        texts = [utterance.text, *utterance.translations.values()]
+        texts += [] if utterance.prev_text is None else [utterance.prev_text]
+        if any(not text.strip() or "\n" in text or "\r" in text for text in texts):
+            raise DataError(f"{folder}: utterance {utterance.utt_id!r}: a text must be one line and not blank")
+
+
+def _file_contents(ordered: Sequence[Utterance]) -> dict[str, dict[str, str]]:
+    files: dict[str, dict[str, str]] = {
+        "text": {u.utt_id: u.text for u in ordered},
+        "utt2spk": {u.utt_id: u.spk_id for u in ordered},
+        "utt2dur": {u.utt_id: f"{u.duration_s:.6f}" for u in ordered},
+        "utt2lang": {u.utt_id: u.lang for u in ordered if u.lang is not None},
+        _PREVIOUS: {u.utt_id: u.prev_text for u in ordered if u.prev_text is not None},
+    }
+    by_speaker: dict[str, list[str]] = {}
+    for u in ordered:
+        by_speaker.setdefault(u.spk_id, []).append(u.utt_id)
+        for lang, text in u.translations.items():
+            files.setdefault(f"text.{lang}", {})[u.utt_id] = text
+    files["spk2utt"] = {spk: " ".join(utt_ids) for spk, utt_ids in by_speaker.items()}
+    sources = {u.utt_id: f"{u.pipe} |" if u.pipe is not None else str(u.wav_path) for u in ordered}
+    if all(u.start_s is None for u in ordered):
+        files["wav.scp"] = sources
+    else:
+        rec_ids = _recording_ids(sources.values())
+        files["wav.scp"] = {rec_id: source for source, rec_id in rec_ids.items()}
+        files["segments"] = {
+            u.utt_id: f"{rec_ids[sources[u.utt_id]]} {u.start_s or 0.0:.6f} "
+            f"{u.duration_s if u.end_s is None else u.end_s:.6f}"
+            for u in ordered
+        }
+    return {name: table for name, table in files.items() if table}
+
+
+def _recording_ids(sources: Iterable[str]) -> dict[str, str]:
+    """Name each source by its file stem, numbered where two files share one."""
+    rec_ids: dict[str, str] = {}
+    taken: set[str] = set()
+    for source in sorted(set(sources)):
+        stem = "pipe" if source.endswith("|") else "_".join(Path(source).stem.split())
+        rec_id, number = stem, 1
+        while rec_id in taken:
+            number += 1
+            rec_id = f"{stem}-{number}"
+        taken.add(rec_id)
+        rec_ids[source] = rec_id
+    return rec_ids

@@ -1,0 +1,298 @@
+"""What training and decoding ask of a model, and the model folder in which one is kept.
+
+A model folder holds ``config.json`` (schema version, kind, configuration), ``model.safetensors``, the tokenizer's
+files and ``README.md``. Reading one executes nothing and needs no other file; a stranger's folder is safe to open.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from speechnar.config import Config, parse_config
+from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.text.tokenizer import Tokenizer, load_tokenizer
+
+SCHEMA_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_NUMBER = 1e9
+"""No size, count or rate of a model comes near; larger numbers are typing errors or attacks."""
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A training loss and what it is made of."""
+
+    total: Tensor
+    """() float32, the mean over ``weight`` utterances; what is differentiated."""
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Named shares for the log, each () and a mean over ``weight`` utterances."""
+    weight: Tensor = field(default_factory=lambda: torch.tensor(1.0))
+    """() number of utterances in the mean: batches of unequal size are averaged by it."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """All the training loop knows of a model."""
+
+    def loss(self, batch: Any) -> LossOutput:
+        """Return the loss of one batch, whatever batch the model's data set yields."""
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """A model whose greedy output can be scored against references while it trains."""
+
+    def recognize(self, batch: Any) -> list[list[int]]:
+        """Return the token ids of the best hypothesis of each utterance."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """How a ``kind`` becomes a model: ``model_cls.from_config(config_cls(...), tokenizer)``."""
+
+    config_cls: type[Config]
+    model_cls: Any
+    """An ``nn.Module`` class with ``from_config(config, tokenizer)`` and the attribute ``config``."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model folder in memory."""
+
+    model: nn.Module
+    """float32, in evaluation mode."""
+    tokenizer: Tokenizer
+    config: Config
+    name: str
+    """Name of the folder."""
+
+
+def model_entry(kind: object) -> ModelEntry:
+    """Look up a model by the ``kind`` of its configuration.
+
+    Raises:
+        ConfigError: no model is of that kind.
+    """
+    # Imported late: the table imports the models, which import this module.
+    from speechnar.models import MODELS  # noqa: PLC0415
+
+    entry: ModelEntry | None = MODELS.get(kind) if isinstance(kind, str) else None
+    if entry is None:
+        raise ConfigError(f"model kind must be one of {', '.join(sorted(MODELS))}; got {str(kind)[:60]!r}")
+    return entry
+
+
+def save_model(
+    folder: str | Path,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    *,
+    card: str = "",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write ``model`` (which has ``.config``), its tokenizer and a card as a model folder.
+
+    Weights appear last and by renaming, so that an interrupted save leaves no torn file.
+
+    Args:
+        folder: created if absent; files of these names are replaced.
+        model: its ``config`` must have a ``kind``.
+        tokenizer: saved beside the weights.
+        card: Markdown text of the model card.
+        dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    assert isinstance(config, Config), "models keep the Config they were built from"
+    values = config.model_dump(mode="json")
+    document = {"schema_version": SCHEMA_VERSION, "kind": values["kind"], "config": values}
+    tokenizer.save(folder)
+    _replace_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
+    _replace_text(folder / CARD_FILE, card)
+    parameters = {name for name, _ in model.named_parameters()}
+    state = model.state_dict()
+    tied = tied_names(state)
+    stored = {
+        name: tensor.detach().to("cpu", dtype if name in parameters else None).contiguous()
+        for name, tensor in state.items()
+        if name not in tied
+    }
+    temporary = folder / f"{WEIGHTS_FILE}.tmp"
+    save_file(stored, temporary, metadata={"format": "pt"})
+    temporary.replace(folder / WEIGHTS_FILE)
+
+
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> LoadedModel:
+    """Read a model folder, in float32 and evaluation mode, onto ``device``.
+
+    Raises:
+        ModelNotFoundError: ``folder`` is not a model folder.
+        CheckpointError: the configuration is not one of ours, the weights are unreadable or do not fit it.
+        DataError: the tokenizer's files are malformed.
+    """
+    folder = Path(folder)
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise ModelNotFoundError(f"{folder}: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}; no {missing[0]}")
+    entry, config = read_model_config(folder)
+    tokenizer = load_tokenizer(folder)
+    state = read_weights(folder / WEIGHTS_FILE)
+    budget = 2 * sum(tensor.numel() for tensor in state.values()) + 1
+    try:
+        with _parameter_budget(budget):
+            model: nn.Module = entry.model_cls.from_config(config, tokenizer)
+    except (RuntimeError, MemoryError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{folder}: no model can be built from {CONFIG_FILE} ({_one_line(error)})") from None
+    load_state(model, state, source=str(folder / WEIGHTS_FILE))
+    return LoadedModel(model.to(device).eval(), tokenizer, config, folder.resolve().name)
+
+
+def read_model_config(folder: Path) -> tuple[ModelEntry, Config]:
+    """Read and check ``config.json`` of a model folder.
+
+    Raises:
+        CheckpointError: it is not JSON, not of this schema, or holds unknown keys or impossible values.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path}: must be at most {MAX_CONFIG_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: must be JSON ({_one_line(error)})") from None
+    if not isinstance(document, dict) or document.keys() != {"schema_version", "kind", "config"}:
+        raise CheckpointError(f"{path}: must hold exactly schema_version, kind and config")
+    if document["schema_version"] != SCHEMA_VERSION:
+        version = _one_line(document["schema_version"])
+        raise CheckpointError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version}; upgrade speechnar")
+    values = document["config"]
+    if not isinstance(values, dict) or values.get("kind") != document["kind"]:
+        raise CheckpointError(f"{path}: config must be a mapping whose kind is {_one_line(document['kind'])}")
+    _check_numbers(values, path)
+    try:
+        entry = model_entry(document["kind"])
+        return entry, parse_config(values, entry.config_cls, source=str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file of tensors that are plain or half-precision floats, or integers.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or not safetensors.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as header:  # the header is checked before anything is allocated
+            header.keys()
+        return load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: unreadable weights ({_one_line(error)})") from None
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+    """Copy ``state`` into ``model``: every name and shape must match; names tied to a given one may be absent.
+
+    Raises:
+        CheckpointError: naming the keys that are missing, unknown or of another shape.
+    """
+    expected = model.state_dict()
+    state = dict(state)
+    for name, first in tied_names(expected).items():
+        if name not in state and first in state:
+            state[name] = state[first]
+    shared = expected.keys() & state.keys()
+    faults = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "of another shape": sorted(
+            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in shared
+            if state[name].shape != expected[name].shape
+        ),
+        "of another type": sorted(
+            f"{name} {state[name].dtype} instead of {expected[name].dtype}"
+            for name in shared
+            if state[name].is_floating_point() != expected[name].is_floating_point()
+        ),
+    }
+    found = [f"{len(names)} {fault}: {', '.join(names[:5])}" for fault, names in faults.items() if names]
+    if found:
+        raise CheckpointError(f"{source}: weights do not fit the model; {'; '.join(found)}"[:2000])
+    model.load_state_dict(state)
+
+
+def tied_names(state: dict[str, Tensor]) -> dict[str, str]:
+    """Map every name of a tensor that an earlier name already stands for (tied weights) to that earlier name."""
+    first: dict[tuple[Any, ...], str] = {}
+    tied = {}
+    for name, tensor in state.items():
+        if tensor.numel() == 0:
+            continue
+        view = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if view in first:
+            tied[name] = first[view]
+        else:
+            first[view] = name
+    return tied
+
+
+@contextmanager
+def _parameter_budget(budget: int) -> Iterator[None]:
+    """Let this thread register at most ``budget`` parameter elements.
+
+    A hostile configuration names a million layers beside a file of three tensors; it must not be built.
+    """
+    used = 0
+    owner = threading.get_ident()
+
+    def count(_module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal used
+        if parameter is None or threading.get_ident() != owner:
+            return
+        used += parameter.numel() + 1
+        if used > budget:
+            raise CheckpointError(
+                f"{CONFIG_FILE} describes a larger model than {WEIGHTS_FILE} holds (reached at a parameter {name!r})"
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_numbers(value: Any, path: Path) -> None:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_numbers(item, path)
+    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= MAX_CONFIG_NUMBER):
+        raise CheckpointError(f"{path}: numbers must be finite and at most {MAX_CONFIG_NUMBER:g}")
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:200]

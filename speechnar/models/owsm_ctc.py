@@ -1,0 +1,385 @@
+"""OWSM-CTC: recognition, translation and language identification by one encoder with CTC everywhere.
+
+An utterance's encoder positions begin with two embeddings, its language (or ``<nolang>``) and its task. Text spoken
+before it is encoded by a small Transformer and read by cross-attention in every third block. After some blocks the
+shared CTC head is applied, and its posteriors are fed back (self-conditioning); the earlier heads learn the transcript
+whatever the task, the later ones the task's target. Every target begins with ``<language><task>``, so the first token
+of a greedy path names the language.
+
+Shapes: B utterances, S samples, T feature frames, T' encoder positions (two prefix positions, then frames),
+F features, D model width, V vocabulary (blank included), U tokens, M prompt tokens.
+Sources: Peng et al., "OWSM-CTC: An Open Encoder-Only Speech Foundation Model", ACL 2024, section 3; Nozaki and
+Komatsu, "Relaxing the Conditional Independence Assumption of CTC-based ASR by Conditioning on Intermediate
+Predictions", 2021, equations 8 to 11; Yao et al., "CR-CTC: Consistency regularization on CTC", ICLR 2025, equation 5.
+
+Differs from the paper: ``prompt=None`` leaves out prefix and prompt (a plain self-conditioned CTC recogniser);
+``consistency_weight`` adds CR-CTC; utterances need not be padded to 30 s.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
+from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.fbank import FrontendConfig, LogMelConfig, build_frontend
+from speechnar.config import Config
+from speechnar.data.batch import SpeechBatch
+from speechnar.decode.ctc import greedy
+from speechnar.errors import ConfigError
+from speechnar.models.base import LossOutput
+from speechnar.nn.context import Chunking
+from speechnar.nn.ctc import CtcHead, fits
+from speechnar.nn.encoder import EBranchformerConfig, Encoder, EncoderConfig
+from speechnar.nn.lengths import valid_mask
+from speechnar.nn.positions import sinusoids
+from speechnar.nn.transformer import TransformerEncoder
+from speechnar.text.tokenizer import Tokenizer
+
+
+class PromptConfig(Config):
+    """Encoder of the previous text; the defaults are the published ones."""
+
+    model_dim: PositiveInt = 512
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 8
+    ff_dim: PositiveInt = 2048
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    norm_eps: float = Field(default=1e-12, gt=0)
+
+
+class OwsmCtcConfig(Config):
+    """Every hyper-parameter of the model; the defaults are those of our ``base``."""
+
+    kind: Literal["owsm_ctc"] = "owsm_ctc"
+    frontend: FrontendConfig = LogMelConfig()
+    normalize: Literal["global", "utterance"] = "global"
+    """Features less a stored mean over a stored deviation, or less their own."""
+    encoder: EncoderConfig = EBranchformerConfig(
+        model_dim=384,
+        num_layers=9,
+        num_heads=6,
+        ff_dim=1536,
+        gate_dim=1536,
+        positions="absolute",
+        subsampling=8,
+        cross_attention_every=3,
+    )
+    interctc_layers: tuple[PositiveInt, ...] = (3, 6)
+    """Blocks (1-based) behind which the CTC head is applied and fed back."""
+    interctc_asr_only: tuple[bool, ...] = (True, False)
+    """For each of them: True learns the transcript whatever the task is."""
+    interctc_weight: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the mean of the intermediate losses in the total; the published models weigh all heads equally."""
+    prompt: PromptConfig | None = PromptConfig(model_dim=384, num_layers=4, num_heads=6, ff_dim=1536)
+    """None: no prompt, language or task; targets are plain text."""
+    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
+    consistency_weight: NonNegativeFloat = 0.0
+    """CR-CTC: weight of the divergence between the posteriors of two differently masked copies; 0.2 in the paper."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OwsmCtcConfig":
+        layers = self.interctc_layers
+        if len(self.interctc_asr_only) != len(layers):
+            raise ValueError(f"interctc_asr_only needs {len(layers)} values, one for each of interctc_layers")
+        if list(layers) != sorted(set(layers)) or (layers and layers[-1] >= self.encoder.num_layers):
+            raise ValueError(f"interctc_layers must rise and stay below num_layers={self.encoder.num_layers}")
+        return self
+
+    @classmethod
+    def debug(cls) -> "OwsmCtcConfig":
+        """Return a model of well under 1 M parameters with every part present, for tests."""
+        return cls(
+            encoder=_published_encoder(model_dim=48, num_layers=4, num_heads=2, subsampling_channels=8),
+            interctc_layers=(1, 2),
+            interctc_asr_only=(True, False),
+            prompt=PromptConfig(model_dim=32, num_layers=1, num_heads=1, ff_dim=64),
+        )
+
+    @classmethod
+    def small(cls) -> "OwsmCtcConfig":
+        """Return 6 blocks of width 256 (ours; no OWSM-CTC of this size was published)."""
+        return cls(
+            encoder=_published_encoder(model_dim=256, num_layers=6, num_heads=4),
+            interctc_layers=(2, 4),
+            prompt=PromptConfig(model_dim=256, num_layers=2, num_heads=4, ff_dim=1024),
+        )
+
+    @classmethod
+    def base(cls) -> "OwsmCtcConfig":
+        """Return 9 blocks of width 384, the width of OWSM base (ours)."""
+        return cls()
+
+    @classmethod
+    def published(cls, *, num_mels: int = 128) -> "OwsmCtcConfig":
+        """Return the 1.01 B model: 128 mel bands for OWSM-CTC v4, 80 for v3.1 and v3.2."""
+        return cls(
+            frontend=LogMelConfig(num_mels=num_mels),
+            encoder=_published_encoder(model_dim=1024, num_layers=27, num_heads=16),
+            interctc_layers=(6, 12, 15, 21),
+            interctc_asr_only=(True, True, True, False),
+            interctc_weight=0.8,
+            prompt=PromptConfig(),
+        )
+
+
+def _published_encoder(
+    *, model_dim: int, num_layers: int, num_heads: int, subsampling_channels: int | None = None
+) -> EBranchformerConfig:
+    return EBranchformerConfig(
+        model_dim=model_dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        ff_dim=4 * model_dim,
+        gate_dim=4 * model_dim,
+        positions="absolute",
+        subsampling=8,
+        subsampling_channels=subsampling_channels,
+        cross_attention_every=3,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcOutput:
+    """What the CTC heads say about a batch."""
+
+    log_probs: Tensor
+    """(B, T', V) float32 of the last head; the first ``num_prefix`` positions belong to the prefix."""
+    lens: Tensor
+    """(B,) positions, prefix counted."""
+    inter_log_probs: tuple[Tensor, ...] = ()
+    """The same of the intermediate heads, first to last."""
+    enc: Tensor
+    """(B, T', D)"""
+
+
+class PromptEncoder(nn.Module):
+    """Embeds language, task and previous text, and brings them to the width of the speech encoder."""
+
+    def __init__(self, config: PromptConfig, vocab_size: int, out_dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, config.model_dim)
+        self.encoder = TransformerEncoder(
+            config.model_dim,
+            config.num_layers,
+            config.num_heads,
+            config.ff_dim,
+            dropout=config.dropout,
+            norm_eps=config.norm_eps,
+        )
+        # As in ESPnet, equal widths need no projection.
+        same = config.model_dim == out_dim
+        self.prefix_proj = nn.Identity() if same else nn.Linear(config.model_dim, out_dim)
+        self.memory_proj = nn.Identity() if same else nn.Linear(config.model_dim, out_dim)
+
+    def embed_prefix(self, prefix: Tensor) -> Tensor:
+        """Map the ids of language and task (B, 2) to (B, 2, D)."""
+        embedded: Tensor = self.prefix_proj(self.embed(prefix))
+        return embedded
+
+    def forward(self, prompt: Tensor, prompt_lens: Tensor) -> Tensor:
+        """Map previous text (B, M) to memory (B, M, D)."""
+        x = self.embed(prompt)
+        x = x * x.size(2) ** 0.5 + sinusoids(torch.arange(x.size(1), device=x.device), x.size(2))
+        memory: Tensor = self.memory_proj(self.encoder(x, prompt_lens))
+        return memory
+
+
+class OwsmCtc(nn.Module):
+    """The recogniser: features, encoder, shared self-conditioned CTC head."""
+
+    def __init__(self, config: OwsmCtcConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.blank_id = tokenizer.blank_id
+        self.frontend = build_frontend(config.frontend)
+        num_features = self.frontend.num_features
+        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
+        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
+        self.encoder = Encoder(config.encoder, num_features)
+        model_dim = config.encoder.model_dim
+        self.ctc = CtcHead(model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
+        self.conditioning = nn.Linear(tokenizer.vocab_size, model_dim) if config.interctc_layers else None
+        self.prompt_encoder: PromptEncoder | None = None
+        if config.prompt is not None:
+            self.prompt_encoder = PromptEncoder(config.prompt, tokenizer.vocab_size, model_dim)
+            self.na_id = tokenizer.id_of("<na>")
+            self.default_prefix = (tokenizer.id_of("<nolang>"), tokenizer.id_of("<asr>"))
+
+    @classmethod
+    def from_config(cls, config: OwsmCtcConfig, tokenizer: Tokenizer) -> "OwsmCtc":
+        """Build with random weights."""
+        return cls(config, tokenizer)
+
+    @property
+    def num_prefix(self) -> int:
+        """Positions of the output that belong to language and task, before the first frame."""
+        return 0 if self.prompt_encoder is None else 2
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds from one output frame to the next."""
+        return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling
+
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths."""
+        with torch.autocast(wav.device.type, enabled=False):
+            feats, feat_lens = self.frontend(wav, wav_lens)
+            return self.normalizer(feats, feat_lens), feat_lens
+
+    def encode(
+        self,
+        wav: Tensor,
+        wav_lens: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        prompt: Tensor | None = None,
+        prompt_lens: Tensor | None = None,
+        chunking: Chunking | None = None,
+    ) -> CtcOutput:
+        """Encode waveforms.
+
+        Args:
+            wav: (B, S) float32 in [-1, 1] at the front end's sample rate.
+            wav_lens: (B,) samples.
+            prefix: (B, 2) ids of language and task; None asks for recognition of an unknown language.
+            prompt: (B, M) ids of the previous text; None means there is none (``<na>``).
+            prompt_lens: (B,) tokens of ``prompt``.
+            chunking: limited context, for streaming; None sees the whole utterance.
+
+        Raises:
+            ConfigError: a prefix or a prompt is given to a model that has none.
+        """
+        feats, feat_lens = self.features(wav, wav_lens)
+        return self.encode_features(
+            feats, feat_lens, prefix=prefix, prompt=prompt, prompt_lens=prompt_lens, chunking=chunking
+        )
+
+    def encode_features(
+        self,
+        feats: Tensor,
+        feat_lens: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        prompt: Tensor | None = None,
+        prompt_lens: Tensor | None = None,
+        chunking: Chunking | None = None,
+    ) -> CtcOutput:
+        """Encode normalised features (B, T, F); the rest as in `encode`."""
+        batch = feats.size(0)
+        prefix_embeds, memory = None, None
+        if self.prompt_encoder is not None:
+            if prefix is None:
+                prefix = torch.tensor(self.default_prefix, device=feats.device).expand(batch, 2)
+            prefix_embeds = self.prompt_encoder.embed_prefix(prefix)
+            if prompt is None or prompt_lens is None:
+                prompt = torch.tensor([[self.na_id]], device=feats.device)
+                prompt_lens = torch.ones(1, dtype=torch.int64, device=feats.device)
+            memory = self.prompt_encoder(prompt, prompt_lens).expand(batch, -1, -1)
+            prompt_lens = prompt_lens.expand(batch)
+        elif prefix is not None or prompt is not None:
+            raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
+        inter: list[Tensor] = []
+        enc, lens = self.encoder(
+            feats,
+            feat_lens,
+            prefix=prefix_embeds,
+            memory=memory,
+            memory_lens=prompt_lens,
+            after_layer=lambda number, x: self.condition(number, x, inter),
+            chunking=chunking,
+        )
+        return CtcOutput(log_probs=self.ctc(enc), lens=lens, inter_log_probs=tuple(inter), enc=enc)
+
+    def condition(self, number: int, x: Tensor, inter: list[Tensor]) -> Tensor:
+        """Behind the blocks of ``interctc_layers``, append the head's output to ``inter`` and feed it back.
+
+        Nozaki and Komatsu 2021, equations 10 and 11; `speechnar.nn.encoder.Encoder` calls it after every block.
+        """
+        if number not in self.config.interctc_layers:
+            return x
+        assert self.conditioning is not None
+        log_probs = self.ctc(x)
+        inter.append(log_probs)
+        fed_back: Tensor = self.conditioning(log_probs.exp().to(x.dtype))
+        return x + fed_back
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return the weighted CTC losses of all heads, in nats per utterance (Peng et al. 2024, equation 4)."""
+        feats, feat_lens = self.features(batch.wav, batch.wav_lens)
+        prefix, prompt, prompt_lens = batch.prefix, batch.prompt, batch.prompt_lens
+        if self.prompt_encoder is None:
+            prefix = prompt = prompt_lens = None
+        copies = 2 if self.training and self.config.consistency_weight > 0 else 1
+        feats, feat_lens = _repeat(feats, copies), _repeat(feat_lens, copies)
+        if self.spec_augment is not None and self.training:
+            feats = self.spec_augment(feats, feat_lens)
+        out = self.encode_features(
+            feats,
+            feat_lens,
+            prefix=None if prefix is None else _repeat(prefix, copies),
+            prompt=None if prompt is None else _repeat(prompt, copies),
+            prompt_lens=None if prompt_lens is None else _repeat(prompt_lens, copies),
+        )
+        task = (batch.tokens, batch.token_lens, batch.tokens_valid)
+        asr = (batch.asr_tokens, batch.asr_token_lens, batch.asr_valid)
+        ctc = self._ctc_loss(out.log_probs, out.lens, *task)
+        parts = {"ctc": ctc}
+        total = ctc
+        if out.inter_log_probs:
+            inter_losses = [
+                self._ctc_loss(log_probs, out.lens, *(asr if asr_only else task))
+                for log_probs, asr_only in zip(out.inter_log_probs, self.config.interctc_asr_only, strict=True)
+            ]
+            parts |= {f"interctc{n}": loss for n, loss in zip(self.config.interctc_layers, inter_losses, strict=True)}
+            weight = self.config.interctc_weight
+            total = (1 - weight) * ctc + weight * torch.stack(inter_losses).mean()
+        if copies == 2:
+            parts["consistency"] = _consistency(out.log_probs, out.lens)
+            total = total + self.config.consistency_weight * parts["consistency"]
+        parts["unfit"] = (~fits(out.lens[: batch.wav.size(0)], batch.tokens, batch.token_lens)).float().sum()
+        weight_sum = torch.tensor(float(batch.wav.size(0)), device=batch.wav.device)
+        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight_sum)
+
+    def _ctc_loss(
+        self, log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, is_valid: Tensor
+    ) -> Tensor:
+        """Return the mean over utterances that have a target (not ``<na>``); those that do not fit count 0.
+
+        ``log_probs`` may hold several copies of the batch (2 B, ...), all with the same targets.
+        """
+        copies = log_probs.size(0) // tokens.size(0)
+        is_valid = _repeat(is_valid, copies)
+        losses = self.ctc.loss(log_probs, lens, _repeat(tokens, copies), _repeat(token_lens, copies))
+        return (losses * is_valid).sum() / is_valid.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def recognize(self, batch: SpeechBatch) -> list[list[int]]:
+        """Return the greedy token ids of each utterance, specials included."""
+        if self.prompt_encoder is None:
+            out = self.encode(batch.wav, batch.wav_lens)
+        else:
+            out = self.encode(
+                batch.wav, batch.wav_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
+            )
+        return [path.tokens for path in greedy(out.log_probs, out.lens, self.blank_id)]
+
+
+def _repeat(x: Tensor, copies: int) -> Tensor:
+    return x if copies == 1 else torch.cat([x] * copies)
+
+
+def _consistency(log_probs: Tensor, lens: Tensor) -> Tensor:
+    """Return the symmetric divergence between the posteriors of the two halves of the batch, in nats per utterance.
+
+    Each side is pulled to the other's posteriors as constants (Yao et al. 2025, equation 5).
+    """
+    first, second = log_probs.chunk(2)
+    valid = valid_mask(lens.chunk(2)[0], first.size(1))[..., None]
+    divergence = F.kl_div(first, second.detach(), reduction="none", log_target=True)
+    divergence = divergence + F.kl_div(second, first.detach(), reduction="none", log_target=True)
+    return (divergence * valid).sum() / (2 * first.size(0))

@@ -1,0 +1,111 @@
+"""Multi-head attention over one SDPA core: self-attention with three kinds of positions, and cross-attention.
+
+Shapes: B utterances, T frames, L cached frames, M memory tokens, D model width, H heads.
+Sources: Vaswani et al. 2017, section 3.2; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
+ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechnar.errors import ConfigError
+from speechnar.nn.context import BlockContext, LayerCache
+from speechnar.nn.positions import rotate
+
+PositionKind = Literal["absolute", "relative", "rotary"]
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with one fused projection to queries, keys and values.
+
+    ``positions="absolute"`` means that positions were added to the input and attention itself is blind to them.
+    """
+
+    def __init__(
+        self, model_dim: int, num_heads: int, *, dropout: float = 0.0, positions: PositionKind = "absolute"
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or model_dim % num_heads:
+            raise ConfigError(f"model_dim must be a multiple of num_heads, got {model_dim} and {num_heads}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.positions = positions
+        self.qkv = nn.Linear(model_dim, 3 * model_dim)
+        self.out = nn.Linear(model_dim, model_dim)
+        if positions == "relative":
+            head_dim = model_dim // num_heads
+            self.pos = nn.Linear(model_dim, model_dim, bias=False)
+            self.content_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
+            self.distance_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D); rows of padding hold finite garbage."""
+        batch, num_frames, model_dim = x.shape
+        q, k, v = (
+            self.qkv(x).view(batch, num_frames, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        )  # each (B, H, T, D/H)
+        if self.positions == "rotary":
+            assert context.positions is not None
+            q, k = rotate(q, context.positions), rotate(k, context.positions)
+        if context.cache is not None:
+            k, v = _extend(context.cache, k, v, context)
+        mask: Tensor | None = context.attn_mask
+        if self.positions == "relative":
+            mask = self._distance_scores(q, context)
+            q = q + self.content_bias[:, None]
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))
+
+    def _distance_scores(self, q: Tensor, context: BlockContext) -> Tensor:
+        """Return the additive scores (B, H, T, L + T) of Transformer-XL's terms (b) and (d), -inf where not visible."""
+        assert context.positions is not None
+        batch, heads, num_queries, head_dim = q.shape
+        table = (
+            self.pos(context.positions.to(q.dtype)).view(1, -1, heads, head_dim).transpose(1, 2)
+        )  # (1, H, 2T+L-1, D/H)
+        scores = (q + self.distance_bias[:, None]) @ table.transpose(-2, -1) / math.sqrt(head_dim)
+        # Row i is to start at column T - 1 - i: pad a column, read the rows a column shorter (Dai et al., appendix B).
+        num_keys = table.size(2) - num_queries + 1
+        shifted = F.pad(scores, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
+        scores = shifted.reshape(batch, heads, num_queries, -1)[..., :num_keys]
+        return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+
+
+def _extend(cache: LayerCache, k: Tensor, v: Tensor, context: BlockContext) -> tuple[Tensor, Tensor]:
+    """Put this chunk's keys and values behind the cached ones, and keep as many as the next chunk may see."""
+    if cache.keys is not None and cache.values is not None:
+        k, v = torch.cat([cache.keys, k], dim=2), torch.cat([cache.values, v], dim=2)
+    chunking = context.chunking
+    if chunking is None or chunking.left_chunks is None:
+        cache.keys, cache.values = k, v
+    else:
+        keep = min(k.size(2), chunking.left_chunks * chunking.chunk_frames)
+        cache.keys, cache.values = k[:, :, k.size(2) - keep :], v[:, :, v.size(2) - keep :]
+    return k, v
+
+
+class CrossAttention(nn.Module):
+    """Attention of frames (queries) to a memory (keys and values), the latter projected together."""
+
+    def __init__(self, model_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(model_dim, model_dim)
+        self.key_value = nn.Linear(model_dim, 2 * model_dim)
+        self.out = nn.Linear(model_dim, model_dim)
+
+    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
+        """Map ``x`` (B, T, D) and ``memory`` (B, M, D), visible where ``memory_mask`` (B, 1, 1, M), to (B, T, D)."""
+        batch, num_frames, model_dim = x.shape
+        k, v = self.key_value(memory).view(memory.size(0), memory.size(1), 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if memory.size(1) == 1 and not self.training:
+            # One key takes all the attention whatever the query: the answer is its value.
+            return self.out(v.transpose(1, 2).flatten(2)).expand(batch, num_frames, model_dim)
+        q = self.query(x).view(batch, num_frames, self.num_heads, -1).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, memory_mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))

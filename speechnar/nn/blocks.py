@@ -1,0 +1,143 @@
+"""The two encoder blocks, Conformer and E-Branchformer, each with optional cross-attention to a prompt.
+
+Shapes: B utterances, T frames, D model width.
+Sources: Gulati et al., "Conformer", 2020, figure 1; Kim et al., "E-Branchformer", 2022, figure 2; Peng et al.,
+"OWSM-CTC", 2024, figure 1 (cross-attention behind the second feed-forward module, before the last norm).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from speechnar.nn.attention import CrossAttention, PositionKind, SelfAttention
+from speechnar.nn.context import BlockContext
+from speechnar.nn.conv import ConformerConv, ConvGatingMlp, ConvNorm, DepthwiseConv
+from speechnar.nn.dropout import Dropout
+
+
+class FeedForward(nn.Sequential):
+    """Pre-normed two-layer perceptron: LayerNorm, Linear, activation, dropout, Linear, dropout."""
+
+    def __init__(
+        self, model_dim: int, hidden_dim: int, *, dropout: float, norm_eps: float, activation: nn.Module | None = None
+    ) -> None:
+        super().__init__(
+            nn.LayerNorm(model_dim, norm_eps),
+            nn.Linear(model_dim, hidden_dim),
+            activation or nn.SiLU(),
+            Dropout(dropout),
+            nn.Linear(hidden_dim, model_dim),
+            Dropout(dropout),
+        )
+
+
+class _PromptAttention(nn.Module):
+    """Pre-normed residual cross-attention to the prompt memory."""
+
+    def __init__(
+        self, model_dim: int, num_heads: int, *, dropout: float, attention_dropout: float, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(model_dim, norm_eps)
+        self.attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Add to ``x`` (B, T, D) what it finds in ``context.memory``, or nothing where there is none."""
+        if context.memory is None:
+            return x
+        return x + self.dropout(self.attention(self.norm(x), context.memory, context.memory_mask))
+
+
+class ConformerBlock(nn.Module):
+    """Half feed-forward, self-attention, convolution, half feed-forward, norm."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        kernel_size: int,
+        positions: PositionKind,
+        conv_norm: ConvNorm,
+        cross_attention: bool,
+        dropout: float,
+        attention_dropout: float,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+        self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
+        self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout, positions=positions)
+        self.norm_conv = nn.LayerNorm(model_dim, norm_eps)
+        self.conv = ConformerConv(model_dim, kernel_size, norm=conv_norm, norm_eps=norm_eps)
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+        self.prompt_attention = (
+            _PromptAttention(
+                model_dim, num_heads, dropout=dropout, attention_dropout=attention_dropout, norm_eps=norm_eps
+            )
+            if cross_attention
+            else None
+        )
+        self.norm_out = nn.LayerNorm(model_dim, norm_eps)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D)."""
+        x = x + 0.5 * self.ff_macaron(x)
+        x = x + self.dropout(self.attention(self.norm_attention(x), context))
+        x = x + self.dropout(self.conv(self.norm_conv(x), context))
+        x = x + 0.5 * self.ff(x)
+        if self.prompt_attention is not None:
+            x = self.prompt_attention(x, context)
+        return self.norm_out(x)
+
+
+class EBranchformerBlock(nn.Module):
+    """Half feed-forward, attention and gating MLP side by side, merged by a convolution, half feed-forward, norm."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        gate_dim: int,
+        kernel_size: int,
+        merge_kernel_size: int,
+        positions: PositionKind,
+        cross_attention: bool,
+        dropout: float,
+        attention_dropout: float,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+        self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
+        self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout, positions=positions)
+        self.norm_gating = nn.LayerNorm(model_dim, norm_eps)
+        self.gating = ConvGatingMlp(model_dim, gate_dim, kernel_size, dropout=dropout, norm_eps=norm_eps)
+        self.merge_conv = DepthwiseConv(2 * model_dim, merge_kernel_size)
+        self.merge = nn.Linear(2 * model_dim, model_dim)
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+        self.prompt_attention = (
+            _PromptAttention(
+                model_dim, num_heads, dropout=dropout, attention_dropout=attention_dropout, norm_eps=norm_eps
+            )
+            if cross_attention
+            else None
+        )
+        self.norm_out = nn.LayerNorm(model_dim, norm_eps)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D)."""
+        x = x + 0.5 * self.ff_macaron(x)
+        attended = self.dropout(self.attention(self.norm_attention(x), context))
+        gated = self.dropout(self.gating(self.norm_gating(x), context))
+        both = torch.cat([attended, gated], dim=-1)  # (B, T, 2 D)
+        x = x + self.dropout(self.merge(both + self.merge_conv(both, context, "merge")))
+        x = x + 0.5 * self.ff(x)
+        if self.prompt_attention is not None:
+            x = self.prompt_attention(x, context)
+        return self.norm_out(x)

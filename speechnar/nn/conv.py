@@ -1,0 +1,155 @@
+"""Convolutions over time that never see padding: depthwise, the Conformer module, the gating MLP, subsampling.
+
+Shapes: B utterances, T frames, F features, D model width, C channels, K kernel.
+Sources: Gulati et al., "Conformer", 2020, section 2.2; Peng et al., "Branchformer", 2022, section 3.3 (cgMLP);
+Kim et al., "E-Branchformer", 2022.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechnar.errors import ConfigError
+from speechnar.nn.context import BlockContext
+from speechnar.nn.dropout import Dropout
+from speechnar.nn.lengths import zero_padding
+
+ConvNorm = Literal["batch", "layer"]
+
+
+class DepthwiseConv(nn.Conv1d):
+    """Depthwise convolution over (B, T, C), zero outside the utterance and, in chunked mode, beyond the chunk's end."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        if kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x: Tensor, context: BlockContext, name: str = "conv") -> Tensor:  # type: ignore[override]
+        """Map ``x`` (B, T, C) to (B, T, C); ``name`` tells this convolution's cache from its neighbours'."""
+        if not context.leaky_padding:
+            x = zero_padding(x, context.valid)
+        if context.chunking is None:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        return self._by_chunks(x, context, name)
+
+    def _by_chunks(self, x: Tensor, context: BlockContext, name: str) -> Tensor:
+        assert context.chunking is not None
+        batch, num_frames, channels = x.shape
+        half, chunk = self.kernel_size[0] // 2, context.chunking.chunk_frames
+        past = context.cache.conv.get(name) if context.cache else None
+        x = torch.cat([x.new_zeros(batch, half, channels) if past is None else past, x], dim=1)
+        if context.cache is not None:
+            context.cache.conv[name] = x[:, x.size(1) - half :]
+        num_chunks = -(-num_frames // chunk)
+        x = F.pad(x, (0, 0, 0, num_chunks * chunk - num_frames))
+        windows = F.pad(x.unfold(1, half + chunk, chunk), (0, half))  # (B, N, C, K // 2 + chunk + K // 2)
+        y = F.conv1d(windows.flatten(0, 1), self.weight, self.bias, groups=channels)  # (B N, C, chunk)
+        return y.view(batch, num_chunks, channels, chunk).transpose(2, 3).flatten(1, 2)[:, :num_frames]
+
+
+class ConformerConv(nn.Module):
+    """Conformer's convolution module: pointwise + GLU, depthwise, norm, Swish, pointwise."""
+
+    def __init__(self, model_dim: int, kernel_size: int, *, norm: ConvNorm = "layer", norm_eps: float = 1e-5) -> None:
+        super().__init__()
+        self.pointwise_in = nn.Linear(model_dim, 2 * model_dim)
+        self.depthwise = DepthwiseConv(model_dim, kernel_size)
+        # Batch statistics would see padding and depend on the batch while training; LayerNorm does not.
+        self.norm = nn.BatchNorm1d(model_dim) if norm == "batch" else nn.LayerNorm(model_dim, norm_eps)
+        self.pointwise_out = nn.Linear(model_dim, model_dim)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D)."""
+        x = self.depthwise(F.glu(self.pointwise_in(x), dim=-1), context)
+        batch_norm = isinstance(self.norm, nn.BatchNorm1d)
+        x = self.norm(x.transpose(1, 2)).transpose(1, 2) if batch_norm else self.norm(x)
+        return self.pointwise_out(F.silu(x))
+
+
+class ConvGatingMlp(nn.Module):
+    """cgMLP: an MLP whose one half is gated by a depthwise convolution of its other half."""
+
+    def __init__(self, model_dim: int, hidden_dim: int, kernel_size: int, *, dropout: float, norm_eps: float) -> None:
+        super().__init__()
+        if hidden_dim % 2:
+            raise ConfigError(f"the gating MLP's hidden_dim must be even, got {hidden_dim}")
+        self.proj_in = nn.Linear(model_dim, hidden_dim)
+        self.norm = nn.LayerNorm(hidden_dim // 2, norm_eps)
+        self.depthwise = DepthwiseConv(hidden_dim // 2, kernel_size)
+        self.dropout = Dropout(dropout)
+        self.proj_out = nn.Linear(hidden_dim // 2, model_dim)
+        # The gate starts as (nearly) the identity (Branchformer, section 3.3).
+        nn.init.normal_(self.depthwise.weight, std=1e-6)
+        if self.depthwise.bias is not None:
+            nn.init.ones_(self.depthwise.bias)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D)."""
+        kept, gate = F.gelu(self.proj_in(x)).chunk(2, dim=-1)
+        gate = self.depthwise(self.norm(gate), context, "gate")
+        return self.proj_out(self.dropout(kept * gate))
+
+
+# (kernel, stride) of each 3x3-like convolution, by total factor; no padding, as in ESPnet.
+SUBSAMPLING_CONVS = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3)), 8: ((3, 2), (3, 2), (3, 2))}
+
+
+class ConvSubsampling(nn.Module):
+    """2-D convolutions that shorten time by 4, 6 or 8, then a projection to the model width.
+
+    An output frame exists where all the frames it looks at are real, so an utterance has as many frames in a batch as
+    alone. Utterances too short for one output frame are extended with zeros to one.
+    Differs from ESPnet, which counts a frame in a batch as soon as its first input is real (``leaky_padding``).
+    """
+
+    def __init__(self, num_features: int, model_dim: int, *, factor: int = 4, channels: int | None = None) -> None:
+        super().__init__()
+        if factor not in SUBSAMPLING_CONVS:
+            raise ConfigError(f"subsampling must be one of {sorted(SUBSAMPLING_CONVS)}, got {factor}")
+        self.factor = factor
+        self.shape = SUBSAMPLING_CONVS[factor]
+        channels = channels or model_dim
+        sizes = [1] + [channels] * len(self.shape)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(size_in, size_out, kernel, stride)
+            for size_in, size_out, (kernel, stride) in zip(sizes, sizes[1:], self.shape, strict=False)
+        )
+        self.proj = nn.Linear(channels * self._shorten(num_features), model_dim)
+
+    def _shorten(self, length: int) -> int:
+        for kernel, stride in self.shape:
+            length = (length - kernel) // stride + 1
+        if length < 1:
+            raise ConfigError(f"subsampling by {self.factor} needs more features than it was given")
+        return length
+
+    @property
+    def min_frames(self) -> int:
+        """Feature frames that make one output frame."""
+        frames = 1
+        for kernel, stride in reversed(self.shape):
+            frames = (frames - 1) * stride + kernel
+        return frames
+
+    def out_lens(self, feat_lens: Tensor) -> Tensor:
+        """Map feature frames (B,) to output frames (B,), at least one each."""
+        for kernel, stride in self.shape:
+            feat_lens = torch.div(feat_lens - kernel, stride, rounding_mode="floor") + 1
+        return feat_lens.clamp(min=1)
+
+    def leaky_out_lens(self, feat_lens: Tensor, max_len: int) -> Tensor:
+        """Map (B,) to (B,) by ESPnet's rule: count the output frames whose first input frame is real."""
+        out_len = int(self.out_lens(torch.tensor(max_len)))
+        starts = torch.arange(out_len, device=feat_lens.device) * self.factor
+        return (starts < feat_lens[:, None]).sum(1)
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
+        feats = F.pad(feats, (0, 0, 0, max(0, self.min_frames - feats.size(1))))
+        x = feats.unsqueeze(1)
+        for conv in self.convs:
+            x = F.relu(conv(x))
+        return self.proj(x.transpose(1, 2).flatten(2))  # (B, T', C F'), channels major

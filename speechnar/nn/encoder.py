@@ -1,0 +1,285 @@
+"""The shared encoder: subsampling, positions, Conformer or E-Branchformer blocks, and hooks between them.
+
+Shapes: B utterances, T feature frames, T' encoder positions (prefix and subsampled frames), F features, D model width,
+P prefix positions, M prompt tokens.
+
+The padding contract: an utterance encodes the same alone, in a batch, and beside NaN padding. ``leaky_padding=True``
+gives that up to reproduce ESPnet, whose convolutions see padding and whose lengths are rounded up in a batch.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from speechnar.config import Config
+from speechnar.errors import ShapeError
+from speechnar.nn.attention import PositionKind
+from speechnar.nn.blocks import ConformerBlock, EBranchformerBlock
+from speechnar.nn.context import BlockContext, Chunking, LayerCache
+from speechnar.nn.conv import ConvNorm, ConvSubsampling
+from speechnar.nn.dropout import Dropout
+from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+AfterLayer = Callable[[int, Tensor], Tensor]
+
+
+class _EncoderConfig(Config):
+    model_dim: PositiveInt = 256
+    num_layers: PositiveInt = 12
+    num_heads: PositiveInt = 4
+    ff_dim: PositiveInt = 1024
+    positions: PositionKind = "relative"
+    subsampling: Literal[4, 6, 8] = 4
+    subsampling_channels: PositiveInt | None = None
+    """Channels of the subsampling convolutions; None takes ``model_dim``, as ESPnet does."""
+    cross_attention_every: PositiveInt | None = None
+    """Every how many blocks one attends to the prompt memory; None never."""
+    dropout: Probability = 0.1
+    attention_dropout: Probability = 0.1
+    norm_eps: float = Field(default=1e-12, gt=0)
+    """ESPnet's value; bf16 training is safer with 1e-5."""
+    leaky_padding: bool = False
+    """Reproduce ESPnet's padding leak; for parity with its outputs on padded batches only."""
+
+
+class ConformerConfig(_EncoderConfig):
+    """Conformer (Gulati et al. 2020); the defaults are its size M, with ESPnet's widths."""
+
+    kind: Literal["conformer"] = "conformer"
+    kernel_size: PositiveInt = 31
+    conv_norm: ConvNorm = "layer"
+    """``batch`` is the paper's and ESPnet's; ``layer`` keeps utterances independent while training."""
+
+
+class EBranchformerConfig(_EncoderConfig):
+    """E-Branchformer (Kim et al. 2022)."""
+
+    kind: Literal["e_branchformer"] = "e_branchformer"
+    gate_dim: PositiveInt = 1024
+    kernel_size: PositiveInt = 31
+    merge_kernel_size: PositiveInt = 31
+
+
+EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig, Field(discriminator="kind")]
+
+
+class Encoder(nn.Module):
+    """Frames to encoded positions; satisfies ``(feats, feat_lens) -> (enc, enc_lens)``."""
+
+    def __init__(self, config: ConformerConfig | EBranchformerConfig, num_features: int) -> None:
+        super().__init__()
+        self.config = config
+        self.subsampling = ConvSubsampling(
+            num_features, config.model_dim, factor=config.subsampling, channels=config.subsampling_channels
+        )
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(_build_block(config, index + 1) for index in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.model_dim, config.norm_eps)
+
+    def forward(
+        self,
+        feats: Tensor,
+        feat_lens: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_lens: Tensor | None = None,
+        after_layer: AfterLayer | None = None,
+        chunking: Chunking | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode a padded batch.
+
+        Args:
+            feats: (B, T, F); what stands beyond ``feat_lens`` does not matter.
+            feat_lens: (B,) feature frames, at least 1 each.
+            prefix: (B, P, D) embeddings put before the first frame, e.g. of language and task.
+            memory: (B, M, D) prompt memory for the cross-attention of the blocks that have one.
+            memory_lens: (B,) tokens of ``memory``.
+            after_layer: called with the 1-based number of each block and its output (B, T', D); what it returns goes
+                on to the next block. Self-conditioned inter-CTC lives there.
+            chunking: limits what a position may see; None sees everything.
+
+        Returns:
+            enc (B, T', D) and enc_lens (B,), prefix positions counted.
+        """
+        if feats.dim() != 3 or feat_lens.shape != feats.shape[:1]:
+            raise ShapeError(
+                f"need feats (B, T, F) and feat_lens (B,), got {tuple(feats.shape)}, {tuple(feat_lens.shape)}"
+            )
+        feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
+        x = self.subsampling(feats)  # (B, T', D)
+        leaky = self.config.leaky_padding
+        enc_lens = (
+            self.subsampling.leaky_out_lens(feat_lens, feats.size(1)) if leaky else self.subsampling.out_lens(feat_lens)
+        )
+        if prefix is not None:
+            x = torch.cat([prefix.to(x.dtype), x], dim=1)
+            enc_lens = enc_lens + prefix.size(1)
+        valid = valid_mask(enc_lens, x.size(1))
+        attn_mask: Tensor | None = valid[:, None, None, :]
+        if chunking is not None:
+            # A padded query may find no valid key; it may see itself, so that its garbage stays finite.
+            itself = torch.eye(x.size(1), dtype=torch.bool, device=x.device)
+            attn_mask = (valid[:, None, None, :] & chunking.visible(x.size(1), x.device)) | itself
+        elif bool(valid.all()):
+            attn_mask = None  # lets SDPA take its fastest path
+        context = BlockContext(
+            valid=valid,
+            attn_mask=attn_mask,
+            memory=memory,
+            memory_mask=None
+            if memory is None or memory_lens is None
+            else valid_mask(memory_lens, memory.size(1))[:, None, None, :],
+            chunking=chunking,
+            leaky_padding=leaky,
+        )
+        return self._run_blocks(x, context, caches=None, first=0, after_layer=after_layer), enc_lens
+
+    def _run_blocks(
+        self,
+        x: Tensor,
+        context: BlockContext,
+        *,
+        caches: list[LayerCache] | None,
+        first: int,
+        after_layer: AfterLayer | None,
+    ) -> Tensor:
+        """Add positions counted from ``first``, and run the blocks over ``x`` (B, T', D)."""
+        x = x * math.sqrt(self.config.model_dim)
+        num_frames, seen = x.size(1), 0
+        if caches is not None and caches[0].keys is not None:
+            seen = caches[0].keys.size(2)
+        positions: Tensor | None = None
+        match self.config.positions:
+            case "absolute":
+                x = x + sinusoids(torch.arange(first, first + num_frames, device=x.device), x.size(2))
+            case "relative":
+                positions = self.dropout(distance_sinusoids(num_frames, seen + num_frames, x.size(2), x.device))
+            case "rotary":
+                positions = rotary_angles(first, num_frames, x.size(2) // self.config.num_heads, x.device)
+        x = self.dropout(x)
+        context = replace(context, positions=positions)
+        for index, layer in enumerate(self.layers):
+            layer_context = context if caches is None else replace(context, cache=caches[index])
+            x = layer(x, layer_context)
+            if after_layer is not None:
+                x = after_layer(index + 1, x)
+        return self.norm(x)
+
+    def stream(
+        self,
+        chunking: Chunking,
+        *,
+        prefix: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_lens: Tensor | None = None,
+        after_layer: AfterLayer | None = None,
+    ) -> "EncoderStream":
+        """Start encoding features as they come; the result equals ``forward`` with the same ``chunking``."""
+        return EncoderStream(self, chunking, prefix, memory, memory_lens, after_layer)
+
+
+@dataclass
+class EncoderStream:
+    """One utterance (or B of equal length) encoded chunk by chunk, with cached keys, values and convolutions."""
+
+    encoder: Encoder
+    chunking: Chunking
+    prefix: Tensor | None = None
+    memory: Tensor | None = None
+    memory_lens: Tensor | None = None
+    after_layer: AfterLayer | None = None
+    _feats: Tensor | None = None
+    _positions: Tensor | None = None
+    _has_frames: bool = False
+    _num_done: int = 0
+    _caches: list[LayerCache] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._caches = [LayerCache() for _ in self.encoder.layers]
+        self._positions = self.prefix
+
+    def push(self, feats: Tensor) -> Iterator[Tensor]:
+        """Take features (B, T, F) of any length; yield each chunk (B, chunk_frames, D) that became complete."""
+        self._feats = feats if self._feats is None else torch.cat([self._feats, feats], dim=1)
+        self._subsample()
+        while self._positions is not None and self._positions.size(1) >= self.chunking.chunk_frames:
+            yield self._encode_chunk()
+
+    def finish(self) -> Iterator[Tensor]:
+        """Yield what is left, at most one chunk; the stream cannot be used afterwards."""
+        if not self._has_frames and self._feats is not None and self._feats.size(1) > 0:
+            self._append(self.encoder.subsampling(self._feats))  # too short for a frame: extended to one, as in forward
+        while self._positions is not None and self._positions.size(1) > 0:
+            yield self._encode_chunk()
+
+    def _subsample(self) -> None:
+        """Turn buffered features into positions, keeping those that later positions look at again."""
+        subsampling = self.encoder.subsampling
+        if self._feats is None or self._feats.size(1) < subsampling.min_frames:
+            return
+        x = subsampling(self._feats)
+        self._feats = self._feats[:, x.size(1) * subsampling.factor :]
+        self._append(x)
+
+    def _append(self, x: Tensor) -> None:
+        self._has_frames = True
+        self._positions = x if self._positions is None else torch.cat([self._positions.to(x.dtype), x], dim=1)
+
+    def _encode_chunk(self) -> Tensor:
+        assert self._positions is not None
+        x = self._positions[:, : self.chunking.chunk_frames]
+        self._positions = self._positions[:, self.chunking.chunk_frames :]
+        context = BlockContext(
+            valid=torch.ones(x.shape[:2], dtype=torch.bool, device=x.device),
+            attn_mask=None,
+            memory=self.memory,
+            memory_mask=None
+            if self.memory is None or self.memory_lens is None
+            else valid_mask(self.memory_lens, self.memory.size(1))[:, None, None, :],
+            chunking=self.chunking,
+        )
+        enc = self.encoder._run_blocks(
+            x, context, caches=self._caches, first=self._num_done, after_layer=self.after_layer
+        )
+        self._num_done += x.size(1)
+        return enc
+
+
+def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> nn.Module:
+    """Build block ``number`` (1-based)."""
+    every = config.cross_attention_every
+    cross_attention = every is not None and number % every == 0
+    if isinstance(config, ConformerConfig):
+        return ConformerBlock(
+            config.model_dim,
+            config.num_heads,
+            config.ff_dim,
+            kernel_size=config.kernel_size,
+            positions=config.positions,
+            conv_norm=config.conv_norm,
+            cross_attention=cross_attention,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            norm_eps=config.norm_eps,
+        )
+    return EBranchformerBlock(
+        config.model_dim,
+        config.num_heads,
+        config.ff_dim,
+        gate_dim=config.gate_dim,
+        kernel_size=config.kernel_size,
+        merge_kernel_size=config.merge_kernel_size,
+        positions=config.positions,
+        cross_attention=cross_attention,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        norm_eps=config.norm_eps,
+    )

@@ -1,0 +1,17 @@
+"""Lengths and validity masks: the only two forms in which padding is described.
+
+Shapes: B utterances, T frames.
+"""
+
+import torch
+from torch import Tensor
+
+
+def valid_mask(lens: Tensor, max_len: int) -> Tensor:
+    """Return bool (B, T): True where frame t of utterance b is real, that is ``t < lens[b]``."""
+    return torch.arange(max_len, device=lens.device) < lens[:, None]
+
+
+def zero_padding(x: Tensor, valid: Tensor) -> Tensor:
+    """Return ``x`` (B, T, ...) with zeros where ``valid`` (B, T) is False, whatever stood there, NaN included."""
+    return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0.0)

@@ -1,0 +1,66 @@
+"""Token paths to segments of text with times: cut at pauses, words inside the recording and without overlap."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from speechnar.decode.align import WORD_START, CtcPath, widen_words, word_spans
+from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
+from speechnar.text.tokenizer import Tokenizer
+from speechnar.text.transcript import Segment, Word
+
+MIN_PAUSE_S = 1.0
+"""A longer silence between two words begins a new segment."""
+
+
+def to_segments(
+    paths: Sequence[tuple[float, CtcPath]],
+    tokenizer: Tokenizer,
+    *,
+    frame_shift_s: float,
+    duration_s: float,
+    language: str,
+) -> list[Segment]:
+    """Return the segments of a recording.
+
+    Args:
+        paths: token paths without specials, in order, each with the second at which its frame 0 begins.
+        tokenizer: of the tokens.
+        frame_shift_s: seconds from one frame to the next.
+        duration_s: of the recording.
+        language: of the text, ISO 639-3; where words are written without spaces, every token counts as one.
+    """
+    pieces = tokenizer.pieces
+    if language in UNSPACED_LANGUAGES:
+        pieces = tuple(piece if _begins_word(piece) else WORD_START + piece for piece in pieces)
+    max_gap = round(MIN_PAUSE_S / frame_shift_s)
+    parts = [(offset_s, part) for offset_s, path in paths for part in _split_at_pauses(path, pieces, max_gap)]
+    starts_s = [min(offset_s + part.starts[0] * frame_shift_s, duration_s) for offset_s, part in parts]
+    segments: list[Segment] = []
+    for (offset_s, part), start_s, limit_s in zip(parts, starts_s, [*starts_s[1:], duration_s], strict=True):
+        text = tokenizer.decode(part.tokens)
+        if not text:
+            continue
+        spikes = word_spans(part, pieces, frame_shift_s=frame_shift_s, offset_s=offset_s)
+        spans = widen_words(spikes, duration_s=max(start_s, limit_s))
+        words = tuple(Word(span.start_s, span.end_s, span.word, span.probability) for span in spans)
+        begin_s, end_s = (words[0].start, words[-1].end) if words else (start_s, max(start_s, limit_s))
+        score = sum(part.scores) / len(part.scores)
+        segments.append(Segment(len(segments), begin_s, end_s, text, avg_logprob=score, words=words))
+    return segments
+
+
+def _begins_word(piece: str) -> bool:
+    return piece.startswith((WORD_START, "<"))
+
+
+def _split_at_pauses(path: CtcPath, pieces: Sequence[str], max_gap: int) -> Iterator[CtcPath]:
+    """Cut a path before words that begin more than ``max_gap`` frames after the token before them."""
+    cuts = [
+        i
+        for i in range(1, len(path.tokens))
+        if path.starts[i] - path.ends[i - 1] > max_gap and _begins_word(pieces[path.tokens[i]])
+    ]
+    for begin, end in pairwise([0, *cuts, len(path.tokens)]):
+        if begin < end:
+            part = slice(begin, end)
+            yield CtcPath(path.tokens[part], path.starts[part], path.ends[part], path.scores[part], path.total)

@@ -1,0 +1,418 @@
+"""Tokenizers: text to token ids and back, in the vocabulary layout of ESPnet's OWSM models.
+
+The id space is a list of *pieces*: ``<blank>``, ``<unk>``, the pieces of a SentencePiece model (or single characters),
+then ``<sop>``, ``<sos>``, ``<eos>``. Ids are looked up by string, never assumed. A piece written ``<...>`` is a
+*special*; ``▁`` (U+2581) begins a word. A folder holds ``tokens.txt`` (one piece per line, its number is the id) and,
+for SentencePiece, ``tokenizer.model``.
+
+Source: OWSM-CTC, Peng et al., ACL 2024, section 3; SentencePiece, Kudo and Richardson, EMNLP 2018.
+"""
+
+import io
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import sentencepiece
+
+from speechnar.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+BLANK, UNK, NA, NOLANG, ASR = "<blank>", "<unk>", "<na>", "<nolang>", "<asr>"
+WORD_START = "▁"
+UNKNOWN_SHOWN_AS = "⁇"
+MODEL_NAME, TOKENS_NAME = "tokenizer.model", "tokens.txt"
+
+SENTENCE_PIECES = ("<sop>", "<sos>", "<eos>")
+# Specials that only code may emit: text that spells one of them is text.
+CONTROL_PIECES = frozenset({BLANK, UNK, *SENTENCE_PIECES, "<s>", "</s>", "<pad>"})
+# SentencePiece drops longer lines without a word; no transcript should vanish that way.
+MAX_TRAINING_LINE_BYTES = 1 << 20
+
+_SPECIAL = re.compile(r"<[^<>\s]+>")
+_LANGUAGE = re.compile(r"<[a-z]{3}>")
+_NOT_LANGUAGES = CONTROL_PIECES | {ASR}
+
+
+class Tokenizer(Protocol):
+    """What models, data and decoding may ask of a tokenizer."""
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Return every piece; its position is its id."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of ids, specials included."""
+        ...
+
+    @property
+    def blank_id(self) -> int:
+        """Return the id of the CTC blank."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """Return the id that fills batches (the blank: no target holds it)."""
+        ...
+
+    @property
+    def unk_id(self) -> int:
+        """Return the id of whatever the vocabulary cannot spell."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``; specials in it become their own ids."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ``ids`` without specials."""
+        ...
+
+    def id_of(self, piece: str) -> int:
+        """Return the id of ``piece``."""
+        ...
+
+    def piece_of(self, token_id: int) -> str:
+        """Return the piece with this id."""
+        ...
+
+    def is_special(self, token_id: int) -> bool:
+        """Tell whether the piece with this id is written ``<...>``."""
+        ...
+
+    def language_ids(self) -> dict[str, int]:
+        """Return the ids of the ``<xxx>`` language pieces by ISO 639-3 code."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write what :func:`load_tokenizer` reads into ``folder``."""
+        ...
+
+
+class _PieceTokenizer(ABC):
+    """The piece table and everything that follows from it; subclasses spell plain text."""
+
+    def __init__(self, pieces: Sequence[str], *, source: str) -> None:
+        self._pieces = tuple(pieces)
+        self._ids = _index_pieces(self._pieces, source)
+        self._special = tuple(_SPECIAL.fullmatch(piece) is not None for piece in self._pieces)
+        self._spelled = {piece: i for piece, i in self._ids.items() if self._special[i] and piece not in CONTROL_PIECES}
+        # The group keeps the specials in the result of split(); without specials the pattern must match nothing.
+        alternatives = "|".join(re.escape(piece) for piece in self._spelled)
+        self._splitter = re.compile(f"({alternatives or '(?!)'})")
+
+    @abstractmethod
+    def _encode_plain(self, text: str) -> list[int]:
+        """Return the ids of text without specials; blank text has none."""
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Return every piece; its position is its id."""
+        return self._pieces
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of ids, specials included."""
+        return len(self._pieces)
+
+    @property
+    def blank_id(self) -> int:
+        """Return the id of the CTC blank."""
+        return self._ids[BLANK]
+
+    @property
+    def pad_id(self) -> int:
+        """Return the id that fills batches (the blank: no target holds it)."""
+        return self.blank_id
+
+    @property
+    def unk_id(self) -> int:
+        """Return the id of whatever the vocabulary cannot spell."""
+        return self._ids[UNK]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``.
+
+        ``<eng><asr> good day`` gives the two special ids followed by those of ``good day``: as in OWSM, no empty ``▁``
+        stands before a special. Specials must be in the vocabulary and are matched exactly; ``<blank>``, ``<unk>``,
+        ``<sop>``, ``<sos>`` and ``<eos>`` never come out of text that spells them.
+        """
+        ids: list[int] = []
+        for part in self._splitter.split(text):
+            token_id = self._spelled.get(part)
+            ids.extend(self._encode_plain(part) if token_id is None else [token_id])
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ``ids``: specials are dropped, except that ``<unk>`` is shown as ``⁇``.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        shown: list[str] = []
+        for token_id in ids:
+            piece = self.piece_of(token_id)
+            if piece == UNK:
+                shown.append(UNKNOWN_SHOWN_AS)
+            elif not self._special[token_id]:
+                shown.append(piece)
+        return "".join(shown).replace(WORD_START, " ").strip(" ")
+
+    def id_of(self, piece: str) -> int:
+        """Return the id of ``piece``.
+
+        Raises:
+            DataError: the vocabulary does not hold it.
+        """
+        try:
+            return self._ids[piece]
+        except KeyError:
+            raise DataError(f"piece {piece!r} is not among the {self.vocab_size} of this tokenizer") from None
+
+    def piece_of(self, token_id: int) -> str:
+        """Return the piece with this id.
+
+        Raises:
+            DataError: the id is outside the vocabulary.
+        """
+        if not 0 <= token_id < len(self._pieces):
+            raise DataError(f"token id must lie in [0, {self.vocab_size}), got {token_id}")
+        return self._pieces[token_id]
+
+    def is_special(self, token_id: int) -> bool:
+        """Tell whether the piece with this id is written ``<...>``.
+
+        Raises:
+            DataError: the id is outside the vocabulary.
+        """
+        self.piece_of(token_id)
+        return self._special[token_id]
+
+    def language_ids(self) -> dict[str, int]:
+        """Return the ids of the ``<xxx>`` language pieces by ISO 639-3 code, in id order."""
+        return {
+            piece[1:-1]: token_id
+            for token_id, piece in enumerate(self._pieces)
+            if _LANGUAGE.fullmatch(piece) and piece not in _NOT_LANGUAGES
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokens.txt`` into ``folder``, which is made if absent."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{piece}\n" for piece in self._pieces)
+        (Path(folder) / TOKENS_NAME).write_bytes(text.encode("utf-8"))
+
+
+class SentencePieceTokenizer(_PieceTokenizer):
+    """A SentencePiece model whose pieces are renumbered by a piece list (which may come from a foreign model).
+
+    Args:
+        model: a ``.model`` file or its bytes.
+        pieces: the id space: ``<blank>``, ``<unk>`` and every piece of the model, in any order; sentence boundary
+            specials that the model lacks are allowed.
+
+    Raises:
+        DataError: the model is unreadable, a piece is listed twice, ``<blank>`` or ``<unk>`` is missing, or a piece is
+            unknown to the model. The message gives the line (counted from 1).
+    """
+
+    def __init__(self, model: str | Path | bytes, pieces: Sequence[str], *, source: str = "pieces") -> None:
+        super().__init__(pieces, source=source)
+        self._model = _load_model(model)
+        model_pieces = [self._model.id_to_piece(i) for i in range(self._model.get_piece_size())]
+        known = CONTROL_PIECES.union(model_pieces)
+        for line, piece in enumerate(self._pieces, start=1):
+            if piece not in known:
+                raise DataError(
+                    f"{source}:{line}: piece {piece!r} is unknown to the SentencePiece model; "
+                    "the list and the model must come from the same training"
+                )
+        self._id_of_model_id = [self._ids.get(piece, self.unk_id) for piece in model_pieces]
+        missing = [piece for piece in model_pieces if piece not in self._ids and piece not in CONTROL_PIECES]
+        if missing:
+            logger.warning(
+                "%s: %d pieces of the SentencePiece model are not listed (first: %r) and will be encoded as %s",
+                source,
+                len(missing),
+                missing[0],
+                UNK,
+            )
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        specials: Sequence[str] = (),
+        model_type: Literal["unigram", "bpe", "char"] = "unigram",
+    ) -> "SentencePieceTokenizer":
+        """Train on ``texts``; the same texts in the same order give the same tokenizer.
+
+        Every character of the corpus is covered. ``vocab_size`` counts all ids, specials included; a corpus too small
+        to fill it gives fewer, with a warning.
+
+        Args:
+            texts: sentences; an empty one is skipped.
+            vocab_size: the number of ids wanted.
+            specials: pieces such as ``<eng>`` that are never split (see :func:`task_specials`).
+            model_type: the algorithm; "char" uses every character.
+
+        Raises:
+            ConfigError: a special is not written ``<...>`` or is repeated or reserved, or ``vocab_size`` cannot hold
+                the specials and the characters.
+            DataError: there is no text.
+        """
+        _check_specials(specials)
+        sentences = [" ".join(text.split()) for text in texts]
+        sentences = [text for text in sentences if text]
+        if not sentences:
+            raise DataError("training a tokenizer needs at least one sentence that is not blank, got none")
+        model = _train_model(sentences, vocab_size, specials, model_type)
+        processor = _load_model(model)
+        model_pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        pieces = (BLANK, UNK, *(piece for piece in model_pieces if piece != UNK), *SENTENCE_PIECES)
+        if len(pieces) < vocab_size:
+            logger.warning("the corpus fills %d of the %d ids asked for", len(pieces), vocab_size)
+        return cls(model, pieces)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokenizer.model`` and ``tokens.txt`` into ``folder``, which is made if absent."""
+        super().save(folder)
+        (Path(folder) / MODEL_NAME).write_bytes(self._model.serialized_model_proto())
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return [self._id_of_model_id[i] for i in self._model.encode(text)]
+
+
+class CharTokenizer(_PieceTokenizer):
+    """One piece per character (code point), spaces as ``▁``; runs of white space count as one space.
+
+    Raises:
+        DataError: a piece is longer than one character and not a special, is listed twice, or ``<blank>`` or ``<unk>``
+            is missing. The message gives the line (counted from 1).
+    """
+
+    def __init__(self, pieces: Sequence[str], *, source: str = "pieces") -> None:
+        super().__init__(pieces, source=source)
+        for line, (piece, special) in enumerate(zip(self._pieces, self._special, strict=True), start=1):
+            if not special and (len(piece) != 1 or piece.isspace()):
+                raise DataError(
+                    f"{source}:{line}: a character tokenizer's pieces are single characters ({WORD_START} for the "
+                    f"space) or specials, got {piece!r}; if this list belongs to SentencePiece, add {MODEL_NAME}"
+                )
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return [self._ids.get(character, self.unk_id) for character in WORD_START.join(text.split())]
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """Read ``tokens.txt`` and, when it is there, ``tokenizer.model`` from ``folder``.
+
+    Raises:
+        DataError: a file is missing, unreadable or inconsistent; the message gives the line of a wrong piece.
+    """
+    path = Path(folder) / TOKENS_NAME
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); a tokenizer folder needs {TOKENS_NAME}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: must be UTF-8") from None
+    # Not splitlines(): it also breaks at U+2028 and its kin, which would shift every later id.
+    pieces = text.removesuffix("\n").split("\n")
+    model = Path(folder) / MODEL_NAME
+    if model.exists():
+        return SentencePieceTokenizer(model, pieces, source=str(path))
+    return CharTokenizer(pieces, source=str(path))
+
+
+def task_specials(languages: Sequence[str], translate_to: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return OWSM's specials for these ISO 639-3 languages: not available, language, recognition, translation into."""
+    return (
+        *(NA, "<nospeech>", NOLANG),
+        *(f"<{lang}>" for lang in languages),
+        ASR,
+        *(f"<st_{lang}>" for lang in translate_to),
+    )
+
+
+def _index_pieces(pieces: Sequence[str], source: str) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for token_id, piece in enumerate(pieces):
+        where = f"{source}:{token_id + 1}"
+        if not piece or "\n" in piece:
+            raise DataError(f"{where}: a piece must not be empty nor hold a line break, got {piece!r}")
+        if piece in ids:
+            raise DataError(f"{where}: piece {piece!r} already stands on line {ids[piece] + 1}; keep one of them")
+        ids[piece] = token_id
+    for piece in (BLANK, UNK):
+        if piece not in ids:
+            raise DataError(f"{source}: none of the {len(pieces)} lines holds {piece}, which every vocabulary needs")
+    return ids
+
+
+def _check_specials(specials: Sequence[str]) -> None:
+    for special in specials:
+        if not _SPECIAL.fullmatch(special) or special in CONTROL_PIECES:
+            raise ConfigError(f"a special must be written <...> and not be one of our own, got {special!r}")
+    if len(set(specials)) != len(specials):
+        raise ConfigError("specials must differ from each other")
+
+
+def _train_model(sentences: Sequence[str], vocab_size: int, specials: Sequence[str], model_type: str) -> bytes:
+    if model_type not in ("unigram", "bpe", "char"):
+        raise ConfigError(f"model_type must be unigram, bpe or char, got {model_type!r}")
+    num_characters = len({character for text in sentences for character in text})
+    # At least <unk>, the word start and the characters; <blank> and the sentence pieces are not in the model.
+    num_ours = 1 + len(SENTENCE_PIECES)
+    least = num_ours + 2 + len(specials) + num_characters
+    if vocab_size < least:
+        raise ConfigError(
+            f"vocab_size must be about {least} or more to hold {len(specials)} specials and {num_characters} "
+            f"characters, got {vocab_size}"
+        )
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type=model_type,
+            vocab_size=vocab_size - num_ours,
+            user_defined_symbols=list(specials),
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            max_sentence_length=MAX_TRAINING_LINE_BYTES,
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        reason = str(error).rpartition("] ")[2]  # before it stand a source line and a C++ expression
+        raise ConfigError(
+            f"SentencePiece cannot train {vocab_size - num_ours} pieces on {len(sentences)} sentences with "
+            f"{num_characters} characters and {len(specials)} specials; change vocab_size ({reason})"
+        ) from None
+    return model.getvalue()
+
+
+def _load_model(model: str | Path | bytes) -> sentencepiece.SentencePieceProcessor:
+    name = "tokenizer model" if isinstance(model, bytes) else str(model)
+    try:
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        # Without a model the constructor succeeds and the first use fails.
+        if not content:
+            raise DataError(f"{name}: must be a SentencePiece model, got an empty file")
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from None
+    except RuntimeError:
+        raise DataError(f"{name}: must be a SentencePiece model, got something else or a damaged file") from None

@@ -1,0 +1,351 @@
+"""What was said and when: the transcript's frozen result classes and their JSON, SRT, VTT, TSV and text forms.
+
+Times are seconds from the start of the file. Whatever times a decoder puts in, what comes out is monotonic, inside the
+file and rounded to milliseconds.
+"""
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from speechnar.errors import ConfigError, DataError
+
+TranscriptFormat = Literal["txt", "json", "srt", "vtt", "tsv"]
+FORMATS: tuple[str, ...] = get_args(TranscriptFormat)
+
+# 255 bytes is the usual limit; this leaves room for a digest and the extension.
+MAX_STEM_BYTES = 200
+_ARROW = re.compile(r"-{2,}>")
+_UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its times in seconds and its probability in [0, 1].
+
+    Raises:
+        DataError: the times are not finite, negative, or end before they start.
+    """
+
+    start: float
+    end: float
+    word: str
+    probability: float
+
+    def __post_init__(self) -> None:
+        """Refuse impossible times and numbers."""
+        _check_times(self.start, self.end, f"word {self.word!r}")
+        _check_finite(self.probability, f"probability of word {self.word!r}")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: its text, the mean log-probability of its tokens, and its words when they were asked for.
+
+    Raises:
+        DataError: the times are not finite, negative, or end before they start.
+    """
+
+    id: int
+    start: float
+    end: float
+    text: str
+    avg_logprob: float | None = None
+    words: tuple[Word, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible times and numbers."""
+        _check_times(self.start, self.end, f"segment {self.id}")
+        _check_finite(self.avg_logprob, f"avg_logprob of segment {self.id}")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The result of transcribing or translating one file; ``language`` is ISO 639-3, ``duration`` in seconds.
+
+    Raises:
+        DataError: the duration is negative or not finite.
+    """
+
+    file: str | None
+    model: str
+    task: str
+    language: str
+    language_probability: float | None
+    duration: float
+    text: str
+    segments: tuple[Segment, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse impossible times and numbers."""
+        _check_times(0.0, self.duration, "duration of the transcript")
+        _check_finite(self.language_probability, "language_probability of the transcript")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of the public contract; a segment has ``words`` only if they were asked for."""
+        values = asdict(replace(self, duration=float(self.duration), segments=()))
+        values["segments"] = [asdict(segment) for segment in _tidy_segments(self)]
+        for segment in values["segments"]:
+            if segment["words"] is None:
+                del segment["words"]
+            else:
+                segment["words"] = list(segment["words"])
+        return values
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as one line of JSON, not ASCII-escaped."""
+        return _encodable(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)) + "\n"
+
+    def to_txt(self) -> str:
+        """Return one line per segment that has text; the empty string if nothing was said."""
+        lines = [_one_line(segment.text) for segment in self.segments] or [_one_line(self.text)]
+        return "".join(f"{line}\n" for line in lines if line)
+
+    def to_tsv(self) -> str:
+        """Return a header and one row per segment: start and end in integer milliseconds, text."""
+        rows = [
+            f"{_to_ms(segment.start)}\t{_to_ms(segment.end)}\t{_one_line(segment.text)}\n"
+            for segment in _tidy_segments(self)
+        ]
+        return "start\tend\ttext\n" + "".join(rows)
+
+    def to_srt(self, max_line_width: int = 42, max_lines: int = 2, max_words_per_line: int | None = None) -> str:
+        """Return SubRip captions of at most ``max_lines`` lines; see :meth:`to_vtt`."""
+        cues = _lay_out(self, max_line_width, max_lines, max_words_per_line)
+        # SubRip has no escapes; an arrow in the text would read as a line of times.
+        return "".join(
+            f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_ARROW.sub('->', text)}\n\n"
+            for number, (start, end, text) in enumerate(cues, start=1)
+        )
+
+    def to_vtt(self, max_line_width: int = 42, max_lines: int = 2, max_words_per_line: int | None = None) -> str:
+        """Return WebVTT captions.
+
+        A segment that needs more than ``max_lines`` lines becomes several cues, timed by its words or, without words,
+        in proportion to their letters. A word wider than a line is broken. Cues last at least one millisecond (WebVTT
+        requires an end after the start) and never overlap.
+
+        Raises:
+            ConfigError: a limit is below 1.
+        """
+        cues = _lay_out(self, max_line_width, max_lines, max_words_per_line)
+        return "WEBVTT\n\n" + "".join(
+            f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_escape_vtt(text)}\n\n" for start, end, text in cues
+        )
+
+
+def write_transcript(
+    transcript: Transcript,
+    format: TranscriptFormat,
+    folder: str | Path,
+    stem: str,
+    *,
+    max_line_width: int = 42,
+    max_lines: int = 2,
+    max_words_per_line: int | None = None,
+) -> Path:
+    """Write ``transcript`` as ``folder/stem.format`` and return that path; the limits apply to srt and vtt.
+
+    The folder is made if absent. Whatever ``stem`` holds, the file lies directly in ``folder``
+    (see :func:`safe_stem`). It appears complete or not at all, and replaces an older one.
+
+    Raises:
+        ConfigError: the format is unknown or a limit is below 1.
+        OSError: the folder cannot be written.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if format in ("srt", "vtt"):
+        write = transcript.to_srt if format == "srt" else transcript.to_vtt
+        content = write(max_line_width, max_lines, max_words_per_line)
+    else:
+        content = {"txt": transcript.to_txt, "json": transcript.to_json, "tsv": transcript.to_tsv}[format]()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{safe_stem(stem)}.{format}"
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_bytes(content.encode("utf-8"))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def safe_stem(stem: str) -> str:
+    """Return a file name without extension that is ``stem`` itself if harmless, else a cleaned form of it.
+
+    Separators, control characters and what Windows forbids become ``_``, leading dots, dashes and spaces go, and the
+    length is cut; a digest of the original keeps apart what cleaning would make equal.
+    """
+    cleaned = _UNSAFE_IN_NAMES.sub("_", _encodable(stem)).lstrip("-. ")
+    cleaned = cleaned.encode("utf-8")[:MAX_STEM_BYTES].decode("utf-8", "ignore")
+    if cleaned == stem and cleaned:
+        return cleaned
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{cleaned or 'transcript'}-{digest}"
+
+
+def _check_finite(value: float | None, what: str) -> None:
+    if value is not None and not math.isfinite(value):
+        raise DataError(f"{what} must be a finite number, got {value}")
+
+
+def _check_times(start: float, end: float, what: str) -> None:
+    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
+        raise DataError(f"{what}: times must be finite seconds with 0 <= start <= end, got {start} to {end}")
+
+
+def _tidy_segments(transcript: Transcript) -> list[Segment]:
+    """Return the segments with times rounded, monotonic, inside the file, and words inside their segment."""
+    tidy: list[Segment] = []
+    earliest, latest = 0.0, round(float(transcript.duration), 3)
+    if latest > transcript.duration:  # rounded up, which would be outside the file
+        latest = round(latest - 0.001, 3)
+    for segment in transcript.segments:
+        start, end = _clamp_span(segment.start, segment.end, earliest, latest)
+        words = None if segment.words is None else _tidy_words(segment.words, start, end)
+        tidy.append(replace(segment, start=start, end=end, words=words))
+        earliest = end
+    return tidy
+
+
+def _tidy_words(words: tuple[Word, ...], earliest: float, latest: float) -> tuple[Word, ...]:
+    tidy: list[Word] = []
+    for word in words:
+        start, earliest = _clamp_span(word.start, word.end, earliest, latest)
+        tidy.append(replace(word, start=start, end=earliest))
+    return tuple(tidy)
+
+
+def _clamp_span(start: float, end: float, earliest: float, latest: float) -> tuple[float, float]:
+    start = min(max(round(float(start), 3), earliest), latest)
+    return start, min(max(round(float(end), 3), start), latest)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Text that is never broken, with its times, and whether a space stands before it."""
+
+    start: float
+    end: float
+    text: str
+    spaced: bool
+
+
+def _lay_out(
+    transcript: Transcript, max_line_width: int, max_lines: int, max_words_per_line: int | None
+) -> list[tuple[int, int, str]]:
+    """Return cues of (start in ms, end in ms, lines of text joined by line breaks)."""
+    limits = {"max_line_width": max_line_width, "max_lines": max_lines, "max_words_per_line": max_words_per_line}
+    for name, limit in limits.items():
+        if limit is not None and limit < 1:
+            raise ConfigError(f"{name} must be at least 1, got {limit}")
+    cues: list[tuple[int, int, str]] = []
+    earliest = 0
+    for segment in _tidy_segments(transcript):
+        chunks = [piece for chunk in _chunks(segment) for piece in _break_wide(chunk, max_line_width)]
+        lines = list(_fill_lines(chunks, max_line_width, max_words_per_line))
+        for first in range(0, len(lines), max_lines):
+            shown = lines[first : first + max_lines]
+            start = max(_to_ms(shown[0][0].start), earliest)
+            earliest = max(_to_ms(shown[-1][-1].end), start + 1)
+            cues.append((start, earliest, "\n".join(_join(line) for line in shown)))
+    return cues
+
+
+def _chunks(segment: Segment) -> list[_Chunk]:
+    """Cut the segment's text at its words (keeping punctuation that words lack), or at spaces when it has no words."""
+    text = _one_line(segment.text)
+    if not segment.words:
+        return _spread(text.split(" "), segment.start, segment.end) if text else []
+    cuts: list[int] = []
+    position = 0
+    for word in segment.words:
+        spelled = _one_line(word.word)
+        cuts.append(text.find(spelled, position))
+        if cuts[-1] < 0:  # the words spell something else than the text: trust the words
+            pieces = [f"{_one_line(each.word)} " for each in segment.words]
+            break
+        position = cuts[-1] + len(spelled)
+    else:
+        pieces = [text[a:b] for a, b in zip([0, *cuts[1:]], [*cuts[1:], len(text)], strict=True)]
+    chunks: list[_Chunk] = []
+    spaced = False
+    for word, piece in zip(segment.words, pieces, strict=True):
+        parts = piece.split()
+        if parts:
+            first, *rest = _spread(parts, word.start, word.end)
+            chunks += [replace(first, spaced=spaced), *rest]
+        spaced = piece.endswith(" ")
+    return chunks
+
+
+def _spread(texts: list[str], start: float, end: float, *, spaced: bool = True) -> list[_Chunk]:
+    """Share the time from ``start`` to ``end`` among ``texts`` in proportion to their letters."""
+    total = sum(len(text) for text in texts)
+    chunks: list[_Chunk] = []
+    letters = 0
+    for text in texts:
+        from_s = start + (end - start) * letters / total
+        letters += len(text)
+        chunks.append(_Chunk(from_s, start + (end - start) * letters / total, text, spaced))
+    return chunks
+
+
+def _break_wide(chunk: _Chunk, width: int) -> list[_Chunk]:
+    """Break a chunk wider than a line (a long word, or a script without spaces) into pieces that fit."""
+    if len(chunk.text) <= width:
+        return [chunk]
+    texts = [chunk.text[i : i + width] for i in range(0, len(chunk.text), width)]
+    # The first piece fills a line, so it stands at the beginning of one and needs no space either.
+    return _spread(texts, chunk.start, chunk.end, spaced=False)
+
+
+def _fill_lines(chunks: list[_Chunk], max_width: int, max_words: int | None) -> Iterator[list[_Chunk]]:
+    line: list[_Chunk] = []
+    for chunk in chunks:
+        is_full = len(_join([*line, chunk])) > max_width or len(line) == max_words
+        if line and is_full:
+            yield line
+            line = []
+        line.append(chunk)
+    if line:
+        yield line
+
+
+def _join(chunks: list[_Chunk]) -> str:
+    return "".join(f" {chunk.text}" if chunk.spaced else chunk.text for chunk in chunks).strip(" ")
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` without control characters and with every run of white space as one space."""
+    kept = (letter for letter in text if letter.isspace() or unicodedata.category(letter) != "Cc")
+    return _encodable(" ".join("".join(kept).split()))
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates (a file name that is not UTF-8 has them), which no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _escape_vtt(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _to_ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _clock(milliseconds: int, separator: str) -> str:
+    seconds, ms = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{separator}{ms:03d}"

@@ -1,0 +1,367 @@
+"""The training loop: any model with ``loss(batch)``, on the CPU, one GPU or many.
+
+An update's gradient is the mean over the utterances of all its batches (of every process and accumulation step), so
+batches of unequal size weigh as they would in one large batch. A run killed at any moment resumes from its last
+checkpoint; on the CPU the continued run equals an uninterrupted one bit for bit.
+"""
+
+import copy
+import itertools
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from speechnar.config import Config
+from speechnar.errors import CheckpointError, ConfigError, SpeechnarError
+from speechnar.models.base import LossOutput, Trainable
+from speechnar.train import checkpoint as ckpt
+from speechnar.train.feed import Batch, DevData, TrainData, groups, prefetch, stream
+from speechnar.train.optim import OptimConfig, build_ema, build_optimizer, set_lr
+from speechnar.train.report import Entry, Reporter
+from speechnar.train.validation import Evaluate, add_sums, means_of, score, validate, weighted_sums
+
+logger = logging.getLogger(__name__)
+
+
+class TrainConfig(Config):
+    """How long, how precisely and how often."""
+
+    optim: OptimConfig = OptimConfig()
+    max_steps: PositiveInt | None = None
+    """Updates, not batches; None trains for max_epochs."""
+    max_epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; weights and optimiser stay in float32."""
+    grad_accum: PositiveInt = 1
+    """Batches in one update, on each process."""
+    clip_norm: PositiveFloat | None = 5.0
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep a running average of the weights, and validate and export that."""
+    log_every: PositiveInt = 50
+    validate_every: PositiveInt = 1000
+    save_every: PositiveInt = 500
+    """Steps between checkpoints to resume from; every validation also writes one."""
+    keep_checkpoints: PositiveInt = 5
+    """Weights kept: those of the best validations."""
+    select: str = "loss"
+    """What makes a checkpoint best, lower is better: loss, one of its parts, or a metric of the evaluation."""
+    max_nan_steps: NonNegativeInt = 50
+    """Updates skipped for a loss or gradient that is not finite before the run gives up."""
+    prefetch: PositiveInt = 3
+    """Batches prepared ahead."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.max_steps is None and self.max_epochs is None:
+            raise ValueError("set max_steps or max_epochs, or both; the run would never end")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    step: int
+    epoch: int
+    best_step: int
+    best_metrics: dict[str, float]
+    nan_steps: int
+    history: list[Entry]
+
+
+@dataclass
+class TrainState:
+    """Where a run is, beside the weights; plain containers, saved in every checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    nan_steps: int = 0
+    seconds: float = 0.0
+    data: dict[str, Any] | None = None
+    """The position behind the last batch used for an update (not the last one prefetched)."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Weighted sums since the last logged step."""
+    history: list[Entry] = field(default_factory=list)
+    best: list[dict[str, Any]] = field(default_factory=list)
+    """``{"step": int, "metrics": {...}}`` of the best validations, best first."""
+
+
+def train(
+    model: nn.Module,
+    train_data: TrainData,
+    dev_data: DevData,
+    config: TrainConfig,
+    exp_dir: str | Path,
+    *,
+    evaluate: Evaluate | None = None,
+) -> TrainResult:
+    """Train ``model`` in place, or continue the run that ``exp_dir`` holds; return how it went.
+
+    Written to ``exp_dir``: ``checkpoints/``, ``log.jsonl``, ``tensorboard/``, ``history.png``.
+
+    Raises:
+        ConfigError: the model has no ``loss``, or ``select`` names no metric.
+        DataError: the training or held-out data has no batch.
+        CheckpointError: the run to continue is unreadable or of another model.
+        SpeechnarError: more than ``max_nan_steps`` updates were not finite.
+    """
+    if not isinstance(model, Trainable):
+        raise ConfigError(f"{type(model).__name__} must have loss(batch) to be trained")
+    exp_dir = Path(exp_dir)
+    (exp_dir / ckpt.FOLDER).mkdir(parents=True, exist_ok=True)
+    accelerator = build_accelerator(config)
+    seed_everything(config.seed + accelerator.process_index)
+    model.to(accelerator.device).train()
+    run = _Run(model, build_optimizer(model, config.optim), accelerator, config, exp_dir)
+    run.resume()
+    state = run.state
+    if state.data is not None:
+        train_data.load_state_dict(copy.deepcopy(state.data))
+    wrapped = accelerator.prepare_model(_LossModule(model))
+    world = accelerator.num_processes
+    batches = stream(train_data, state.epoch, config.max_epochs, resumed=state.data is not None)
+    items = prefetch(batches, config.prefetch * world)
+    steps_left = None if config.max_steps is None else max(0, config.max_steps - state.step)
+    reporter = Reporter(
+        exp_dir, state.history, step=state.step, max_steps=config.max_steps, writes=accelerator.is_main_process
+    )
+    started = time.monotonic() - state.seconds
+    with closing(items), closing(reporter):
+        for group in itertools.islice(groups(items, config.grad_accum, world), steps_left):
+            state.step += 1
+            state.epoch, state.data = group[-1].epoch, group[-1].data
+            lr = config.optim.lr_at(state.step)
+            set_lr(run.optimizer, lr)
+            # Every process reads the same stream and takes its share of it.
+            loss = run.update(wrapped, [item.batch for item in group[accelerator.process_index :: world]])
+            state.seconds = time.monotonic() - started
+            reporter.advance(state.step, loss)
+            if state.step % config.log_every == 0:
+                reporter.record(run.train_entry(lr))
+            if state.step % config.validate_every == 0:
+                reporter.record(run.validate(dev_data, evaluate))
+                run.save()
+            elif state.step % config.save_every == 0:
+                run.save()
+        if not run.is_validated:
+            reporter.record(run.validate(dev_data, evaluate))
+            run.save()
+    best: dict[str, Any] = state.best[0] if state.best else {"step": state.step, "metrics": {}}
+    return TrainResult(state.step, state.epoch, best["step"], best["metrics"], state.nan_steps, state.history)
+
+
+class _Run:
+    """The parts of a run that its checkpoints hold, and the operations on all of them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        config: TrainConfig,
+        exp_dir: Path,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.accelerator = accelerator
+        self.config = config
+        self.folder = exp_dir / ckpt.FOLDER
+        self.state = TrainState()
+        self.ema: AveragedModel | None = build_ema(model, config.ema_decay) if config.ema_decay else None
+
+    def resume(self) -> None:
+        """Restore the last checkpoint, if there is one."""
+        path = self.folder / ckpt.LAST
+        if not path.exists():
+            return
+        payload = ckpt.load_checkpoint(path)
+        try:
+            self.state = TrainState(**payload["state"])
+            self.model.load_state_dict(payload["model"])
+            self.optimizer.load_state_dict(payload["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(payload["ema"] or payload["model"])
+                self.ema.n_averaged.fill_(payload["ema_updates"])
+            # With another number of processes than before no state fits; those beyond the old number start afresh.
+            if self.accelerator.process_index < len(payload["rng"]):
+                ckpt.set_rng_state(payload["rng"][self.accelerator.process_index])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{path}: is not of this model and configuration ({reason})") from None
+        if self.accelerator.is_main_process:
+            ckpt.publish_best(self.folder, self.state.best)
+        logger.info("resumed from %s at step %d", path, self.state.step)
+
+    def save(self) -> None:
+        """Write the checkpoint to resume from and, if this step was validated and ranks among the best, its weights."""
+        rng = gather_object([ckpt.rng_state()])
+        if self.accelerator.is_main_process:
+            weights = (self.exported.state_dict(), self.model.state_dict())
+            if self.is_validated and self._rank(self.state.history[-1]):
+                ckpt.save_checkpoint(self.folder / ckpt.step_file(self.state.step), {"model": weights[0]})
+            payload = {
+                "state": asdict(self.state),
+                "model": weights[1],
+                "optimizer": self.optimizer.state_dict(),
+                "ema": weights[0] if self.ema is not None else None,
+                "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0,
+                "rng": rng,
+            }
+            ckpt.save_checkpoint(self.folder / ckpt.LAST, payload)
+            # Only now may older weights go: until here the previous checkpoint listed them.
+            ckpt.publish_best(self.folder, self.state.best)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def exported(self) -> nn.Module:
+        """The model to validate and to keep."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the validation of this very step is the last entry of the history."""
+        last = self.state.history[-1] if self.state.history else None
+        return last is not None and last["kind"] == "valid" and last["step"] == self.state.step
+
+    def update(self, wrapped: nn.Module, batches: Sequence[Batch]) -> float:
+        """Take one optimiser step over ``batches`` and return their mean loss.
+
+        A step whose loss or gradient is not finite changes nothing but its count.
+        """
+        statistics = _batch_statistics(self.model)
+        before = [buffer.clone() for buffer in statistics]
+        sums, grad_norm = self._backward(wrapped, batches)
+        if math.isfinite(sums["loss"]) and math.isfinite(grad_norm):
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+            for name, value in {**sums, "grad_norm": grad_norm, "updates": 1.0}.items():
+                self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+        else:
+            for buffer, old in zip(statistics, before, strict=True):
+                buffer.copy_(old)
+            self._count_nan(sums["loss"], grad_norm)
+        self.optimizer.zero_grad()
+        return sums["loss"] / sums["weight"] if sums["weight"] else math.nan
+
+    def _backward(self, wrapped: nn.Module, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
+        """Leave the clipped mean gradient in the parameters; return weighted sums and the norm before clipping."""
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(batches):
+            is_last = index == len(batches) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
+                output = wrapped(batch.to(self.accelerator.device))
+                weighted = weighted_sums(output)
+                self.accelerator.backward(weighted["loss"])
+            add_sums(sums, weighted)
+        totals = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="sum")
+        weight = totals[list(sums).index("weight")]
+        # Processes are averaged by the backward pass, and each contributed a sum over its utterances.
+        scale = self.accelerator.num_processes / weight.clamp(min=1e-8)
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads) * scale
+        if self.config.clip_norm is not None:
+            scale = scale * (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(grads, scale)
+        *values, grad_norm = torch.cat([totals, norm[None]]).tolist()  # the step's only wait for the device
+        return dict(zip(sums, values, strict=True)), grad_norm
+
+    def _count_nan(self, loss: float, grad_norm: float) -> None:
+        state = self.state
+        state.nan_steps += 1
+        logger.warning(
+            "step %d skipped: loss sum %g, gradient norm %g (%d so far)", state.step, loss, grad_norm, state.nan_steps
+        )
+        if state.nan_steps > self.config.max_nan_steps:
+            raise SpeechnarError(
+                f"step {state.step}: {state.nan_steps} updates had a loss or gradient that is not finite, "
+                f"max_nan_steps allows {self.config.max_nan_steps}; lower lr, set clip_norm, or look at the data"
+            )
+
+    def train_entry(self, lr: float) -> Entry:
+        """Summarise the updates since the last entry, and forget them."""
+        sums, self.state.sums = self.state.sums, {}
+        grad_norm, updates = sums.pop("grad_norm", math.nan), sums.pop("updates", 1.0)
+        more = {"lr": lr, "grad_norm": grad_norm / updates, "nan_steps": self.state.nan_steps}
+        return self._entry("train", means_of(sums), **more)
+
+    def validate(self, dev_data: DevData, evaluate: Evaluate | None) -> Entry:
+        """Score the weights that would be exported."""
+        means = validate(self.exported, dev_data, self.accelerator)
+        scores = score(self.exported, self.accelerator, evaluate) if evaluate is not None else {}
+        return self._entry("valid", means, metrics=scores)
+
+    def _rank(self, entry: Entry) -> bool:
+        """Place a validation among the best; return whether it is one of those to keep."""
+        scores = {**entry["parts"], **entry["metrics"], "loss": entry["loss"]}
+        select = self.config.select
+        if select not in scores:
+            raise ConfigError(f"select must be one of {', '.join(sorted(scores))}; got {select}")
+        if math.isfinite(scores[select]):
+            self.state.best.append({"step": self.state.step, "metrics": scores})
+        self.state.best.sort(key=lambda kept: (kept["metrics"].get(select, math.inf), kept["step"]))
+        del self.state.best[self.config.keep_checkpoints :]
+        return any(kept["step"] == self.state.step for kept in self.state.best)
+
+    def _entry(self, kind: str, means: dict[str, float], **more: Any) -> Entry:
+        state = self.state
+        place = {"kind": kind, "step": state.step, "epoch": state.epoch, "seconds": round(state.seconds, 1)}
+        parts = {name: value for name, value in means.items() if name != "loss"}
+        return {**place, "loss": means["loss"], "parts": parts, **more}
+
+
+def build_accelerator(config: TrainConfig) -> Accelerator:
+    """Make the Accelerator of a run.
+
+    Raises:
+        ConfigError: the device cannot compute in the precision asked for.
+    """
+    # Accelerate keeps its settings process-wide and refuses to change them; a second run may want others.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    precision = "no" if config.precision == "fp32" else config.precision
+    try:
+        return Accelerator(cpu=config.device == "cpu", mixed_precision=precision)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"precision={config.precision} cannot be had on this device ({reason})") from None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _batch_statistics(model: nn.Module) -> list[Tensor]:
+    """Collect the running statistics that a forward pass over bad data would spoil for good."""
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return [buffer for norm in norms for buffer in norm.buffers()]
+
+
+class _LossModule(nn.Module):
+    """Lets wrappers that know only ``forward``, such as DistributedDataParallel, call ``loss``."""
+
+    def __init__(self, model: Trainable) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> LossOutput:
+        return self.model.loss(batch)

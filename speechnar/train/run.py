@@ -1,0 +1,246 @@
+"""A training run from a configuration: data, tokenizer, model, the loop, and the model folder it ends in."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
+from torch import Tensor, nn
+
+from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
+from speechnar.config import Config, load_config, parse_config
+from speechnar.data.dataset import DataConfig, SpeechDataset
+from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.errors import CheckpointError
+from speechnar.metrics.error_rate import cer, wer
+from speechnar.models.base import (
+    WEIGHTS_FILE,
+    Recognizer,
+    load_state,
+    model_entry,
+    read_weights,
+    save_model,
+    tied_names,
+)
+from speechnar.text.tokenizer import Tokenizer, load_tokenizer
+from speechnar.train.checkpoint import (
+    average_checkpoints,
+    find_best,
+    find_last,
+    load_checkpoint,
+    weights_of,
+    write_text,
+)
+from speechnar.train.feed import prefetch
+from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
+from speechnar.train.validation import Evaluate, score, validate
+
+logger = logging.getLogger(__name__)
+
+CMVN_BATCHES = 50
+"""Batches of training data behind the stored mean and deviation of the features; more change nothing audible."""
+
+
+def _resolve_model(value: Any) -> Any:
+    return parse_config(value, model_entry(value.get("kind")).config_cls) if isinstance(value, dict) else value
+
+
+class RunConfig(Config):
+    """Everything that defines a run; saved beside it as ``config.yaml``."""
+
+    model: Annotated[SerializeAsAny[Config], BeforeValidator(_resolve_model)]
+    """Of any kind in `speechnar.models.MODELS`."""
+    data: DataConfig
+    train: TrainConfig
+    tokenizer: Path
+    """Folder of the tokenizer."""
+    init_from: Path | None = None
+    """Model folder or checkpoint whose fitting weights the model starts from."""
+    average: PositiveInt = 5
+    """Best checkpoints whose average is exported, if it scores better than the best one alone."""
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """Which of a model's weights came from elsewhere."""
+
+    loaded: list[str]
+    missing: list[str]
+    """In the model only: they keep their random start."""
+    unknown: list[str]
+    """In the source only."""
+    mismatched: list[str]
+    """Of another shape in the source: not loaded."""
+
+
+def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
+    """Train as ``config`` says, or continue the run in ``exp_dir``; leave the best weights in ``exp_dir/model``.
+
+    Raises:
+        DataError: a data directory or the tokenizer is malformed.
+        CheckpointError: ``init_from`` or the run to continue is unreadable or of another model.
+        SpeechnarError: training diverged (see `speechnar.train.loop.train`).
+    """
+    exp_dir = Path(exp_dir)
+    exp_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = build_accelerator(config.train)
+    if accelerator.is_main_process:
+        _save_config(config, exp_dir / "config.yaml")
+    tokenizer = load_tokenizer(config.tokenizer)
+    train_data = _dataset(config, tokenizer, training=True)
+    dev_data = _dataset(config, tokenizer, training=False)
+    seed_everything(config.train.seed)
+    model = build_model(config.model, tokenizer)
+    if find_last(exp_dir) is None:
+        fit_normalizer(model, _dataset(config, tokenizer, training=True))
+        if config.init_from is not None:
+            init_model(model, config.init_from)
+    evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
+    num_parameters = sum(p.numel() for p in model.parameters())
+    logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
+    result = train(model, train_data, dev_data, config.train, exp_dir, evaluate=evaluate)
+
+    def measure(candidate: nn.Module) -> dict[str, float]:
+        scores = score(candidate, accelerator, evaluate) if evaluate is not None else {}
+        return {**validate(candidate, dev_data, accelerator), **scores}
+
+    chosen = _choose_weights(model, find_best(exp_dir, config.average), config.train.select, measure)
+    if accelerator.is_main_process:
+        save_model(exp_dir / "model", model, tokenizer, card=_card(config, result, num_parameters, chosen))
+    return result
+
+
+def average(exp_dir: str | Path, num_best: int) -> Path:
+    """Export the average of the ``num_best`` best checkpoints of a run to ``exp_dir/model`` and return that folder.
+
+    Raises:
+        CheckpointError: the run has no checkpoints yet, or they are not of its configuration.
+    """
+    exp_dir = Path(exp_dir)
+    config = load_config(exp_dir / "config.yaml", RunConfig)
+    tokenizer = load_tokenizer(config.tokenizer)
+    model = build_model(config.model, tokenizer)
+    paths = find_best(exp_dir, num_best)
+    load_state(model, average_checkpoints(paths), source=str(exp_dir))
+    card = f"# {exp_dir.resolve().name}\n\nAverage of {len(paths)} checkpoints: {', '.join(p.stem for p in paths)}.\n"
+    save_model(exp_dir / "model", model, tokenizer, card=card)
+    return exp_dir / "model"
+
+
+def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
+    """Make the model of ``config`` with random weights."""
+    model: nn.Module = model_entry(getattr(config, "kind", None)).model_cls.from_config(config, tokenizer)
+    return model
+
+
+def init_model(model: nn.Module, source: str | Path) -> InitReport:
+    """Copy the weights of a model folder or checkpoint that fit ``model`` by name and shape; log what did not.
+
+    Raises:
+        CheckpointError: the source is unreadable, or nothing in it fits.
+    """
+    source = Path(source)
+    if source.is_dir():
+        weights = read_weights(source / WEIGHTS_FILE)
+    else:
+        weights = weights_of(load_checkpoint(source), source=str(source))
+    own = model.state_dict()
+    shared = own.keys() & weights.keys()
+    fitting = {name for name in shared if own[name].shape == weights[name].shape}
+    tied = {name for name, first in tied_names(own).items() if first in fitting}
+    report = InitReport(
+        loaded=sorted(fitting),
+        missing=sorted(own.keys() - weights.keys() - tied),
+        unknown=sorted(weights.keys() - own.keys()),
+        mismatched=sorted(shared - fitting),
+    )
+    if not fitting:
+        raise CheckpointError(f"{source}: no weight in it has a name and shape of this model; is it another model?")
+    model.load_state_dict({name: weights[name] for name in fitting}, strict=False)
+    for entry in fields(report):
+        names = getattr(report, entry.name)
+        logger.info("init from %s: %d weights %s", source, len(names), entry.name)
+        if entry.name != "loaded":
+            for name in names:
+                logger.info("  %s: %s", entry.name, name)
+    return report
+
+
+@torch.no_grad()
+def fit_normalizer(model: nn.Module, data: SpeechDataset) -> None:
+    """Measure the mean and deviation of the features of ``data``, where the model normalises by stored ones."""
+    normalizer, frontend = getattr(model, "normalizer", None), getattr(model, "frontend", None)
+    if not isinstance(normalizer, GlobalCmvn) or not isinstance(frontend, nn.Module):
+        return
+    batches = itertools.islice(data.batches(0), CMVN_BATCHES)
+    mean, std = compute_cmvn(frontend(batch.wav, batch.wav_lens) for batch in batches)
+    normalizer.mean.copy_(torch.as_tensor(mean))
+    normalizer.std.copy_(torch.as_tensor(std))
+
+
+def recognition_error(dev_data: SpeechDataset, tokenizer: Tokenizer) -> Evaluate:
+    """Return a function that greedily recognises ``dev_data`` and reports ``wer`` and ``cer`` as fractions."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, Recognizer)
+        device = next(model.parameters()).device
+        refs: list[str] = []
+        hyps: list[str] = []
+        with closing(prefetch(dev_data.batches(0))) as batches:
+            for batch in batches:
+                hyps += [tokenizer.decode(ids) for ids in model.recognize(batch.to(device))]
+                refs += [tokenizer.decode(ids) for ids in _unpad(batch.tokens, batch.token_lens)]
+        return {"wer": wer(refs, hyps).rate, "cer": cer(refs, hyps).rate}
+
+    return evaluate
+
+
+def _unpad(tokens: Tensor, token_lens: Tensor) -> list[list[int]]:
+    return [row[:length] for row, length in zip(tokens.tolist(), token_lens.tolist(), strict=True)]
+
+
+def _dataset(config: RunConfig, tokenizer: Tokenizer, *, training: bool) -> SpeechDataset:
+    given = config.data.train if training else config.data.dev
+    folders: Sequence[Path] = [given] if isinstance(given, Path) else list(given)
+    utterances = [utterance for folder in folders for utterance in read_kaldi_dir(folder)]
+    return SpeechDataset(utterances, tokenizer, config.data, training=training, seed=config.train.seed)
+
+
+def _choose_weights(
+    model: nn.Module, paths: Sequence[Path], select: str, measure: Callable[[nn.Module], dict[str, float]]
+) -> str:
+    """Leave in ``model`` the best of ``paths`` or the average of them all, whichever scores better; describe it."""
+    candidates = {"the best checkpoint": paths[:1], f"the average of {len(paths)} checkpoints": paths}
+    scores: dict[str, float] = {}
+    for name, members in candidates.items():
+        load_state(model, average_checkpoints(members), source=name)
+        metrics = measure(model)
+        scores[name] = metrics.get(select, math.inf)
+        logger.info("%s: %s", name, " ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+    chosen = min(scores, key=lambda name: scores[name])
+    load_state(model, average_checkpoints(candidates[chosen]), source=chosen)
+    return f"{chosen} by {select} ({scores[chosen]:.4g} on the development set)"
+
+
+def _save_config(config: RunConfig, path: Path) -> None:
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        logger.warning("%s: continuing this run with a configuration that differs from the one it was left with", path)
+    write_text(path, text)
+
+
+def _card(config: RunConfig, result: TrainResult, num_parameters: int, chosen: str) -> str:
+    kind = getattr(config.model, "kind", "model")
+    return (
+        f"# {kind}, {num_parameters / 1e6:.1f} M parameters\n\n"
+        f"Trained by speechnar for {result.step} updates ({result.epoch + 1} epochs begun) with seed "
+        f"{config.train.seed} in {config.train.precision}.\n"
+        f"Weights: {chosen}.\n"
+    )

@@ -1,0 +1,109 @@
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speechnar.decode.vad import SAMPLE_RATE, SpeechSegment, VadConfig, detect_speech, group_segments
+from speechnar.errors import AudioError, ConfigError, ShapeError
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Three AN4 utterances between seconds of silence."""
+    soundfile = pytest.importorskip("soundfile")
+    corpora = os.environ.get("SPEECHNAR_CORPORA")
+    archive = Path(corpora or "") / "an4_sphere.tar.gz"
+    if corpora is None or not archive.is_file():
+        pytest.skip("set SPEECHNAR_CORPORA to a folder with an4_sphere.tar.gz")
+    silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    parts = [silence]
+    with tarfile.open(archive) as tar:  # stops at the third utterance instead of unpacking the archive
+        for member in tar:
+            if member.name.endswith(".sph") and member.size > 2 * 2 * SAMPLE_RATE:
+                content = tar.extractfile(member)
+                assert content is not None
+                samples, sample_rate = soundfile.read(io.BytesIO(content.read()), dtype="float32")
+                assert sample_rate == SAMPLE_RATE
+                parts += [samples, silence]
+            if len(parts) == 7:
+                return np.concatenate(parts)
+    raise AssertionError("the archive holds too few utterances")
+
+
+def in_blocks(samples: np.ndarray, size: int):
+    return (samples[i : i + size] for i in range(0, len(samples), size))
+
+
+@pytest.mark.parametrize("kind", ["silence", "tone", "noise", "short", "empty"])
+def test_no_speech_in_what_is_none(kind):
+    time_s = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    samples = {
+        "silence": np.zeros(len(time_s)),
+        "tone": 0.3 * np.sin(2 * np.pi * 440 * time_s),
+        "noise": 0.05 * np.random.default_rng(0).standard_normal(len(time_s)),
+        "short": np.zeros(100),
+        "empty": np.zeros(0),
+    }[kind]
+    assert detect_speech([samples.astype(np.float32)]) == []
+
+
+@pytest.mark.parametrize("block_samples", [333, 512, 48_000])
+def test_blocks_equal_silero_on_the_whole_recording(speech, block_samples):
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    config = VadConfig(threshold=0.4, min_silence_duration_ms=200, max_speech_duration_s=2.0, speech_pad_ms=60)
+    expected = get_speech_timestamps(torch.from_numpy(speech), load_silero_vad(), **config.model_dump())
+    found = detect_speech(in_blocks(speech, block_samples), config)
+    assert [(s.start_s * SAMPLE_RATE, s.end_s * SAMPLE_RATE) for s in found] == [
+        (item["start"], item["end"]) for item in expected
+    ]
+    assert all(segment.end_s - segment.start_s <= 2.0 for segment in found)
+
+
+def test_finds_utterances_between_silence(speech):
+    found = detect_speech([speech])
+    assert len(found) >= 3
+    assert found[0].start_s > 0.9 and found[-1].end_s < len(speech) / SAMPLE_RATE - 0.5
+    ends = [0.0, *(segment.end_s for segment in found)]
+    assert all(end <= segment.start_s < segment.end_s for end, segment in zip(ends, found, strict=False))
+
+
+def test_groups_span_at_most_the_maximum():
+    segments = [SpeechSegment(*times) for times in ((0, 4), (5, 9), (9.5, 10), (11, 30), (31, 32))]
+    groups = group_segments(segments, max_duration_s=10)
+    assert groups == [segments[:3], [segments[3]], [segments[4]]]
+    assert group_segments([], 1.0) == []
+    with pytest.raises(ConfigError, match="positive"):
+        group_segments(segments, 0.0)
+
+
+def test_leaves_no_global_state_and_needs_no_torchaudio():
+    """In a fresh process: silero-vad sets torch's thread count when it is first imported."""
+    program = """
+import sys
+sys.modules["torchaudio"] = None
+import numpy as np
+import torch
+torch.set_num_threads(2)
+from speechnar.decode.vad import detect_speech
+assert detect_speech([np.zeros(2000, dtype=np.float32)]) == []
+assert torch.get_num_threads() == 2, torch.get_num_threads()
+assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inputs_are_checked():
+    with pytest.raises(AudioError, match="16000 Hz, got 8000 Hz"):
+        detect_speech([], sample_rate=8000)
+    with pytest.raises(ShapeError, match="one-dimensional"):
+        detect_speech([np.zeros((2, 512), dtype=np.float32)])
+    with pytest.raises(ValueError, match="threshold"):
+        VadConfig(threshold=1.0)

@@ -1,0 +1,148 @@
+import pytest
+import torch
+
+from speechnar.errors import ConfigError, ShapeError
+from speechnar.nn.context import Chunking
+from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from tests.contracts import check_gradients_reach_all, check_padding_contract, check_stream_equals_whole
+
+CONFORMER = ConformerConfig(model_dim=16, num_layers=2, num_heads=2, ff_dim=32, kernel_size=7, cross_attention_every=2)
+BRANCHFORMER = EBranchformerConfig(
+    model_dim=16,
+    num_layers=2,
+    num_heads=2,
+    ff_dim=32,
+    gate_dim=32,
+    kernel_size=7,
+    merge_kernel_size=5,
+    cross_attention_every=2,
+)
+CONFIGS = [
+    config.model_copy(update={"positions": positions, "subsampling": subsampling})
+    for config in (CONFORMER, BRANCHFORMER)
+    for positions, subsampling in (("absolute", 8), ("relative", 4), ("rotary", 6))
+]
+NAMES = [f"{config.kind}-{config.positions}-{config.subsampling}x" for config in CONFIGS]
+
+
+def build(config, num_features=23):
+    torch.manual_seed(0)
+    encoder = Encoder(config, num_features).eval()
+    for parameter in encoder.parameters():
+        if parameter.dim() == 1:  # biases start at 0 and hide sign and order mistakes
+            torch.nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@torch.no_grad()
+def test_padding_contract(config):
+    feats = torch.randn(5, 97, 23)
+    check_padding_contract(build(config), feats, torch.tensor([97, 60, 40, 15, 3]))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@torch.no_grad()
+def test_padding_contract_with_prefix_memory_and_chunks(config):
+    feats = torch.randn(3, 97, 23)
+    check_padding_contract(
+        build(config), feats, torch.tensor([97, 55, 7]), chunking=Chunking(chunk_frames=3, left_chunks=1)
+    )
+    encoder = build(config)
+    prefix, memory = torch.randn(1, 2, 16), torch.randn(1, 4, 16)
+    whole, lens = encoder(feats[:1], torch.tensor([97]), prefix=prefix, memory=memory, memory_lens=torch.tensor([3]))
+    memory[:, 3] = 99.0  # beyond memory_lens
+    again, _ = encoder(feats[:1], torch.tensor([97]), prefix=prefix, memory=memory, memory_lens=torch.tensor([3]))
+    torch.testing.assert_close(whole, again)
+    without, lens_without = encoder(feats[:1], torch.tensor([97]))
+    assert int(lens) == int(lens_without) + 2
+    assert not torch.allclose(whole[:, 2:], without)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@pytest.mark.parametrize(
+    "chunking", [Chunking(chunk_frames=2, left_chunks=2), Chunking(chunk_frames=5)], ids=["2+2", "5+all"]
+)
+@torch.no_grad()
+def test_stream_equals_whole(config, chunking):
+    encoder = build(config)
+    feats = torch.randn(2, 143, 23)
+    for sizes in ([], [1, 2, 3, 50], [143], [70, 0, 70]):
+        check_stream_equals_whole(encoder, feats, chunking, sizes)
+    check_stream_equals_whole(encoder, feats[:, :4], chunking, [2])
+    check_stream_equals_whole(encoder, feats[:, : encoder.subsampling.min_frames], chunking, [9])
+    prefix = torch.randn(2, 2, 16)
+    memory = torch.randn(2, 3, 16)
+    check_stream_equals_whole(
+        encoder, feats, chunking, [64, 9], prefix=prefix, memory=memory, memory_lens=torch.tensor([3, 1])
+    )
+
+
+@torch.no_grad()
+def test_a_wide_chunk_differs_from_whole_only_at_its_edge():
+    encoder = build(CONFIGS[1])
+    feats, lens = torch.randn(1, 120, 23), torch.tensor([120])
+    whole, _ = encoder(feats, lens)
+    chunked, _ = encoder(feats, lens, chunking=Chunking(chunk_frames=whole.size(1)))
+    torch.testing.assert_close(chunked, whole, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_later_chunk_never_changes_an_earlier_one():
+    encoder = build(CONFIGS[0])
+    feats, lens = torch.randn(1, 200, 23), torch.tensor([200])
+    chunking = Chunking(chunk_frames=4)
+    before, _ = encoder(feats, lens, chunking=chunking)
+    feats[:, 150:] = 0.0
+    after, _ = encoder(feats, lens, chunking=chunking)
+    torch.testing.assert_close(before[:, :16], after[:, :16])
+    assert not torch.allclose(before[:, 20:], after[:, 20:])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_gradients_reach_every_parameter(config):
+    encoder = build(config).train()
+    feats = torch.randn(2, 60, 23)
+    enc, _ = encoder(
+        feats,
+        torch.tensor([60, 44]),
+        prefix=torch.randn(2, 1, 16),
+        memory=torch.randn(2, 3, 16),
+        memory_lens=torch.tensor([3, 2]),
+    )
+    check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
+
+
+@torch.no_grad()
+def test_one_memory_token_shortcut_equals_attention():
+    from speechnar.nn.attention import CrossAttention
+
+    torch.manual_seed(1)
+    attention = CrossAttention(16, 4).eval()
+    x, memory = torch.randn(2, 5, 16), torch.randn(2, 1, 16)
+    twice = attention(x, memory.expand(2, 2, 16), None)  # two equal keys take the full path to the same answer
+    torch.testing.assert_close(attention(x, memory, None), twice)
+
+
+@pytest.mark.parametrize(("factor", "min_frames"), [(4, 7), (6, 11), (8, 15)])
+def test_subsampling_lengths(factor, min_frames):
+    from speechnar.nn.conv import ConvSubsampling
+
+    subsampling = ConvSubsampling(23, 8, factor=factor)
+    assert subsampling.min_frames == min_frames
+    for num_frames in range(min_frames, 60):
+        assert subsampling(torch.randn(1, num_frames, 23)).size(1) == int(
+            subsampling.out_lens(torch.tensor([num_frames]))
+        )
+    assert subsampling.out_lens(torch.tensor([1])).tolist() == [1]
+
+
+def test_wrong_shapes_and_sizes_are_named():
+    with pytest.raises(ConfigError, match="multiple of num_heads"):
+        Encoder(CONFORMER.model_copy(update={"num_heads": 3}), 23)
+    with pytest.raises(ConfigError, match="odd"):
+        Encoder(CONFORMER.model_copy(update={"kernel_size": 8}), 23)
+    with pytest.raises(ShapeError, match="feat_lens"):
+        build(CONFORMER)(torch.randn(2, 50, 23), torch.tensor([50]))
+    with pytest.raises(ConfigError, match="chunk_frames"):
+        Chunking(chunk_frames=0)

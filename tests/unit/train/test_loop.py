@@ -1,0 +1,204 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from speechnar.errors import CheckpointError, ConfigError, DataError, SpeechnarError
+from speechnar.train.checkpoint import find_best, load_checkpoint
+from speechnar.train.loop import TrainConfig, train
+from tests.unit.train.toys import ToyBatch, ToyData, ToyModel, run_plain_toy, run_toy, toy_config
+
+
+def untimed(history):
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
+
+
+def assert_same_checkpoint(left, right):
+    left, right = load_checkpoint(left), load_checkpoint(right)
+    for name in ("model", "ema"):
+        assert all(torch.equal(left[name][key], right[name][key]) for key in left[name])
+    for key, moments in left["optimizer"]["state"].items():
+        assert all(torch.equal(moments[name], right["optimizer"]["state"][key][name]) for name in moments)
+    assert torch.equal(left["rng"][0]["torch"], right["rng"][0]["torch"])
+    assert left["state"]["data"] == right["state"]["data"]
+    assert left["state"]["best"] == right["state"]["best"]
+
+
+def test_killed_run_resumes_bit_for_bit(tmp_path):
+    whole_model, whole = run_toy(tmp_path / "whole")
+    command = [sys.executable, "-m", "tests.unit.train.toys", str(tmp_path / "killed"), "0.02"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    log, deadline = tmp_path / "killed" / "log.jsonl", time.monotonic() + 60
+    while not (log.exists() and '"step": 15,' in log.read_text()):  # logged, and not yet in a checkpoint
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    killed_at = load_checkpoint(tmp_path / "killed" / "checkpoints" / "last.pt")["state"]["step"]
+    assert 0 < killed_at < 40
+
+    model, resumed = run_toy(tmp_path / "killed")
+    assert untimed(resumed.history) == untimed(whole.history)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole_model.parameters(), strict=True))
+    assert_same_checkpoint(tmp_path / "killed/checkpoints/last.pt", tmp_path / "whole/checkpoints/last.pt")
+    lines = [json.loads(line) for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
+    assert untimed(lines) == untimed(whole.history)
+
+
+def test_resumes_from_every_step_whatever_was_prefetched(tmp_path):
+    def run(name, max_steps):
+        torch.manual_seed(0)
+        config = toy_config(max_steps=max_steps, validate_every=1000, prefetch=4)
+        result = train(ToyModel(), ToyData(), ToyData(3), config, tmp_path / name)
+        return [entry for entry in untimed(result.history) if entry["kind"] == "train"]
+
+    whole = run("whole", 9)  # two epochs and a half
+    for step in range(1, 9):
+        run("steps", step)
+    assert run("steps", 9) == whole
+
+
+def test_finished_run_is_not_trained_again(tmp_path):
+    _, first = run_toy(tmp_path)
+    before = (tmp_path / "checkpoints/last.pt").read_bytes()
+    _, again = run_toy(tmp_path)
+    assert again.history == first.history
+    assert (tmp_path / "checkpoints/last.pt").read_bytes() == before
+
+
+def test_resuming_with_another_model_is_refused(tmp_path):
+    run_toy(tmp_path)
+    with pytest.raises(CheckpointError, match="not of this model"):
+        train(ToyModel(norm=False), ToyData(), ToyData(3), toy_config(), tmp_path)
+
+
+def test_nan_steps_are_skipped_counted_and_leave_no_trace(tmp_path):
+    spoiled = {(0, 1): float("nan"), (1, 0): float("inf")}
+    config = toy_config(max_steps=None, max_epochs=2, grad_accum=1, validate_every=100, log_every=1)
+    torch.manual_seed(0)
+    model = ToyModel()
+    result = train(model, ToyData(spoiled=spoiled), ToyData(3), config, tmp_path)
+    assert result.nan_steps == 2
+    assert result.step == 14
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    valid = result.history[-1]
+    assert np.isfinite(valid["loss"])
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged if entry["loss"] is None] == [2, 8]
+
+
+def test_nan_step_changes_no_weight(tmp_path):
+    config = toy_config(max_steps=1, grad_accum=1)
+    torch.manual_seed(0)
+    model = ToyModel()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, ToyData(spoiled={(0, 0): float("nan")}), ToyData(3), config, tmp_path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_too_many_nan_steps_end_the_run(tmp_path):
+    spoiled = {(0, index): float("nan") for index in range(7)}
+    with pytest.raises(SpeechnarError, match="max_nan_steps allows 3"):
+        train(ToyModel(), ToyData(spoiled=spoiled), ToyData(3), toy_config(max_nan_steps=3), tmp_path)
+
+
+def test_accumulation_equals_one_larger_batch(tmp_path):
+    class Merged(ToyData):
+        def batches(self, epoch):
+            small = list(super().batches(epoch))  # 3, 4 and 5 rows
+            yield ToyBatch(torch.cat([b.x for b in small]), torch.cat([b.y for b in small]))
+
+    models = []
+    for name, data, grad_accum in (("small", ToyData(3), 3), ("large", Merged(3), 1)):
+        torch.manual_seed(0)
+        model = ToyModel(dropout=0.0, norm=False)
+        config = toy_config(max_steps=5, grad_accum=grad_accum, clip_norm=0.5, log_every=1)
+        result = train(model, data, ToyData(3), config, tmp_path / name)
+        models.append((model, result))
+    (small, small_result), (large, large_result) = models
+    for left, right in zip(small.parameters(), large.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-7)
+    for left, right in zip(small_result.history, large_result.history, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_that_accumulates(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "tests.unit.train.toys", str(tmp_path / "two"), "plain"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    one = run_plain_toy(tmp_path / "one", grad_accum=2)
+    lines = [json.loads(line) for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    assert [(entry["step"], entry["kind"]) for entry in lines] == [(e["step"], e["kind"]) for e in one.history]
+    assert [entry["loss"] for entry in lines] == pytest.approx([entry["loss"] for entry in one.history], rel=1e-5)
+
+
+def test_last_group_of_the_run_may_be_short(tmp_path):
+    result = train(ToyModel(), ToyData(7), ToyData(3), toy_config(max_steps=None, max_epochs=1), tmp_path)
+    assert result.step == 4  # 2 + 2 + 2 + 1 batches
+
+
+def test_best_checkpoints_are_kept_by_the_chosen_metric(tmp_path):
+    wers = iter([0.5, 0.2, 0.4, 0.3])
+    config = toy_config(select="wer", keep_checkpoints=2)
+    result = train(ToyModel(), ToyData(), ToyData(3), config, tmp_path, evaluate=lambda model: {"wer": next(wers)})
+    assert (result.best_step, result.best_metrics["wer"]) == (20, 0.2)
+    assert [path.name for path in find_best(tmp_path, 5)] == ["step-00000020.pt", "step-00000040.pt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "best.json",
+        "last.pt",
+        "step-00000020.pt",
+        "step-00000040.pt",
+    ]
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_validation_is_the_utterance_mean_of_the_averaged_weights_in_eval_mode(tmp_path):
+    seen = []
+
+    def evaluate(model):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        rows = list(ToyData(3).batches(0))
+        losses = [float(((model.net(b.x) - b.y) ** 2).mean()) for b in rows]
+        seen.append(np.average(losses, weights=[len(b.x) for b in rows]))
+        return {}
+
+    model = ToyModel()
+    result = train(model, ToyData(), ToyData(3), toy_config(max_steps=10), tmp_path, evaluate=evaluate)
+    assert result.history[-1]["loss"] == pytest.approx(seen[0], rel=1e-5)
+    assert model.training
+    exported = load_checkpoint(find_best(tmp_path)[0])["model"]
+    assert not torch.equal(exported["net.0.weight"], model.net[0].weight)
+
+
+def test_bf16_trains_float32_weights_near_the_float32_run(tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = ToyModel()
+        result = train(model, ToyData(), ToyData(3), toy_config(precision=precision, max_steps=8), tmp_path / precision)
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        losses.append(result.history[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != losses[1]
+
+
+def test_wrong_uses_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"loss\(batch\)"):
+        train(torch.nn.Linear(1, 1), ToyData(), ToyData(3), toy_config(), tmp_path)
+    with pytest.raises(ConfigError, match="select must be one of loss, mse; got wer"):
+        train(ToyModel(), ToyData(), ToyData(3), toy_config(select="wer"), tmp_path / "select")
+    with pytest.raises(DataError, match="training data has no batch"):
+        train(ToyModel(), ToyData(0), ToyData(3), toy_config(), tmp_path / "train")
+    with pytest.raises(DataError, match="held-out data has no batch"):
+        train(ToyModel(), ToyData(), ToyData(0), toy_config(), tmp_path / "dev")
+    with pytest.raises(ValueError, match="max_steps or max_epochs"):
+        TrainConfig()

@@ -1,0 +1,173 @@
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from torch import nn
+
+import speechnar.models
+from speechnar.audio.cmvn import GlobalCmvn
+from speechnar.audio.fbank import LogMel, LogMelConfig
+from speechnar.config import Config, load_config, parse_config
+from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from speechnar.errors import CheckpointError, ConfigError
+from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
+from speechnar.text.tokenizer import CharTokenizer
+from speechnar.train.checkpoint import find_best, save_checkpoint
+from speechnar.train.run import RunConfig, average, init_model, run_training
+
+TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", "a", "b"))
+PITCHES = {"a": 300.0, "b": 1500.0}
+
+
+class PitchConfig(Config):
+    kind: str = "pitch"
+    model_dim: int = 16
+
+
+class Pitch(nn.Module):
+    """Tells two tones apart, frame by frame, with CTC."""
+
+    def __init__(self, config, tokenizer):
+        super().__init__()
+        self.config = config
+        self.frontend = LogMel(LogMelConfig(num_mels=16))
+        self.normalizer = GlobalCmvn(16)
+        self.net = nn.Sequential(nn.Linear(16, config.model_dim), nn.ReLU(), nn.Linear(config.model_dim, 5))
+
+    @classmethod
+    def from_config(cls, config, tokenizer):
+        return cls(config, tokenizer)
+
+    def log_probs(self, batch):
+        feats, lens = self.frontend(batch.wav, batch.wav_lens)
+        feats, lens = self.normalizer(feats, lens)[:, ::4], (lens + 3) // 4
+        return self.net(feats).float().log_softmax(-1), lens
+
+    def loss(self, batch):
+        log_probs, lens = self.log_probs(batch)
+        loss = nn.functional.ctc_loss(log_probs.transpose(0, 1), batch.tokens, lens, batch.token_lens)
+        return LossOutput(loss, {"ctc": loss.detach()}, torch.tensor(float(len(lens))))
+
+    def recognize(self, batch):
+        log_probs, lens = self.log_probs(batch)
+        paths = [row[:n].unique_consecutive().tolist() for row, n in zip(log_probs.argmax(-1), lens, strict=True)]
+        return [[token for token in path if token] for path in paths]
+
+
+@pytest.fixture(autouse=True)
+def _pitch_is_known(monkeypatch):
+    monkeypatch.setattr(speechnar.models, "MODELS", {"pitch": ModelEntry(PitchConfig, Pitch)})
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    utterances = []
+    for index in range(24):
+        text = "".join(rng.choice(["a", "b"], size=3))
+        tones = [np.sin(2 * np.pi * PITCHES[letter] * np.arange(4800) / 16000) for letter in text]
+        wav = np.concatenate([np.append(0.3 * tone, np.zeros(1600)) for tone in tones])
+        path = folder / f"utt{index:02d}.wav"
+        soundfile.write(path, wav + 0.01 * rng.normal(size=wav.size), 16000)
+        utterances.append(
+            Utterance(
+                utt_id=path.stem, wav_path=path, start_s=None, end_s=None, text=text, spk_id=path.stem,
+                lang="eng", duration_s=wav.size / 16000, translations={},
+            )
+        )  # fmt: skip
+    write_kaldi_dir(folder / "train", utterances[:16])
+    write_kaldi_dir(folder / "dev", utterances[16:])
+    TOKENIZER.save(folder / "tokens")
+    return folder
+
+
+def run_config(corpus, **changes):
+    values = {
+        "model": {"kind": "pitch"},
+        "data": {"train": str(corpus / "train"), "dev": str(corpus / "dev"), "batch_seconds": 8.0, "num_buckets": 2},
+        "train": {
+            "optim": {"lr": 2e-2, "schedule": {"kind": "inv_sqrt", "warmup_steps": 50}},
+            "max_steps": 120,
+            "device": "cpu",
+            "validate_every": 40,
+            "select": "cer",
+        },
+        "tokenizer": str(corpus / "tokens"),
+        "average": 2,
+    }
+    return parse_config({**values, **changes}, RunConfig)
+
+
+def test_run_learns_and_leaves_a_loadable_model(corpus, tmp_path, caplog):
+    config = run_config(corpus)
+    result = run_training(config, tmp_path)
+    losses = [entry["loss"] for entry in result.history if entry["kind"] == "valid"]
+    assert losses[-1] < 0.2 * losses[0]
+    assert result.best_metrics["cer"] < 0.1
+    assert load_config(tmp_path / "config.yaml", RunConfig) == config
+    loaded = load_model(tmp_path / "model")
+    assert loaded.tokenizer.pieces == TOKENIZER.pieces
+    assert isinstance(loaded.model, Pitch)
+    assert loaded.model.normalizer.mean.abs().sum() > 0  # measured on the data
+    assert "120 updates" in (tmp_path / "model/README.md").read_text()
+
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+    again = run_training(config, tmp_path)  # nothing is left to train, and the data does not change the export
+    assert again.history == result.history
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
+
+    single = torch.load(find_best(tmp_path)[0], weights_only=True)["model"]
+    average(tmp_path, 1)
+    for name, value in load_model(tmp_path / "model").model.state_dict().items():
+        assert torch.equal(value, single[name])
+
+    with caplog.at_level(logging.WARNING):
+        run_training(run_config(corpus, average=1), tmp_path)
+    assert "differs from the one it was left with" in caplog.text
+
+
+def test_real_data_resumes_exactly(corpus, tmp_path):
+    def run(folder, max_steps):
+        values = run_config(corpus).train.model_dump()
+        train = {**values, "max_steps": max_steps, "log_every": 1, "save_every": 1, "validate_every": 100}
+        history = run_training(run_config(corpus, train=train), tmp_path / folder).history
+        return [(entry["step"], entry["loss"]) for entry in history if entry["kind"] == "train"]
+
+    whole = run("whole", 9)
+    for step in (1, 2, 5):
+        run("steps", step)
+    assert run("steps", 9) == whole
+
+
+def test_model_of_the_configuration_is_checked_with_its_path(corpus):
+    with pytest.raises(ConfigError, match=r"model.*model_dims: unknown key, did you mean model_dim"):
+        run_config(corpus, model={"kind": "pitch", "model_dims": 3})
+    with pytest.raises(ConfigError, match="model kind must be one of pitch"):
+        run_config(corpus, model={"kind": "unheard"})
+    saved = yaml.safe_load(yaml.safe_dump(run_config(corpus).model_dump(mode="json")))
+    assert parse_config(saved, RunConfig) == run_config(corpus)
+
+
+def test_init_takes_what_fits_and_reports_the_rest(tmp_path):
+    torch.manual_seed(1)
+    source = Pitch(PitchConfig(), TOKENIZER)
+    save_model(tmp_path / "source", source, TOKENIZER)
+    target = Pitch(PitchConfig(), TOKENIZER)
+    target.net[2] = nn.Linear(16, 7)  # another vocabulary
+    target.extra = nn.Linear(1, 1, bias=False)
+    report = init_model(target, tmp_path / "source")
+    assert report.mismatched == ["net.2.bias", "net.2.weight"]
+    assert report.missing == ["extra.weight"]
+    assert report.unknown == []
+    assert "net.0.weight" in report.loaded
+    assert torch.equal(target.net[0].weight, source.net[0].weight)
+
+    save_checkpoint(tmp_path / "step.pt", {"model": source.state_dict()})
+    assert init_model(Pitch(PitchConfig(), TOKENIZER), tmp_path / "step.pt").missing == []
+    save_checkpoint(tmp_path / "other.pt", {"model": {"foreign": torch.ones(1)}})
+    with pytest.raises(CheckpointError, match="another model"):
+        init_model(target, tmp_path / "other.pt")
