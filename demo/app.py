@@ -3,7 +3,6 @@
 Everything happens on this machine: the page binds to 127.0.0.1 and models load when they are first used.
 """
 
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +36,7 @@ def build_app(transcriber_factory: Callable[[str], Transcriber]) -> gr.Blocks:
             for segment in transcript.segments
             for word in segment.words or ()
         ]
-        return transcript.text, _describe_language(transcript), rows, _write_subtitles(transcript, Path(path).stem)
+        return transcript.text, _describe_language(transcript), rows, _write_subtitles(transcript, Path(path))
 
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
         gr.Markdown("# speechnar\nNon-autoregressive speech recognition, on this machine.")
@@ -79,12 +78,9 @@ def _describe_language(transcript: Transcript) -> str:
     return f"{known}, probability {transcript.language_probability:.2f}"
 
 
-def _write_subtitles(transcript: Transcript, stem: str) -> list[str]:
-    folder = tempfile.mkdtemp(prefix="speechnar-demo-")
-    return [
-        str(write_transcript(transcript, "srt", folder, stem)),
-        str(write_transcript(transcript, "vtt", folder, stem)),
-    ]
+def _write_subtitles(transcript: Transcript, upload: Path) -> list[str]:
+    """Write beside the upload, in gradio's cache, so that both are deleted together."""
+    return [str(write_transcript(transcript, name, upload.parent, upload.stem)) for name in ("srt", "vtt")]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Shapes: B utterances, T frames, F features.
 
 import re
 import struct
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def read_espnet_stats(path: str | Path) -> Stats:
     try:
         with np.load(path, allow_pickle=False) as stats:
             return _from_sums(stats["sum"], stats["sum_square"], float(stats["count"]), path)
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: must be an npz with count, sum and sum_square ({error})") from None
 
 

@@ -1,29 +1,296 @@
-"""Temporary."""
+"""Audio files, bytes and arrays to mono float32 samples, whole or by blocks in bounded memory.
 
+soundfile reads wav, flac, ogg, opus, mp3, NIST sphere and more; PyAV, where installed (``speechnar[media]``), the rest.
+Decoded *seconds* are limited while reading, not file sizes: an hour of silence is 200 kB of flac.
+
+Shapes: S samples, C channels.
+"""
+
+import io
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechnar.errors import AudioError
+
+Samples: TypeAlias = NDArray[np.float32]
+Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+
+DEFAULT_MAX_SECONDS = 24 * 3600.0
+MIN_RATE, MAX_RATE = 1000, 384_000
+MAX_CHANNELS = 64
+# Text that makes FFmpeg open other files; never audio.
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD", b"v=0\r", b"v=0\n")
+# Raw codecs without a header, by suffix: FFmpeg must be told.
+_RAW_FORMATS = {".g722": "g722"}
+
 
 @dataclass(frozen=True)
 class Audio:
-    """Samples."""
+    """Mono samples and their rate."""
 
-    samples: NDArray[np.float32]
+    samples: Samples
+    """(S,) float32, nominally in [-1, 1]."""
     sample_rate: int
+    """Hz."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | Path) -> None:
+        """Write a 16-bit file in the format of the suffix, by way of a temporary name.
+
+        Raises:
+            AudioError: the format is unknown or the place is not writable.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
+        try:
+            soundfile.write(temporary, np.clip(self.samples, -1.0, 1.0), self.sample_rate, subtype=None)
+            temporary.replace(path)
+        except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise AudioError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
-def read_audio(source: Any, *, sample_rate: int | None = None, target_rate: int = 16000, **_: Any) -> Audio:
-    """Read."""
-    if isinstance(source, np.ndarray):
-        x, rate = source.astype(np.float32), sample_rate or 16000
-    else:
-        x, rate = soundfile.read(source, dtype="float32", always_2d=True)
-        x = x.mean(1)
-    if rate != target_rate:
-        x = soxr.resample(x, rate, target_rate).astype(np.float32)
-    return Audio(x, target_rate)
+def read_audio(
+    source: Any,
+    *,
+    sample_rate: int | None = None,
+    target_rate: int = 16000,
+    max_seconds: float | None = None,
+    channel: int | None = None,
+) -> Audio:
+    """Return all of ``source`` as mono float32 at ``target_rate``.
+
+    Args:
+        source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples; integers
+            are scaled by their type's range.
+        sample_rate: rate of an array, in Hz; ignored for anything encoded.
+        target_rate: Hz.
+        max_seconds: longest audio accepted; None means 24 hours.
+        channel: the channel to take; None averages all.
+
+    Raises:
+        AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are not finite.
+    """
+    if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
+        stream = AudioStream(source, target_rate=target_rate, max_seconds=max_seconds, channel=channel)
+        return Audio(np.concatenate(list(stream)), target_rate)
+    samples = _array_samples(source)
+    if sample_rate is None:
+        raise AudioError("an array needs its sample_rate, in Hz")
+    _check_format(sample_rate, 1, "array")
+    limit = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
+    if len(samples) > limit * sample_rate:
+        raise AudioError(f"array: at most {limit:g} s of audio are accepted, got {len(samples) / sample_rate:.0f} s")
+    _check_finite(samples, 0.0, "array")
+    return Audio(resample(samples, sample_rate, target_rate), target_rate)
+
+
+def resample(samples: Samples, from_rate: float, to_rate: float) -> Samples:
+    """Resample (S,) with soxr's high quality; the length is S * to_rate / from_rate, rounded, and at least 1."""
+    if from_rate == to_rate:
+        return samples
+    resampled: Samples = soxr.resample(samples, from_rate, to_rate).astype(np.float32, copy=False)
+    return resampled if len(resampled) else samples[:1]
+
+
+class AudioStream:
+    """Iterate over mono float32 blocks at ``target_rate``, holding about one block at a time.
+
+    Args:
+        source: path, encoded bytes or binary file object.
+        target_rate: Hz.
+        block_seconds: audio decoded at a time; blocks may be a little shorter or longer.
+        max_seconds: longest audio accepted; None means 24 hours. Enforced while reading.
+        channel: the channel to take; None averages all.
+
+    Raises:
+        AudioError: while iterating: it is missing, empty, too long, no audio, damaged, or not finite.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        target_rate: int = 16000,
+        block_seconds: float = 30.0,
+        max_seconds: float | None = None,
+        channel: int | None = None,
+    ) -> None:
+        self.source = source
+        self.name = _name(source)
+        self.target_rate = target_rate
+        self.block_seconds = block_seconds
+        self.max_seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
+        self.channel = channel
+
+    def __iter__(self) -> Iterator[Samples]:
+        num_read, empty = 0, True
+        resampler: soxr.ResampleStream | None = None
+        blocks = self._decode()
+        with closing(blocks):
+            for rate, block in blocks:
+                if resampler is None and rate != self.target_rate:
+                    resampler = soxr.ResampleStream(rate, self.target_rate, 1, dtype="float32")
+                mono = self._mix(block)
+                _check_finite(mono, num_read / rate, self.name)
+                num_read += len(mono)
+                if num_read > self.max_seconds * rate:
+                    raise AudioError(f"{self.name}: at most {self.max_seconds:g} s of audio are accepted; it is longer")
+                mono = mono if resampler is None else resampler.resample_chunk(mono)
+                if len(mono):
+                    empty = False
+                    yield mono
+        if num_read == 0:
+            raise AudioError(f"{self.name}: holds no audio samples")
+        if resampler is not None:
+            tail = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+            if len(tail) or empty:  # fewer samples than one at the target rate still are audio
+                yield tail if len(tail) else mono[:1] if len(mono) else np.zeros(1, dtype=np.float32)
+
+    def _mix(self, block: Samples) -> Samples:
+        if self.channel is None:
+            return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        if not 0 <= self.channel < block.shape[1]:
+            raise AudioError(f"{self.name}: has {block.shape[1]} channels, there is no channel {self.channel}")
+        return block[:, self.channel]
+
+    def _decode(self) -> Generator[tuple[int, Samples], None, None]:
+        """Yield (rate, (S, C) float32) by soundfile, or by PyAV where soundfile cannot."""
+        file = self._open()
+        with file:
+            head = file.read(64)
+            file.seek(0)
+            if not head:
+                raise AudioError(f"{self.name}: is empty (0 bytes)")
+            if any(head.lstrip().startswith(mark) for mark in _PLAYLISTS):
+                raise AudioError(f"{self.name}: is text or a playlist, not audio")
+            raw_format = _RAW_FORMATS.get(Path(self.name).suffix.lower())
+            if raw_format is None:
+                try:
+                    sound = soundfile.SoundFile(file)
+                except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+                    refusal = _reason(error)
+                else:
+                    with sound:
+                        yield from self._soundfile_blocks(sound)
+                    return
+            else:
+                refusal = f"{raw_format} is not for it"
+            file.seek(0)
+            yield from self._media_blocks(file, raw_format, refusal)
+
+    def _open(self) -> BinaryIO:
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        if isinstance(self.source, str | os.PathLike):
+            try:
+                if not Path(self.source).is_file():
+                    kind = "is a folder or a device" if Path(self.source).exists() else "does not exist"
+                    raise AudioError(f"{self.name}: {kind}; give the path of an audio file")
+                return Path(self.source).open("rb")
+            except OSError as error:
+                raise AudioError(f"{self.name}: cannot be opened ({error.strerror})") from None
+            except ValueError as error:  # a NUL in the name
+                raise AudioError(f"{self.name!r}: is no file name ({error})") from None
+        # Read once, so that iterating twice gives the same.
+        self.source = self.source.read()
+        if not isinstance(self.source, bytes):
+            raise AudioError(f"{self.name}: the file object must be opened in binary mode")
+        return io.BytesIO(self.source)
+
+    def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[tuple[int, Samples]]:
+        rate = int(sound.samplerate)
+        _check_format(rate, sound.channels, self.name)
+        size = max(1, round(self.block_seconds * rate))
+        num_read = 0
+        while True:
+            try:
+                block = sound.read(size, dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, OSError) as error:
+                raise AudioError(f"{self.name}: is damaged after {num_read / rate:.1f} s ({_reason(error)})") from None
+            if not len(block):
+                return
+            num_read += len(block)
+            yield rate, block
+
+    def _media_blocks(self, file: BinaryIO, raw_format: str | None, refusal: str) -> Iterator[tuple[int, Samples]]:
+        try:
+            import av  # noqa: PLC0415  # an extra
+        except ImportError:
+            hint = "if it is audio of another kind, `pip install 'speechnar[media]'` adds decoders"
+            raise AudioError(f"{self.name}: cannot be decoded by soundfile ({refusal}); {hint}") from None
+        try:
+            # A file object and a whitelist: whatever the content says, nothing else is opened.
+            options = {"protocol_whitelist": "file,pipe"}
+            with av.open(file, mode="r", format=raw_format, options=options) as container:
+                if not container.streams.audio:
+                    raise AudioError(f"{self.name}: has no audio stream")
+                stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    raise AudioError(f"{self.name}: is of a codec that FFmpeg cannot decode")
+                rate = int(stream.codec_context.sample_rate or 0)
+                _check_format(rate, stream.codec_context.channels, self.name)
+                resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
+                pending: list[Samples] = []
+                for frame in container.decode(stream):
+                    pending += [part.to_ndarray().T.astype(np.float32) for part in resampler.resample(frame)]
+                    if sum(map(len, pending)) >= self.block_seconds * rate:
+                        yield rate, np.concatenate(pending)
+                        pending = []
+                if pending:
+                    yield rate, np.concatenate(pending)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, AudioError):
+                raise
+            raise AudioError(f"{self.name}: is not audio that soundfile or FFmpeg can decode ({refusal})") from None
+
+
+def _array_samples(array: Any) -> Samples:
+    if hasattr(array, "detach"):  # a torch tensor, without importing torch
+        array = array.detach().cpu().numpy()
+    array = np.asarray(array)
+    if array.ndim != 1:
+        raise AudioError(f"an array of samples must be 1-D, got shape {array.shape}; mix the channels first")
+    if array.size == 0:
+        raise AudioError("array: holds no audio samples")
+    if array.dtype.kind == "i":
+        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    if array.dtype.kind != "f":
+        raise AudioError(f"an array of samples must be float or signed integer, got {array.dtype}")
+    return array.astype(np.float32, copy=False)
+
+
+def _check_format(rate: int, channels: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: the sample rate must lie in [{MIN_RATE}, {MAX_RATE}] Hz, got {rate}")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{name}: must have 1 to {MAX_CHANNELS} channels, got {channels}")
+
+
+def _check_finite(samples: Samples, start_s: float, name: str) -> None:
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: has NaN or infinite samples (after {start_s:.1f} s); re-export it")
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "audio bytes" if isinstance(source, bytes) else "audio file object"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[-160:].rstrip(".")

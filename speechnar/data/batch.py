@@ -10,6 +10,7 @@ Source: OWSM-CTC, Peng et al., ACL 2024, section 3; the layout is that of ESPnet
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,8 +69,8 @@ class SpeechBatch:
 
     def to(self, device: torch.device | str) -> "SpeechBatch":
         """Return the batch with every tensor on ``device``."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
     @property

@@ -199,7 +199,8 @@ class SpeechDataset:
             duration_bins=self._bins,
             buffer_size=BUFFER_UTTERANCES,
             seed=self.seed,
-            sync_buckets=False,
+            # Without it, lhotse 1.33 ends the epoch at the first empty bucket and loses what the others hold.
+            sync_buckets=True,
             # The training loop deals batches to processes; every process counts the same ones.
             world_size=1,
             rank=0,

@@ -58,7 +58,7 @@ def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
     if expected is not None and partial.stat().st_size != int(expected):
         raise DataError(f"{url}: got {partial.stat().st_size} of {expected} bytes; try again")
     _check_sum(partial, sha256)
-    os.replace(partial, dest)
+    partial.replace(dest)
     return dest
 
 
@@ -106,7 +106,7 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
             written += _write_member(partial / name, content, limit - written, archive)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error})") from None
-    os.replace(partial, dest)
+    partial.replace(dest)
     return dest
 
 

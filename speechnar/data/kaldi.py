@@ -6,9 +6,9 @@ A folder holds ``wav.scp``, ``text`` and ``utt2spk`` (and ``spk2utt``, which is 
 sorted by its first field in code point order (``LC_ALL=C sort``).
 """
 
+import itertools
 import logging
 import math
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,7 +108,7 @@ def write_kaldi_dir(folder: str | Path, utterances: Iterable[Utterance]) -> None
         temporary = folder / f".{name}.tmp"
         lines = (f"{key} {value}\n" for key, value in sorted(files[name].items()))
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
-        os.replace(temporary, folder / name)
+        temporary.replace(folder / name)
 
 
 def to_cuts(utterances: Iterable[Utterance]) -> Any:
@@ -406,7 +406,7 @@ def _to_float(text: str) -> float | None:
 def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
     if not ordered:
         raise DataError(f"{folder}: a data directory needs at least one utterance, got none")
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in itertools.pairwise(ordered):
         if first.utt_id == second.utt_id:
             raise DataError(f"{folder}: utterance id {first.utt_id!r} is repeated")
     for utterance in ordered:

@@ -316,7 +316,8 @@ class _Run:
             raise ConfigError(f"select must be one of {', '.join(sorted(scores))}; got {select}")
         if math.isfinite(scores[select]):
             self.state.best.append({"step": self.state.step, "metrics": scores})
-        self.state.best.sort(key=lambda kept: (kept["metrics"].get(select, math.inf), kept["step"]))
+        # Early error rates are often all 1.0: the loss decides between equals, or the first steps would be kept.
+        self.state.best.sort(key=lambda kept: (kept["metrics"].get(select, math.inf), kept["metrics"]["loss"]))
         del self.state.best[self.config.keep_checkpoints :]
         return any(kept["step"] == self.state.step for kept in self.state.best)
 

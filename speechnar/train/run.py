@@ -218,15 +218,15 @@ def _choose_weights(
 ) -> str:
     """Leave in ``model`` the best of ``paths`` or the average of them all, whichever scores better; describe it."""
     candidates = {"the best checkpoint": paths[:1], f"the average of {len(paths)} checkpoints": paths}
-    scores: dict[str, float] = {}
+    scores: dict[str, tuple[float, float]] = {}
     for name, members in candidates.items():
         load_state(model, average_checkpoints(members), source=name)
         metrics = measure(model)
-        scores[name] = metrics.get(select, math.inf)
+        scores[name] = (metrics.get(select, math.inf), metrics["loss"])
         logger.info("%s: %s", name, " ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
     chosen = min(scores, key=lambda name: scores[name])
     load_state(model, average_checkpoints(candidates[chosen]), source=chosen)
-    return f"{chosen} by {select} ({scores[chosen]:.4g} on the development set)"
+    return f"{chosen} by {select} ({scores[chosen][0]:.4g} on the development set)"
 
 
 def _save_config(config: RunConfig, path: Path) -> None:

@@ -160,6 +160,13 @@ def test_best_checkpoints_are_kept_by_the_chosen_metric(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_loss_decides_between_equal_metrics(tmp_path):
+    config = toy_config(select="wer", keep_checkpoints=4)
+    result = train(ToyModel(), ToyData(), ToyData(3), config, tmp_path, evaluate=lambda model: {"wer": 1.0})
+    losses = {entry["step"]: entry["loss"] for entry in result.history if entry["kind"] == "valid"}
+    assert result.best_step == min(losses, key=losses.get)
+
+
 def test_validation_is_the_utterance_mean_of_the_averaged_weights_in_eval_mode(tmp_path):
     seen = []
 

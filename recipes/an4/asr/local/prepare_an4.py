@@ -8,11 +8,11 @@ import argparse
 import re
 from pathlib import Path
 
+import soundfile
+
 from speechnar.data.download import unpacked_corpus
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import DataError
-
-import soundfile
 
 LINE = re.compile(
     r"(?:<s> )?(?P<text>[^<>()]+?)(?: </s>)? \((?P<prefix>[^-]+)-(?P<speaker>[^-]+)-(?P<channel>[^-)]+)\)"

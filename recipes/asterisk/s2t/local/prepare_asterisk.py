@@ -10,7 +10,6 @@ import argparse
 import gzip
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -74,22 +73,22 @@ class Prompt:
 
 def read_transcripts(path: Path, lang: str) -> tuple[dict[str, str], Counter[str]]:
     """Return the raw text by name, and the number of entries dropped by reason."""
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
+    content = path.read_bytes()
+    lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig").splitlines()
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
-    with opened as lines:
-        for line in (line.strip() for line in lines):
-            if not line or line.startswith(";"):
-                continue
-            match = ENTRY.fullmatch(line)
-            if match is None:
-                dropped["not an entry"] += 1
-                continue
-            name = RENAMED.get((lang, match[1], match[2]), match[1])
-            if name in texts:
-                dropped["name repeated"] += 1
-                continue
-            texts[name] = match[2]
+    for line in (line.strip() for line in lines):
+        if not line or line.startswith(";"):
+            continue
+        match = ENTRY.fullmatch(line)
+        if match is None:
+            dropped["not an entry"] += 1
+            continue
+        name = RENAMED.get((lang, match[1], match[2]), match[1])
+        if name in texts:
+            dropped["name repeated"] += 1
+            continue
+        texts[name] = match[2]
     return texts, dropped
 
 
@@ -120,7 +119,7 @@ def decode_g722(source: Path, dest: Path) -> float:
         dest.parent.mkdir(parents=True, exist_ok=True)
         partial = dest.with_name(f".{dest.name}.partial")
         soundfile.write(partial, np.concatenate(blocks), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        os.replace(partial, dest)
+        partial.replace(dest)
     return float(soundfile.info(dest).duration)
 
 
@@ -243,7 +242,7 @@ def main() -> None:
         report[name] = describe(utterances)
     partial = args.data / ".counts.json.partial"
     partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, args.data / "counts.json")
+    partial.replace(args.data / "counts.json")
     print(json.dumps(report, indent=1, ensure_ascii=False))
 
 

@@ -1,0 +1,85 @@
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from speechnar.audio.cmvn import (
+    GlobalCmvn,
+    UtteranceCmvn,
+    compute_cmvn,
+    read_am_mvn,
+    read_espnet_stats,
+    read_kaldi_cmvn,
+)
+from speechnar.errors import DataError
+
+FEATS = np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype(np.float32)
+MEAN, STD = FEATS.mean(0), FEATS.std(0)
+
+
+def sums():
+    return np.stack([np.append(FEATS.sum(0), len(FEATS)), np.append((FEATS.astype(float) ** 2).sum(0), 0.0)])
+
+
+def check(stats):
+    np.testing.assert_allclose(stats[0], MEAN, rtol=1e-4)
+    np.testing.assert_allclose(stats[1], STD, rtol=1e-4)
+
+
+def test_readers_agree_with_numpy(tmp_path):
+    matrix = sums()
+    path = tmp_path / "stats"
+    np.savez(path.with_suffix(".npz"), count=50, sum=matrix[0, :-1], sum_square=matrix[1, :-1])
+    check(read_espnet_stats(path.with_suffix(".npz")))
+    for key in (b"", b"global "):
+        for kind, dtype in ((b"FM ", "<f4"), (b"DM ", "<f8")):
+            path.write_bytes(key + b"\0B" + kind + struct.pack("<bibi", 4, 2, 4, 5) + matrix.astype(dtype).tobytes())
+            check(read_kaldi_cmvn(path))
+    path.write_text("global  [\n  " + "\n  ".join(" ".join(map(repr, row)) for row in matrix.tolist()) + " ]\n")
+    check(read_kaldi_cmvn(path))
+    shift, scale = (" ".join(repr(float(v)) for v in values) for values in (-MEAN, 1 / STD))
+    learn = "<LearnRateCoef> 0 "
+    path.write_text(f"<Nnet>\n<AddShift> 4 4\n{learn}[ {shift} ]\n<Rescale> 4 4\n{learn}[ {scale} ]\n</Nnet>\n")
+    check(read_am_mvn(path))
+
+
+def test_damaged_statistics_are_refused(tmp_path):
+    path = tmp_path / "bad.npz"
+    for content in (
+        b"",
+        b"PK\3\4",
+        b"[ 1 2\n 3 ]",
+        b"\0BFM \4",
+        b"x [ 0 0\n 0 0 ]",
+        b"\0BFM " + struct.pack("<bibi", 4, 9, 4, 9),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"bad\.npz"):
+            read_kaldi_cmvn(path)
+        with pytest.raises(DataError, match=r"bad\.npz"):
+            read_espnet_stats(path)
+        with pytest.raises(DataError, match=r"bad\.npz"):
+            read_am_mvn(path)
+
+
+def test_global_and_utterance_normalisation_ignore_padding():
+    feats = torch.tensor(np.stack([FEATS, FEATS[::-1].copy()]))
+    feats[1, 30:] = torch.nan
+    lens = torch.tensor([50, 30])
+    mean, std = compute_cmvn([(feats, lens)])
+    real = np.concatenate([FEATS, FEATS[::-1][:30]])
+    np.testing.assert_allclose(mean, real.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(std, real.std(0), rtol=1e-5)
+    layer = GlobalCmvn(4)
+    layer.mean.copy_(torch.tensor(mean))
+    layer.std.copy_(torch.tensor(std))
+    normalized = layer(feats, lens)
+    assert (normalized[1, 30:] == 0).all()
+    np.testing.assert_allclose(normalized[0], (FEATS - mean) / std, atol=1e-5)
+    own = UtteranceCmvn()(feats, lens)
+    assert (own[1, 30:] == 0).all()
+    torch.testing.assert_close(own[1, :30].mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(own[1, :30].std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
+    with pytest.raises(DataError, match="at least one frame"):
+        compute_cmvn([])

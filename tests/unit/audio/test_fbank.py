@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from speechnar.audio.fbank import KaldiFbank, KaldiFbankConfig, LogMel, LogMelConfig, build_frontend, stack_frames
+from speechnar.errors import ConfigError
+
+
+def speechlike(num_samples, seed=0):
+    torch.manual_seed(seed)
+    t = torch.arange(num_samples) / 16000
+    return 0.3 * torch.sin(2 * torch.pi * 180 * t) * torch.sin(2 * torch.pi * 3 * t) + 0.01 * torch.randn(num_samples)
+
+
+@pytest.mark.parametrize("num_mels", [80, 128])
+def test_mel_matrix_equals_librosa(num_mels):
+    librosa = pytest.importorskip("librosa")
+    layer = LogMel(LogMelConfig(num_mels=num_mels))
+    expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=num_mels, htk=False, norm="slaney")
+    np.testing.assert_allclose(layer.mel_matrix.numpy().T, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 400, 257])
+def test_log_mel_equals_its_definition(num_samples):
+    wav = speechlike(num_samples)
+    feats, lens = LogMel(LogMelConfig())(wav[None], torch.tensor([num_samples]))
+    window = torch.hann_window(400)
+    spectrum = torch.stft(wav, 512, 160, 400, window, center=True, pad_mode="reflect", return_complex=True)
+    mel = LogMel(LogMelConfig()).mel_matrix.T @ spectrum.abs().square()
+    expected = mel.clamp(min=1e-10).log().T
+    assert int(lens) == num_samples // 160 + 1 == feats.size(1)
+    torch.testing.assert_close(feats[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LogMelConfig(), KaldiFbankConfig(), KaldiFbankConfig(lfr_window=7, lfr_shift=6)],
+    ids=["mel", "kaldi", "lfr"],
+)
+def test_an_utterance_has_the_same_features_in_any_batch(config):
+    frontend = build_frontend(config)
+    lens = torch.tensor([16000, 9999, 5120, 401, 100, 1])
+    wav = torch.full((6, 16000), torch.nan)
+    for i, num_samples in enumerate(lens.tolist()):
+        wav[i, :num_samples] = speechlike(num_samples, seed=i)
+    feats, feat_lens = frontend(wav, lens)
+    assert feats.isfinite().all()
+    assert feats.size(2) == frontend.num_features
+    for i, num_samples in enumerate(lens.tolist()):
+        alone, alone_lens = frontend(wav[i : i + 1, :num_samples], lens[i : i + 1])
+        assert int(alone_lens) == int(feat_lens[i])
+        torch.testing.assert_close(feats[i, : feat_lens[i]], alone[0, : feat_lens[i]], atol=1e-4, rtol=1e-4)
+        assert (feats[i, feat_lens[i] :] == 0).all()
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16123, 799, 400])
+@pytest.mark.parametrize("window", ["hamming", "povey"])
+def test_kaldi_fbank_equals_torchaudio_and_kaldi_native_fbank(num_samples, window):
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    knf = pytest.importorskip("kaldi_native_fbank")
+    wav = speechlike(num_samples)
+    feats, lens = KaldiFbank(KaldiFbankConfig(window=window))(wav[None], torch.tensor([num_samples]))
+    expected = kaldi.fbank(wav[None] * 32768, num_mel_bins=80, window_type=window, dither=0.0, sample_frequency=16000)
+    assert int(lens) == len(expected)
+    torch.testing.assert_close(feats[0, : len(expected)], expected, atol=1e-3, rtol=1e-4)
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.window_type = window
+    options.mel_opts.num_bins = 80
+    native = knf.OnlineFbank(options)
+    native.accept_waveform(16000, (wav * 32768).tolist())
+    native.input_finished()
+    frames = np.stack([native.get_frame(i) for i in range(native.num_frames_ready)])
+    np.testing.assert_allclose(feats[0, : len(frames)].numpy(), frames, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 6, 7, 12, 13, 50])
+def test_stacking_equals_funasr_rule_written_as_a_loop(num_frames):
+    feats = torch.randn(num_frames, 3)
+    window, shift = 7, 6
+    padded = torch.cat([feats[:1].expand((window - 1) // 2, 3), feats])
+    rows = []
+    for start in range(0, -(-num_frames // shift) * shift, shift):
+        rows.append(torch.cat([padded[min(start + k, len(padded) - 1)] for k in range(window)]))
+    stacked, lens = stack_frames(feats[None], torch.tensor([num_frames]), window, shift)
+    assert int(lens) == len(rows)
+    torch.testing.assert_close(stacked[0], torch.stack(rows))
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError):
+        LogMelConfig(f_min=9000.0)
+    with pytest.raises(ValueError):
+        LogMelConfig(win_length=600)
+    with pytest.raises((ConfigError, ValueError)):
+        KaldiFbankConfig(high_freq=9000.0)

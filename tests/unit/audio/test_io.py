@@ -1,0 +1,171 @@
+import io
+import wave
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechnar.audio.io import Audio, AudioStream, read_audio, resample
+from speechnar.errors import AudioError
+
+
+def tone(seconds, rate, hz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def encoded(samples, rate, format="WAV", subtype=None):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=format, subtype=subtype)
+    return buffer.getvalue()
+
+
+def test_every_kind_of_source_gives_the_same_samples(tmp_path):
+    samples = tone(0.3, 16000)
+    path = tmp_path / "a b.wav"
+    Audio(samples, 16000).save(path)
+    from_path = read_audio(path).samples
+    assert np.abs(from_path - samples).max() < 1e-4
+    with path.open("rb") as file:
+        for source in (str(path), path.read_bytes(), file):
+            assert np.array_equal(read_audio(source).samples, from_path)
+    assert np.array_equal(read_audio(samples, sample_rate=16000).samples, samples)
+    assert np.array_equal(read_audio(torch.tensor(samples), sample_rate=16000).samples, samples)
+    integers = read_audio(np.array([0, 16384, -32768], dtype=np.int16), sample_rate=16000).samples
+    assert integers.tolist() == [0.0, 0.5, -1.0]
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_resampled_tone_keeps_length_and_frequency(rate):
+    audio = read_audio(encoded(tone(1.0, rate), rate))
+    assert abs(len(audio.samples) - 16000) <= 1
+    assert abs(np.abs(np.fft.rfft(audio.samples[:16000], 16000)).argmax() - 440) <= 1
+
+
+@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3"])
+def test_other_formats(format):
+    audio = read_audio(encoded(tone(0.5, 16000), 16000, format))
+    assert abs(audio.duration - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_blocks_join_to_the_whole(rate):
+    content = encoded(np.random.default_rng(0).normal(0, 0.1, rate).astype(np.float32), rate)
+    whole = read_audio(content).samples
+    blocks = list(AudioStream(content, block_seconds=0.07))
+    assert len(blocks) > 10
+    assert np.abs(np.concatenate(blocks) - whole).max() < 1e-6
+    assert np.abs(whole - resample(soundfile.read(io.BytesIO(content), dtype="float32")[0], rate, 16000)).max() < 1e-3
+
+
+def test_eight_channels_are_mixed_or_chosen():
+    channels = np.stack([tone(0.1, 16000) * (c + 1) / 8 for c in range(8)], axis=1)
+    content = encoded(channels, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(content).samples, channels.mean(1), atol=1e-6)
+    np.testing.assert_allclose(read_audio(content, channel=2).samples, channels[:, 2], atol=1e-6)
+    with pytest.raises(AudioError, match="no channel 8"):
+        read_audio(content, channel=8)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_one_sample_is_audio(rate):
+    assert 1 <= len(read_audio(encoded(np.array([0.5]), rate)).samples) <= 2
+
+
+def test_unusable_inputs_are_named(tmp_path):
+    nan = np.zeros(100, dtype=np.float32)
+    nan[50] = np.nan
+    text = tmp_path / "text.wav"
+    text.write_text("this is no audio\n" * 100)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    no_rate = bytearray(encoded(np.zeros(100), 16000))
+    no_rate[24:28] = bytes(4)
+    for source, message in (
+        (tmp_path / "missing.wav", "does not exist"),
+        (tmp_path, "folder"),
+        ("a\0b.wav", "no file name|does not exist"),
+        (tmp_path / "empty.wav", "empty"),
+        (text, "text.wav"),
+        (encoded(np.zeros((0,)), 16000), "no audio samples"),
+        (encoded(nan, 16000, subtype="FLOAT"), "NaN"),
+        (bytes(no_rate), "rate|decode"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "playlist"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "playlist"),
+        (b"\x00" * 64, "decode"),
+        (encoded(np.zeros(100), 500), "rate"),
+    ):
+        with pytest.raises(AudioError, match=message) as caught:
+            read_audio(source)
+        assert "\n" not in str(caught.value)
+    for array, rate, message in (
+        (np.zeros((2, 5)), 16000, "1-D"),
+        (np.zeros(0), 16000, "no audio"),
+        (np.zeros(5), None, "sample_rate"),
+        (np.zeros(5), 0, "rate"),
+        (nan, 16000, "NaN"),
+        (np.array(["a"]), 16000, "float"),
+    ):
+        with pytest.raises(AudioError, match=message):
+            read_audio(array, sample_rate=rate)
+
+
+def test_decoded_seconds_are_capped_whatever_the_file_size():
+    bomb = encoded(np.zeros(16000 * 60, dtype=np.int16), 16000, "FLAC")
+    assert len(bomb) < 60_000
+    stream = AudioStream(bomb, block_seconds=1.0, max_seconds=3.0)
+    seconds = 0.0
+    with pytest.raises(AudioError, match="at most 3 s"):
+        for block in stream:
+            seconds += len(block) / 16000
+    assert seconds <= 3.0
+    with pytest.raises(AudioError, match="at most 1 s"):
+        read_audio(np.zeros(16001), sample_rate=16000, max_seconds=1.0)
+
+
+def test_truncated_files_give_what_is_there_or_an_error():
+    content = encoded(tone(2.0, 16000), 16000)
+    assert 0 < read_audio(content[: len(content) // 2]).duration < 2.0
+    flac = encoded(np.random.default_rng(0).normal(0, 0.1, 32000), 16000, "FLAC")
+    with pytest.raises(AudioError, match=r"damaged|decode"):
+        read_audio(flac[: len(flac) // 2])
+
+
+def test_g722_through_pyav(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "tone.g722"
+    with av.open(str(path), "w", format="g722") as container:
+        stream = container.add_stream("adpcm_g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((tone(0.5, 16000) * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    audio = read_audio(path)
+    assert abs(audio.duration - 0.5) < 0.05
+    assert abs(np.abs(np.fft.rfft(audio.samples, 16000)).argmax() - 440) <= 3
+
+
+def test_saving_is_refused_clearly(tmp_path):
+    with pytest.raises(AudioError, match="cannot be written"):
+        Audio(tone(0.1, 16000), 16000).save(tmp_path / "missing" / "a.wav")
+    with pytest.raises(AudioError, match="cannot be written"):
+        Audio(tone(0.1, 16000), 16000).save(tmp_path / "a.unknown")
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=400), st.integers(0, 60))
+def test_damaged_headers_never_escape_as_other_errors(noise, position):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(b"\1\0" * 50)
+    content = bytearray(buffer.getvalue())
+    content[position : position + len(noise)] = noise
+    try:
+        assert np.isfinite(read_audio(bytes(content), max_seconds=60).samples).all()
+    except AudioError as error:
+        assert "\n" not in str(error)

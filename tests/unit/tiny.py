@@ -1,0 +1,48 @@
+"""A random recogniser of a few thousand parameters, as a model folder."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from speechnar.models.base import save_model
+from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.text.tokenizer import SentencePieceTokenizer, task_specials
+
+RATE = 16000
+LANGUAGES = ("eng", "deu", "fra")
+TEXTS = ["the cat sat on the mat", "a dog ran home", "he said good day to the cat", "we ran to the dog and sat"] * 5
+CARD = "---\nlanguage: [eng, deu, fra]\nlicense: apache-2.0\ntasks: [asr, st]\n---\n# tiny\n"
+
+
+def save_tiny_model(folder: Path, *, tasks: bool = True, card: str = CARD) -> Path:
+    """Write a model that knows three languages and translates to German (or none of this), blank made less likely."""
+    torch.manual_seed(0)
+    specials = task_specials(LANGUAGES, ("deu",)) if tasks else ()
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 60, specials)
+    config = OwsmCtcConfig.debug()
+    if not tasks:
+        config = config.model_copy(update={"prompt": None})
+    model = OwsmCtc(config, tokenizer).eval()
+    with torch.no_grad():
+        model.ctc.proj.weight.mul_(4.0)  # peaky posteriors: many tokens, and no ties for batches to break
+    save_model(folder, model, tokenizer, card=card)
+    return folder
+
+
+def write_speechlike(path: Path, seconds: float, *, seed: int = 0, rate: int = RATE, channels: int = 1) -> Path:
+    """Write noise whose colour and loudness change four times a second."""
+    soundfile.write(path, speechlike(seconds, seed=seed, rate=rate, channels=channels), rate)
+    return path
+
+
+def speechlike(seconds: float, *, seed: int = 0, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    size = round(seconds * rate)
+    times = np.arange(size) / rate
+    steps = (times * 4).astype(int)
+    pitch = rng.uniform(100, 3000, steps.max(initial=0) + 1)[steps]
+    wav = 0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * rng.standard_normal(size)
+    wav = wav.astype(np.float32)
+    return wav if channels == 1 else np.stack([wav] * channels, axis=1)
