@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     parser = build_parser()
     try:
-        args = parser.parse_args(argv)
+        args = parse_arguments(parser, argv)
     except SystemExit as leaving:  # argparse has printed its help or its complaint
         return leaving.code if isinstance(leaving.code, int) else WRONG_USAGE
     _configure_logging(quiet=args.quiet)
@@ -61,6 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse like argparse, but also where options stand between files: ``transcribe a.wav -l en b.wav``."""
+    args, rest = parser.parse_known_args(argv)
+    if rest and (args.repeated is None or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        getattr(args, args.repeated).extend(rest)
+    return args
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Describe every verb."""
     parser = argparse.ArgumentParser(
@@ -69,16 +79,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"speechnar {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
-    def add(name: str, handler: Handler, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def add(
+        name: str, handler: Handler, text: str, *parents: argparse.ArgumentParser, repeated: str | None = None
+    ) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text, parents=[_common(), *parents], allow_abbrev=False)
-        verb.set_defaults(handler=handler)
+        verb.set_defaults(handler=handler, repeated=repeated)
         return verb
 
-    add("transcribe", _transcribe, "speech to text", _loading(), _decoding(), _writing())
-    verb = add("translate", _translate, "speech to text in another language", _loading(), _decoding(), _writing())
+    add("transcribe", _transcribe, "speech to text", _loading(), _decoding(), _writing(), repeated="files")
+    verb = add(
+        "translate",
+        _translate,
+        "speech to text in another language",
+        _loading(),
+        _decoding(),
+        _writing(),
+        repeated="files",
+    )
     verb.add_argument("--to", required=True, metavar="LANG", help="language of the text")
 
-    verb = add("detect-language", _detect_language, "language and probability", _loading())
+    verb = add("detect-language", _detect_language, "language and probability", _loading(), repeated="files")
     verb.add_argument("files", nargs="+", metavar="FILE")
     verb.add_argument("-f", "--format", choices=("txt", "json"), default="txt")
 
@@ -95,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("source", metavar="SRC", type=Path)
     verb.add_argument("destination", metavar="DST", type=Path)
 
-    verb = add("train", _train, "train a model, or continue a run")
+    verb = add("train", _train, "train a model, or continue a run", repeated="overrides")
     verb.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration, e.g. train.seed=1")
     verb.add_argument("--exp", required=True, type=Path, metavar="DIR", help="where checkpoints and the model go")

@@ -36,7 +36,7 @@ def to_segments(
     parts = [(offset_s, part) for offset_s, path in paths for part in _split_at_pauses(path, pieces, max_gap)]
     starts_s = [min(offset_s + part.starts[0] * frame_shift_s, duration_s) for offset_s, part in parts]
     segments: list[Segment] = []
-    for (offset_s, part), start_s, limit_s in zip(parts, starts_s, [*starts_s[1:], duration_s], strict=True):
+    for (offset_s, part), start_s, limit_s in zip(parts, starts_s, [*starts_s, duration_s][1:], strict=True):
         text = tokenizer.decode(part.tokens)
         if not text:
             continue

@@ -341,7 +341,7 @@ class OwsmCtc(nn.Module):
         if copies == 2:
             parts["consistency"] = _consistency(out.log_probs, out.lens)
             total = total + self.config.consistency_weight * parts["consistency"]
-        parts["unfit"] = (~fits(out.lens[: batch.wav.size(0)], batch.tokens, batch.token_lens)).float().sum()
+        parts["unfit"] = (~fits(out.lens[: batch.wav.size(0)], batch.tokens, batch.token_lens)).float().mean()
         weight_sum = torch.tensor(float(batch.wav.size(0)), device=batch.wav.device)
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight_sum)
 

@@ -100,7 +100,7 @@ def test_unreachable_hub_is_one_error(monkeypatch):
         raise RuntimeError("connection\nrefused")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(ModelNotFoundError, match="owner/model.*connection refused"):
+    with pytest.raises(ModelNotFoundError, match=r"owner/model.*connection refused"):
         resolve_model("owner/model")
 
 
@@ -124,7 +124,9 @@ def test_list_models_reads_cards(tmp_path, monkeypatch):
     assert small.num_bytes == sum(path.stat().st_size for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("card", ["", "# no front matter", "---\n: [\n---\n", "---\n- a list\n---\n", "---\nunclosed: 1"])
+@pytest.mark.parametrize(
+    "card", ["", "# no front matter", "---\n: [\n---\n", "---\n- a list\n---\n", "---\nunclosed: 1"]
+)
 def test_malformed_cards_are_empty(tmp_path, card):
     assert read_card(make_folder(tmp_path / "model", card)) == {}
 

@@ -283,6 +283,13 @@ def test_unknown_format_and_unwritable_folder(tmp_path):
         write_transcript(make(), "txt", tmp_path / "file", "a")
 
 
+def test_a_failed_write_leaves_no_temporary_file(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OSError):
+        write_transcript(make(said("x")), "txt", tmp_path, "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 HOSTILE = [
     *("../../x", "/etc/passwd", "..\\..\\x", "-rf", "a\0b", "x" * 300, "é" * 300, "", ".", "..", ".hidden", "a/b"),
     *("a\nb", "C:evil", "\udc80", "日" * 200, "- .", "a" * 199 + "é"),

@@ -1,0 +1,81 @@
+"""The page's function, called as gradio would."""
+
+from pathlib import Path
+
+import pytest
+
+from speechnar.api import Transcriber
+from tests.unit.tiny import save_tiny_model, write_speechlike
+
+gr = pytest.importorskip("gradio")
+
+from demo import app as demo_app  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def page(folder):
+    loads = []
+
+    def load(name: str) -> Transcriber:
+        loads.append(name)
+        return Transcriber.load(name, device="cpu")
+
+    page = demo_app.build_app(load)
+    assert not loads, "models must load on first use"
+    (function,) = (fn.fn for fn in page.fns.values() if fn.api_name == "transcribe")
+    return function
+
+
+def test_transcribe_fills_every_box(page, folder, tmp_path):
+    path = write_speechlike(tmp_path / "my talk.wav", 3.0)
+    text, language, rows, subtitles = page(str(path), str(folder), "auto")
+    assert text == Transcriber.load(folder, device="cpu").transcribe(path).text
+    assert "probability" in language
+    assert " ".join(row[2] for row in rows).replace(" ", "") == text.replace(" ", "")
+    assert [Path(file).name for file in subtitles] == ["my talk.srt", "my talk.vtt"]
+    assert Path(subtitles[0]).read_text().startswith("1\n00:00:")
+    assert Path(subtitles[1]).read_text().startswith("WEBVTT\n")
+
+
+def test_a_given_language_has_no_probability(page, folder, tmp_path):
+    path = write_speechlike(tmp_path / "a.wav", 1.0)
+    assert page(str(path), str(folder), "de")[1] == "German (deu)"
+
+
+@pytest.mark.parametrize("content", [None, b"no audio", b""])
+def test_bad_audio_is_shown(page, folder, tmp_path, content):
+    path = tmp_path / "upload.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(gr.Error):
+        page(str(path) if content is not None else None, str(folder), "auto")
+
+
+def test_unknown_models_and_languages_are_shown(page, folder, tmp_path):
+    path = write_speechlike(tmp_path / "a.wav", 1.0)
+    with pytest.raises(gr.Error, match="no such model"):
+        page(str(path), "no such model", "auto")
+    with pytest.raises(gr.Error, match="eng, deu, fra"):
+        page(str(path), str(folder), "rus")
+
+
+def test_the_served_page_answers(folder, tmp_path):
+    """Through the real queue and HTTP, on this machine only."""
+    client_module = pytest.importorskip("gradio_client")
+    path = write_speechlike(tmp_path / "a.wav", 1.0)
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu")).queue(max_size=2)
+    page.launch(server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True)
+    try:
+        client = client_module.Client(page.local_url, verbose=False, download_files=str(tmp_path / "down"))
+        text, *_, subtitles = client.predict(
+            client_module.handle_file(str(path)), str(folder), "auto", api_name="/transcribe"
+        )
+        assert text == Transcriber.load(folder, device="cpu").transcribe(path).text
+        assert len(subtitles) == 2
+    finally:
+        page.close()
