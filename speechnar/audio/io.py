@@ -6,9 +6,11 @@ Decoded *seconds* are limited while reading, not file sizes: an hour of silence 
 Shapes: S samples, C channels.
 """
 
+import importlib.util
 import io
+import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from speechnar.errors import AudioError
+from speechnar.errors import AudioError, ConfigError
+
+logger = logging.getLogger(__name__)
 
 Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
@@ -29,6 +33,14 @@ MIN_RATE, MAX_RATE = 1000, 384_000
 MAX_CHANNELS = 64
 # Text that makes FFmpeg open other files; never audio.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD", b"v=0\r", b"v=0\n")
+# All that FFmpeg may take content for. None of these opens another file or address, as playlists, manifests and
+# concatenation scripts do, in more disguises than a look at the first bytes uncovers.
+_MEDIA_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,g722,gsm,matroska,mov,mp3,mpeg,mpegts,nistsphere,"
+    "ogg,tta,w64,wav,wv"
+)
+_MAX_BLOCK_VALUES = 1 << 24
+"""Samples times channels decoded at a time, 64 MiB of float32: it bounds long blocks of many channels."""
 # Raw codecs without a header, by suffix: FFmpeg must be told.
 _RAW_FORMATS = {".g722": "g722"}
 
@@ -117,6 +129,7 @@ class AudioStream:
         channel: the channel to take; None averages all.
 
     Raises:
+        ConfigError: a rate or a duration is not positive.
         AudioError: while iterating: it is missing, empty, too long, no audio, damaged, or not finite.
     """
 
@@ -135,6 +148,9 @@ class AudioStream:
         self.block_seconds = block_seconds
         self.max_seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
         self.channel = channel
+        for option in ("target_rate", "block_seconds", "max_seconds"):
+            if not getattr(self, option) > 0:
+                raise ConfigError(f"{option} must be positive, got {getattr(self, option)}")
 
     def __iter__(self) -> Iterator[Samples]:
         num_read, empty = 0, True
@@ -185,8 +201,11 @@ class AudioStream:
                     refusal = _reason(error)
                 else:
                     with sound:
-                        yield from self._soundfile_blocks(sound)
-                    return
+                        if sound.format != "MP3" or not _has_media_extra():
+                            yield from self._soundfile_blocks(sound)
+                            return
+                    # Of several MP3 files joined into one, libsndfile ends where the first says it does.
+                    refusal = "MP3 is left to FFmpeg"
             else:
                 refusal = f"{raw_format} is not for it"
             file.seek(0)
@@ -214,7 +233,7 @@ class AudioStream:
     def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[tuple[int, Samples]]:
         rate = int(sound.samplerate)
         _check_format(rate, sound.channels, self.name)
-        size = max(1, round(self.block_seconds * rate))
+        size = max(1, min(round(self.block_seconds * rate), _MAX_BLOCK_VALUES // sound.channels))
         num_read = 0
         while True:
             try:
@@ -233,21 +252,22 @@ class AudioStream:
             hint = "if it is audio of another kind, `pip install 'speechnar[media]'` adds decoders"
             raise AudioError(f"{self.name}: cannot be decoded by soundfile ({refusal}); {hint}") from None
         try:
-            # A file object and a whitelist: whatever the content says, nothing else is opened.
-            options = {"protocol_whitelist": "file,pipe"}
+            # A file object and whitelists: whatever the content says, nothing else is opened.
+            options = {"protocol_whitelist": "file,pipe", "format_whitelist": _MEDIA_FORMATS}
             with av.open(file, mode="r", format=raw_format, options=options) as container:
                 if not container.streams.audio:
                     raise AudioError(f"{self.name}: has no audio stream")
                 stream = container.streams.audio[0]
                 if stream.codec_context is None:
                     raise AudioError(f"{self.name}: is of a codec that FFmpeg cannot decode")
-                rate = int(stream.codec_context.sample_rate or 0)
-                _check_format(rate, stream.codec_context.channels, self.name)
+                rate, channels = int(stream.codec_context.sample_rate or 0), stream.codec_context.channels
+                _check_format(rate, channels, self.name)
+                size = min(self.block_seconds * rate, _MAX_BLOCK_VALUES // channels)
                 resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
                 pending: list[Samples] = []
-                for frame in container.decode(stream):
+                for frame in _decode_packets(container.demux(stream), self.name, av.error.InvalidDataError):
                     pending += [part.to_ndarray().T.astype(np.float32) for part in resampler.resample(frame)]
-                    if sum(map(len, pending)) >= self.block_seconds * rate:
+                    if sum(map(len, pending)) >= size:
                         yield rate, np.concatenate(pending)
                         pending = []
                 if pending:
@@ -256,6 +276,31 @@ class AudioStream:
             if isinstance(error, AudioError):
                 raise
             raise AudioError(f"{self.name}: is not audio that soundfile or FFmpeg can decode ({refusal})") from None
+
+
+def _decode_packets(packets: Iterable[Any], name: str, invalid_data: type[Exception]) -> Iterator[Any]:
+    """Yield the frames of all packets that decode: tags and joins inside good files are packets that do not.
+
+    Raises:
+        AudioError: most packets do not decode.
+    """
+    num_good = num_damaged = 0
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except invalid_data:
+            num_damaged += 1
+            continue
+        num_good += 1
+        yield from frames
+    if num_damaged > num_good:
+        raise AudioError(f"{name}: is damaged ({num_damaged} of {num_damaged + num_good} packets do not decode)")
+    if num_damaged:
+        logger.warning("%s: %d of %d packets do not decode, left out", name, num_damaged, num_damaged + num_good)
+
+
+def _has_media_extra() -> bool:
+    return importlib.util.find_spec("av") is not None
 
 
 def _array_samples(array: Any) -> Samples:
@@ -293,4 +338,6 @@ def _name(source: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[-160:].rstrip(".")
+    # libsndfile's own words: its str() names the file object, with its address
+    reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return " ".join(reason.split())[-160:].rstrip(".")

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechnar.errors import DataError
-from speechnar.text.tokenizer import Tokenizer
-
-NA, NOLANG, ASR = "<na>", "<nolang>", "<asr>"
+from speechnar.text.tokenizer import ASR, NA, NOLANG, Tokenizer
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from pydantic import AfterValidator, PositiveFloat, PositiveInt
 from speechnar.audio.augment import add_noise, apply_gain, colored_noise, speed_perturb
 from speechnar.audio.io import read_audio
 from speechnar.config import Config
-from speechnar.data.batch import NA, Example, SpeechBatch, SpeechCollator
+from speechnar.data.batch import Example, SpeechBatch, SpeechCollator
 from speechnar.data.kaldi import Utterance
 from speechnar.errors import AudioError, DataError
-from speechnar.text.tokenizer import Tokenizer
+from speechnar.text.tokenizer import NA, Tokenizer
 
 logger = logging.getLogger(__name__)
 

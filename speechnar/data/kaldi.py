@@ -235,7 +235,8 @@ class _Reader:
         shown = self.faults[:MAX_FAULTS_SHOWN]
         more = len(self.faults) - len(shown)
         tail = f"; and {more} more" if more else ""
-        raise DataError(f"{self.folder}: {len(self.faults)} faults: " + "; ".join(shown) + tail)
+        noun = "fault" if len(self.faults) == 1 else "faults"
+        raise DataError(f"{self.folder}: {len(self.faults)} {noun}: " + "; ".join(shown) + tail)
 
     def _table(self, name: str, *, required: bool = False) -> dict[str, _Entry]:
         """Read ``key value`` lines; a line with a fault is reported and left out."""

@@ -113,9 +113,10 @@ class Encoder(nn.Module):
             raise ShapeError(
                 f"need feats (B, T, F) and feat_lens (B,), got {tuple(feats.shape)}, {tuple(feat_lens.shape)}"
             )
-        feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
-        x = self.subsampling(feats)  # (B, T', D)
         leaky = self.config.leaky_padding
+        if not leaky:
+            feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
+        x = self.subsampling(feats)  # (B, T', D)
         enc_lens = (
             self.subsampling.leaky_out_lens(feat_lens, feats.size(1)) if leaky else self.subsampling.out_lens(feat_lens)
         )

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,32 @@ def test_log_mel_equals_its_definition(num_samples):
     mel = LogMel(LogMelConfig()).mel_matrix.T @ spectrum.abs().square()
     expected = mel.clamp(min=1e-10).log().T
     assert int(lens) == num_samples // 160 + 1 == feats.size(1)
+    torch.testing.assert_close(feats[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16001, 12345, 257])
+def test_log_mel_equals_espnet(num_samples, tmp_path, monkeypatch):
+    # Parts of ESPnet fetch two nltk files when imported, unless they are found; they are not used here.
+    for name in ("taggers/averaged_perceptron_tagger_eng.zip", "corpora/cmudict.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        zipfile.ZipFile(tmp_path / name, "w").close()
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path))
+    espnet = pytest.importorskip("espnet2.asr.frontend.default")
+    wav, lens = speechlike(num_samples)[None], torch.tensor([num_samples])
+    expected, expected_lens = espnet.DefaultFrontend(n_fft=512, win_length=400, hop_length=160, n_mels=80)(wav, lens)
+    feats, feat_lens = LogMel(LogMelConfig())(wav, lens)
+    assert torch.equal(feat_lens, expected_lens)
+    torch.testing.assert_close(feats, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 100, 256])
+def test_short_utterances_are_reflected_repeatedly(num_samples):
+    wav = speechlike(num_samples)
+    feats, lens = LogMel(LogMelConfig())(wav[None], torch.tensor([num_samples]))
+    padded = torch.from_numpy(np.pad(wav.numpy(), 256, mode="reflect"))
+    spectrum = torch.stft(padded, 512, 160, 400, torch.hann_window(400), center=False, return_complex=True)
+    expected = (LogMel(LogMelConfig()).mel_matrix.T @ spectrum.abs().square()).clamp(min=1e-10).log().T
+    assert int(lens) == num_samples // 160 + 1
     torch.testing.assert_close(feats[0], expected, atol=1e-4, rtol=1e-4)
 
 

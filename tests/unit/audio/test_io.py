@@ -1,4 +1,6 @@
 import io
+import logging
+import tracemalloc
 import wave
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechnar.audio.io import Audio, AudioStream, read_audio, resample
-from speechnar.errors import AudioError
+from speechnar.errors import AudioError, ConfigError
 
 
 def tone(seconds, rate, hz=440.0):
@@ -44,7 +46,7 @@ def test_resampled_tone_keeps_length_and_frequency(rate):
     assert abs(np.abs(np.fft.rfft(audio.samples[:16000], 16000)).argmax() - 440) <= 1
 
 
-@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3", "NIST"])
 def test_other_formats(format):
     audio = read_audio(encoded(tone(0.5, 16000), 16000, format))
     assert abs(audio.duration - 0.5) < 0.1
@@ -130,6 +132,74 @@ def test_truncated_files_give_what_is_there_or_an_error():
     flac = encoded(np.random.default_rng(0).normal(0, 0.1, 32000), 16000, "FLAC")
     with pytest.raises(AudioError, match=r"damaged|decode"):
         read_audio(flac[: len(flac) // 2])
+
+
+def test_joined_mp3_files_are_read_to_the_end():
+    pytest.importorskip("av")
+    joined = b"".join(encoded(tone(seconds, 16000), 16000, "MP3") for seconds in (1.0, 3.0))
+    assert abs(read_audio(joined).duration - 4.0) < 0.3
+
+
+def test_packets_that_do_not_decode_are_left_out_and_reported(caplog):
+    av = pytest.importorskip("av")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 32 * 1024, 1024):
+            block = tone(3.0, 16000)[None, start : start + 1024]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", "mono")
+            frame.sample_rate = 16000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    content = buffer.getvalue()
+    with caplog.at_level(logging.WARNING, logger="speechnar"):
+        assert 0.5 < read_audio(content[: len(content) // 2]).duration < 1.5
+    assert "do not decode" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ffconcat version 1.0\nfile secret.wav\n",
+        "\ufeff#EXTM3U\n#EXTINF:1,\nsecret.wav\n",
+        "<!-- {} --><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static' mediaPresentationDuration='PT1S'><Period>"
+        "<AdaptationSet mimeType='audio/wav'><Representation id='a' bandwidth='1'><BaseURL>secret.wav</BaseURL>"
+        "</Representation></AdaptationSet></Period></MPD>".format("x" * 100),
+        "v=0\nc=IN IP4 127.0.0.1\nm=audio 9999 RTP/AVP 0\n",
+    ],
+    ids=["concat", "hls", "dash", "sdp"],
+)
+def test_scripts_cannot_make_the_decoder_open_another_file(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Audio(tone(0.5, 16000), 16000).save("secret.wav")
+    (tmp_path / "upload.mp4").write_text(script, encoding="utf-8")
+    for source in (tmp_path / "upload.mp4", "upload.mp4", script.encode()):
+        with pytest.raises(AudioError, match="not audio"):
+            read_audio(source)
+
+
+def test_no_address_is_ever_opened():
+    for source in ("http://127.0.0.1:9/a.wav", "concat:a.wav|b.wav", "pipe:0", "-"):
+        with pytest.raises(AudioError, match="does not exist"):
+            read_audio(source)
+
+
+def test_a_long_file_needs_memory_for_a_block_only():
+    content = encoded(np.zeros(16000 * 600, dtype=np.int16), 16000, "FLAC")
+    tracemalloc.start()
+    try:
+        num_samples = sum(len(block) for block in AudioStream(content, target_rate=8000, block_seconds=5.0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num_samples == 8000 * 600
+    assert peak < 4_000_000  # the whole would be 19 MB
+
+
+def test_impossible_options_are_refused():
+    for options in ({"target_rate": 0}, {"block_seconds": 0.0}, {"max_seconds": -1.0}):
+        with pytest.raises(ConfigError, match="positive"):
+            AudioStream(b"", **options)
 
 
 def test_g722_through_pyav(tmp_path):

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
+# LibriSpeech, English recognition: 100 hours by default, --parts for all 960. `./run.sh --help` lists the options.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0 stop_stage=8 corpus=downloads url=https://www.openslr.org/resources/12 parts="train-clean-100"
+config=conf/train.yaml exp=exp/train data=data vocab_size=1024 check=complete overrides=""
+recipe_options="stage stop_stage corpus url parts config exp data vocab_size check overrides"
+. ../../shared/parse_options.sh
+. ../../shared/stages.sh
+. ./path.sh
+. ./cmd.sh
+read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
+read -ra train_parts <<<"$parts"  # --parts "train-clean-100 train-clean-360 train-other-500"
+eval_parts=(dev-clean dev-other test-clean test-other)
+prepare_options=()
+if [ "$check" = incomplete ]; then prepare_options=(--incomplete); fi
+
+if at_stage 0 "download" && [ "$corpus" = downloads ]; then
+    for part in "${train_parts[@]}" "${eval_parts[@]}"; do
+        "$PYTHON" -m speechnar.data.download "$url/$part.tar.gz" "downloads/$part.tar.gz"
+    done
+fi
+if at_stage 1 "data directories"; then
+    prepare() { "$PYTHON" local/prepare_librispeech.py "$corpus" "$@" "${prepare_options[@]}"; }
+    prepare "$data/train" "${train_parts[@]}"
+    prepare "$data/dev" dev-clean dev-other
+    for part in "${eval_parts[@]}"; do prepare "$data/$part" "$part"; done
+fi
+if at_stage 2 "tokenizer"; then
+    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
+fi
+if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
+    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev} | tee "$data/statistics.json"
+fi
+if at_stage 4 "train"; then
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" \
+        "data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer" "${settings[@]}"
+fi
+# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
+if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
+    "$PYTHON" -m speechnar average "$exp"
+fi
+if at_stage 6 "decode"; then
+    for part in "${eval_parts[@]}"; do
+        "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$part" "$exp/$part.hyp"
+    done
+fi
+if at_stage 7 "score"; then
+    for part in "${eval_parts[@]}"; do
+        "$PYTHON" -m speechnar score "$data/$part" "$exp/$part.hyp" | tee "$exp/$part.score"
+    done
+fi
+if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
+    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
+fi

@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# Sourced by run.sh: `if at_stage N "title"; then ...` runs a stage inside [$stage, $stop_stage] and logs its title.
+# 0 download, 1 data directories, 2 tokenizer, 3 statistics, 4 train, 5 average, 6 decode, 7 score, 8 export.
+for number in "${stage:?}" "${stop_stage:?}"; do
+    if ! [[ $number =~ ^[0-8]$ ]]; then
+        echo "$0: stages are 0 to 8, got '$number'" >&2
+        exit 2
+    fi
+done
+
+at_stage() {
+    if [ "$stage" -gt "$1" ] || [ "$stop_stage" -lt "$1" ]; then return 1; fi
+    echo "$(date '+%H:%M:%S') stage $1: $2" >&2
+}

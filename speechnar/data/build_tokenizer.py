@@ -1,0 +1,81 @@
+"""Train a tokenizer on the texts of Kaldi data directories: ``python -m speechnar.data.build_tokenizer DIR OUT``."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.errors import DataError, SpeechnarError
+from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, task_specials
+
+logger = logging.getLogger(__name__)
+
+
+def build_tokenizer(
+    utterances: Sequence[Utterance],
+    out: str | Path,
+    *,
+    vocab_size: int,
+    model_type: Literal["unigram", "bpe", "char"] = "unigram",
+    languages: Sequence[str] = (),
+    translate_to: Sequence[str] = (),
+) -> None:
+    """Train on transcripts and, where the tokenizer will translate, on translations; save to the folder ``out``.
+
+    Args:
+        utterances: of the training set.
+        out: a folder that already holds a token list is complete and left alone.
+        vocab_size: ids wanted, specials included.
+        model_type: SentencePiece's algorithm.
+        languages: ISO 639-3 codes that targets name, in the order of their ids; none for plain text.
+        translate_to: languages of the translations.
+
+    Raises:
+        ConfigError: the vocabulary size does not fit the corpus.
+        DataError: there is no text.
+    """
+    out = Path(out)
+    if (out / TOKENS_NAME).exists():
+        logger.info("%s is there already", out)
+        return
+    texts = [utterance.text for utterance in utterances if utterance.text != NA]
+    texts += [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
+    specials = task_specials(languages, translate_to) if languages else ()
+    tokenizer = SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
+    partial = out.with_name(f".{out.name}.partial")
+    tokenizer.save(partial)
+    if out.exists():
+        raise DataError(f"{out}: holds no {TOKENS_NAME}, so it is no tokenizer; remove the folder")
+    partial.replace(out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR", help="training data directories")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--vocab-size", type=int, required=True, metavar="N")
+    parser.add_argument("--model-type", choices=("unigram", "bpe", "char"), default="unigram")
+    parser.add_argument("--languages", nargs="*", default=[], metavar="LANG", help="pieces <LANG> and <asr>")
+    parser.add_argument("--translate-to", nargs="*", default=[], metavar="LANG", help="pieces <st_LANG>")
+    args = parser.parse_args(argv)
+    try:
+        build_tokenizer(
+            [utterance for folder in args.data_dirs for utterance in read_kaldi_dir(folder)],
+            args.out,
+            vocab_size=args.vocab_size,
+            model_type=args.model_type,
+            languages=args.languages,
+            translate_to=args.translate_to,
+        )
+    except SpeechnarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

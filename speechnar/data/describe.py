@@ -1,0 +1,64 @@
+"""Report what data directories hold, as JSON: ``python -m speechnar.data.describe TOKENIZER DIR...``.
+
+The figures that decide a configuration: durations (``max_seconds``), tokens a second (how far an encoder may
+subsample: CTC needs a frame per token), and tokens the vocabulary cannot spell.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.errors import SpeechnarError
+from speechnar.text.tokenizer import Tokenizer, load_tokenizer
+
+QUANTILES = (0.05, 0.5, 0.95, 1.0)
+
+
+def describe(utterances: Sequence[Utterance], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return counts, quantiles of seconds and of tokens a second, and the share of unknown tokens."""
+    seconds = np.array([utterance.duration_s for utterance in utterances])
+    ids = [tokenizer.encode(utterance.text) for utterance in utterances]
+    num_tokens = np.array([len(row) for row in ids])
+    unknown = sum(row.count(tokenizer.unk_id) for row in ids)
+    return {
+        "utterances": len(utterances),
+        "hours": round(float(seconds.sum()) / 3600, 3),
+        "speakers": len({utterance.spk_id for utterance in utterances}),
+        "languages": dict(sorted(Counter(utterance.lang or "unknown" for utterance in utterances).items())),
+        "translations": dict(sorted(Counter(lang for u in utterances for lang in u.translations).items())),
+        "seconds": _quantiles(seconds),
+        "tokens_per_second": _quantiles(num_tokens / seconds),
+        "unknown_tokens": unknown,
+        "tokens": int(num_tokens.sum()),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=describe.__doc__)
+    parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER")
+    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR")
+    args = parser.parse_args(argv)
+    try:
+        tokenizer = load_tokenizer(args.tokenizer)
+        report = {str(folder): describe(read_kaldi_dir(folder), tokenizer) for folder in args.data_dirs}
+    except SpeechnarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _quantiles(values: Any) -> dict[str, float]:
+    return {str(q): round(float(value), 3) for q, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

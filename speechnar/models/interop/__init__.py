@@ -1,0 +1,5 @@
+"""Foreign checkpoints to our model folders."""
+
+from speechnar.models.interop.espnet import ConversionReport, convert_espnet
+
+__all__ = ["ConversionReport", "convert_espnet"]

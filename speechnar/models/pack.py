@@ -1,0 +1,50 @@
+"""Pack a trained model for shipping, its weights in half precision and with a card.
+
+``python -m speechnar.models.pack SRC DST --card FILE`` does it from the command line.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from speechnar.errors import CheckpointError, SpeechnarError
+from speechnar.models.base import load_model, save_model
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def pack_model(source: str | Path, dest: str | Path, *, card: str, dtype: str = "float16") -> None:
+    """Write the model folder ``source`` as ``dest`` with parameters stored as ``dtype``; an old ``dest`` is replaced.
+
+    Raises:
+        ModelNotFoundError: ``source`` is no model folder.
+        CheckpointError: it is damaged, or a weight is too large for ``dtype``.
+    """
+    loaded = load_model(source)
+    for name, weight in loaded.model.named_parameters():
+        if not weight.to(DTYPES[dtype]).isfinite().all():
+            raise CheckpointError(f"{source}: {name} holds values beyond the range of {dtype}; choose another")
+    save_model(dest, loaded.model, loaded.tokenizer, card=card, dtype=DTYPES[dtype])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, metavar="SRC")
+    parser.add_argument("dest", type=Path, metavar="DST")
+    parser.add_argument("--card", type=Path, required=True, metavar="FILE", help="model card in Markdown")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float16")
+    args = parser.parse_args(argv)
+    try:
+        pack_model(args.source, args.dest, card=args.card.read_text(encoding="utf-8"), dtype=args.dtype)
+    except (SpeechnarError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

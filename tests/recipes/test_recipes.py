@@ -1,0 +1,243 @@
+"""Every recipe's run.sh on a small tree of its corpus' shape; those that can train on it go through all stages."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from speechnar.data.kaldi import read_kaldi_dir
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+RATE = 16000
+TINY_MODEL = {
+    "kind": "owsm_ctc",
+    "encoder": {
+        "kind": "conformer",
+        "model_dim": 16,
+        "num_layers": 2,
+        "num_heads": 1,
+        "ff_dim": 32,
+        "kernel_size": 7,
+        "subsampling": 4,
+        "subsampling_channels": 4,
+    },
+    "interctc_layers": [1],
+    "interctc_asr_only": [True],
+    "prompt": None,
+}
+
+
+def run(recipe: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    command = ["bash", str(RECIPES / recipe / "run.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_well(recipe: str, *arguments: str) -> str:
+    finished = run(recipe, *arguments)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def write_tone(path: Path, seconds: float, *, pitch_hz: float = 300.0, **options: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time_s = np.arange(round(seconds * RATE)) / RATE
+    soundfile.write(path, 0.1 * np.sin(2 * np.pi * pitch_hz * time_s), RATE, subtype="PCM_16", **options)
+
+
+def tiny_config(path: Path, **model: object) -> Path:
+    train = {"max_steps": 2, "validate_every": 2, "optim": {"schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}}
+    data = {"train": "unset", "dev": "unset", "batch_seconds": 10, "num_buckets": 2}
+    config = {"model": {**TINY_MODEL, **model}, "data": data, "train": train, "tokenizer": "unset"}
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def an4(tmp_path_factory) -> Path:
+    """Return an archive of AN4's tree: its numbers of utterances, tones instead of speech."""
+    root = tmp_path_factory.mktemp("an4")
+    write_tone(root / "tone.sph", 0.4, format="NIST")
+    for name, folder, count in (("train", "an4_clstk", 948), ("test", "an4test_clstk", 130)):
+        lines = []
+        for i in range(count):
+            speaker = f"spk{i % 10}"
+            path = root / "an4/wav" / folder / speaker / f"an{i}-{speaker}-b.sph"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / "tone.sph", path)
+            words = " ".join(["YES", "NO", "GO"][: 1 + i % 3])
+            lines.append(f"{f'<s> {words} </s>' if name == 'train' else words} (an{i}-{speaker}-b)\n")
+        (root / "an4/etc").mkdir(exist_ok=True)
+        (root / f"an4/etc/an4_{name}.transcription").write_text("".join(lines))
+    with tarfile.open(root / "an4_sphere.tar.gz", "w:gz", compresslevel=1) as tar:
+        tar.add(root / "an4", "an4")
+    return root / "an4_sphere.tar.gz"
+
+
+@pytest.fixture
+def asterisk(tmp_path) -> Path:
+    """Return a tree of the unpacked packages: noise for sound, and the odd entries the cleaning is for."""
+    rng = np.random.default_rng(0)
+    voices = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June", "it": "it_IT_m_Carlo"}
+    for code, voice in {**voices, "ru": "ru_RU_f_IvrvoiceRU"}.items():
+        entries = {f"vm-prompt{chr(97 + i // 26)}{chr(97 + i % 26)}": f"{code} word {chr(97 + i)}." for i in range(24)}
+        entries |= {
+            "press-two": "Press 2... [to go on]",
+            "also-press-two": "press two to go",
+            "beep": "a simple beep",
+            "silence/1": "(1 second)",
+            "no-audio": "Nobody spoke this",
+            "lost": "sar? esattamente",
+            "digits/1": "one",
+        }
+        sounds = tmp_path / f"{code}-g722/usr/share/asterisk/sounds" / voice
+        for name in (*(name for name in entries if name != "no-audio"), "no-entry"):
+            (sounds / name).parent.mkdir(parents=True, exist_ok=True)
+            (sounds / f"{name}.g722").write_bytes(rng.bytes(6000))  # 8000 bytes a second
+        text = "\ufeff; comment\n\n" + "".join(f"{name}: {spoken}\n" for name, spoken in entries.items())
+        folder = tmp_path / code / f"usr/share/doc/asterisk-core-sounds-{code}"
+        folder.mkdir(parents=True)
+        (folder / f"core-sounds-{code}.txt.gz").write_bytes(gzip.compress(text.encode()))
+    return tmp_path
+
+
+@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "librispeech/asr", "mustc/st"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stagee", "1"], "unknown option '--stagee'"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "9"], "stages are 0 to 8"),
+        (["train"], "unknown option 'train'"),
+    ],
+)
+def test_wrong_options_are_named(recipe: str, arguments: Sequence[str], message: str):
+    finished = run(recipe, *arguments)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert finished.stdout == ""
+
+
+def test_an4_split_is_espnets(an4, tmp_path):
+    run_well("an4/asr", "--corpus", str(an4), "--data", str(tmp_path / "data"), "--stage", "1", "--stop_stage", "1")
+    sets = {name: read_kaldi_dir(tmp_path / "data" / name) for name in ("train", "dev", "test")}
+    assert {name: len(utterances) for name, utterances in sets.items()} == {"train": 848, "dev": 100, "test": 130}
+    assert [u.utt_id for u in sets["dev"]][:2] == ["spk0-an0-b", "spk0-an10-b"]
+    assert max(u.utt_id for u in sets["dev"]) < min(u.utt_id for u in sets["train"])
+    assert {u.text for u in sets["test"]} == {"YES", "YES NO", "YES NO GO"}
+
+
+@pytest.mark.slow
+def test_an4_goes_through_all_stages_and_reruns(an4, tmp_path):
+    config = tiny_config(tmp_path / "tiny.yaml")
+    arguments = ["--corpus", str(an4), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
+    arguments += ["--config", str(config), "--vocab_size", "14", "--overrides", "train.seed=3"]
+    out = run_well("an4/asr", *arguments)
+    assert "wer" in out.lower()
+    assert (tmp_path / "exp/test.score").read_text()
+    assert len((tmp_path / "exp/test.hyp").read_text().splitlines()) == 130
+    packed, trained = (tmp_path / "exp" / name / "model.safetensors" for name in ("export", "model"))
+    assert packed.stat().st_size < trained.stat().st_size
+    before = trained.stat().st_mtime_ns
+    run_well("an4/asr", *arguments, "--stage", "1", "--stop_stage", "3")
+    run_well("an4/asr", *arguments, "--stage", "5", "--stop_stage", "8")
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_asterisk_data_are_clean_counted_and_split_by_prompt(asterisk, tmp_path):
+    pytest.importorskip("num2words", reason="the recipe spells numbers out")
+    data = tmp_path / "data"
+    run_well("asterisk/s2t", "--corpus", str(asterisk), "--data", str(data), "--stage", "1", "--stop_stage", "3")
+    counts = json.loads((data / "counts.json").read_text())["languages"]["eng"]
+    assert counts == {
+        "audio without entry": 1,
+        "damaged letters": 1,
+        "describes a sound": 2,
+        "entries": 31,
+        "entry without audio": 1,
+        "recordings": 31,
+        "used": 27,
+    }
+    sets = {name: read_kaldi_dir(data / name) for name in ("train", "dev", "test")}
+    by_id = {u.utt_id: u for utterances in sets.values() for u in utterances}
+    assert len(by_id) == 5 * 27
+    assert by_id["eng-allison-press-two"].text == "press two"
+    assert by_id["spa-allison-press-two"].text == "press dos"
+    assert by_id["fra-june-vm-promptaa"].translations == {"eng": "en word a"}
+    assert by_id["fra-june-vm-promptaa"].duration_s == 0.75
+    names = {
+        name: {u.utt_id.split("-", 2)[2] for u in utterances} for name, utterances in sets.items()
+    }  # a prompt is in one set in all languages
+    assert not names["train"] & names["dev"] | names["train"] & names["test"] | names["dev"] & names["test"]
+
+
+@pytest.mark.slow
+def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
+    pytest.importorskip("num2words", reason="the recipe spells numbers out")
+    prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
+    config = tiny_config(tmp_path / "tiny.yaml", prompt=prompt)
+    arguments = ["--corpus", str(asterisk), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
+    out = run_well("asterisk/s2t", *arguments, "--config", str(config))
+    for name in ("test.asr.score", "test.st_eng.score", "test.st_rus.score", "export/model.safetensors"):
+        assert (tmp_path / "exp" / name).stat().st_size
+    assert "bleu" in out.lower()
+
+
+def test_librispeech_data(tmp_path):
+    corpus = tmp_path / "corpus/LibriSpeech"
+    for part in ("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other"):
+        for utt_id in ("19-198-0000", "19-198-0001", "26-495-0000"):
+            speaker, chapter, _ = utt_id.split("-")
+            folder = corpus / part / speaker / chapter
+            write_tone(folder / f"{utt_id}.flac", 0.5)
+            with (folder / f"{speaker}-{chapter}.trans.txt").open("a") as file:
+                file.write(f"{utt_id} CHAPTER {'ONE TWO THREE' if utt_id.endswith('0') else 'MISSUS RACHEL'}\n")
+    arguments = ["--corpus", str(corpus.parent), "--data", str(tmp_path / "data"), "--stage", "1", "--stop_stage", "3"]
+    finished = run("librispeech/asr", *arguments)
+    assert finished.returncode == 1
+    assert "must hold 28539 utterances, got 3" in finished.stderr
+    run_well("librispeech/asr", *arguments, "--check", "incomplete", "--vocab_size", "24")
+    train = read_kaldi_dir(tmp_path / "data/train")
+    assert [(u.utt_id, u.spk_id) for u in train] == [
+        ("19-198-0000", "19-198"),
+        ("19-198-0001", "19-198"),
+        ("26-495-0000", "26-495"),
+    ]
+    assert train[1].text == "CHAPTER MISSUS RACHEL"
+
+
+def test_mustc_data(tmp_path):
+    root = tmp_path / "en-de/data"
+    for name in ("train", "dev", "tst-COMMON"):
+        talks = ["ted_1.wav", "ted_1.wav", "ted_1.wav", "ted_2.wav"]
+        for talk in set(talks):
+            write_tone(root / name / "wav" / talk, 4.0)
+        segments = [
+            {"duration": 0.75, "offset": float(i), "rW": 2, "uW": 0, "speaker_id": "spk.1", "wav": talk}
+            for i, talk in enumerate(talks)
+        ]
+        txt = root / name / "txt"
+        txt.mkdir()
+        (txt / f"{name}.yaml").write_text(yaml.safe_dump(segments))
+        (txt / f"{name}.en").write_text("Thank you.\nIt works, too.\nYes.\nGood day.\n")
+        (txt / f"{name}.de").write_text("Danke.\nEs geht auch.\n\nGuten Tag.\n")
+    arguments = ["--data", str(tmp_path / "data"), "--stop_stage", "3", "--vocab_size", "40"]
+    finished = run("mustc/st", *arguments)
+    assert finished.returncode == 2
+    assert "--corpus" in finished.stderr
+    out = run_well("mustc/st", *arguments, "--corpus", str(tmp_path))
+    assert "train: 3 utterances, 0.0 hours; 1 without text dropped" in out
+    first, second, other_talk = read_kaldi_dir(tmp_path / "data/train")
+    assert (second.start_s, second.end_s, second.duration_s) == (1.0, 1.75, 0.75)
+    assert second.translations == {"deu": "Es geht auch."}
+    assert (first.prev_text, second.prev_text, other_talk.prev_text) == (None, "Thank you.", None)

@@ -1,0 +1,34 @@
+import json
+
+from speechnar.data import build_tokenizer, describe
+from speechnar.text.tokenizer import load_tokenizer
+from tests.unit.data.corpus import make_data_dir
+
+
+def test_command_line_trains_once_and_describes(tmp_path, capsys):
+    utterances = make_data_dir(tmp_path / "train")
+    arguments = [str(tmp_path / "train"), str(tmp_path / "tokenizer"), "--vocab-size", "40"]
+    tasks = ["--languages", "eng", "fra", "--translate-to", "eng"]
+    assert build_tokenizer.main([*arguments, *tasks]) == 0
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    assert list(tokenizer.language_ids()) == ["eng", "fra"]
+    assert tokenizer.decode(tokenizer.encode("<eng><st_eng> seven one")) == "seven one"
+    before = (tmp_path / "tokenizer/tokens.txt").stat().st_mtime_ns
+    assert build_tokenizer.main([*arguments[:-1], "30"]) == 0
+    assert (tmp_path / "tokenizer/tokens.txt").stat().st_mtime_ns == before
+
+    assert describe.main([str(tmp_path / "tokenizer"), str(tmp_path / "train")]) == 0
+    report = json.loads(capsys.readouterr().out)[str(tmp_path / "train")]
+    assert report["utterances"] == len(utterances)
+    assert report["languages"] == {"eng": 12, "fra": 12}
+    assert report["translations"] == {"eng": 12, "fra": 6}
+    assert report["unknown_tokens"] == 0
+    assert report["seconds"]["1.0"] == 0.9
+
+
+def test_errors_are_one_line(tmp_path, capsys):
+    assert build_tokenizer.main([str(tmp_path / "none"), str(tmp_path / "out"), "--vocab-size", "40"]) == 1
+    make_data_dir(tmp_path / "train", count=3)
+    assert build_tokenizer.main([str(tmp_path / "train"), str(tmp_path / "out"), "--vocab-size", "5"]) == 1
+    assert describe.main([str(tmp_path / "out"), str(tmp_path / "train")]) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 3
