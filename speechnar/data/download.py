@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 CORPORA_VARIABLE = "SPEECHNAR_CORPORA"
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60
+ORIGIN_NAME = ".unpacked-from"
 # LibriSpeech's largest part is 30 GB; an archive that unpacks to more than this is not a corpus we know.
 MAX_UNPACKED_BYTES = 500 << 30
 MAX_MEMBERS = 5_000_000
@@ -86,23 +87,27 @@ def find_corpus(name_or_path: str | Path) -> Path:
 def extract_archive(archive: str | Path, dest: str | Path) -> Path:
     """Unpack a tar (any compression Python knows) or zip archive into the new folder ``dest`` and return it.
 
-    A ``dest`` that exists is complete and left alone: the archive is unpacked beside it and renamed at the end.
-    Only regular files and folders come out, with default permissions.
+    A ``dest`` that exists is complete and left alone: the archive is unpacked beside it and renamed at the end, and a
+    file in it tells from which archive. Only regular files and folders come out, with default permissions.
 
     Raises:
-        DataError: it is no such archive or damaged; a member is absolute, climbs out by ``..`` or is a link or a
-            device; or there are too many members, too many bytes, or far more bytes than the archive's size explains.
+        DataError: ``dest`` came from another archive; it is no such archive or damaged; a member is absolute, climbs
+            out by ``..`` or is a link or a device; or there are too many members, too many bytes, or far more bytes
+            than the archive's size explains.
     """
     archive, dest = Path(archive), Path(dest)
+    num_bytes = archive.stat().st_size if archive.exists() else 0
+    origin = f"{archive.name} {num_bytes}\n"
     if dest.exists():
+        marker = dest / ORIGIN_NAME
+        if archive.exists() and marker.exists() and marker.read_text(encoding="utf-8") != origin:
+            raise DataError(f"{dest}: was unpacked from another archive than {archive}; remove the folder")
         return dest
     partial = dest.with_name(dest.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    limit = min(
-        MAX_UNPACKED_BYTES, max(MIN_JUDGED_BYTES, archive.stat().st_size * MAX_RATIO if archive.exists() else 0)
-    )
+    limit = min(MAX_UNPACKED_BYTES, max(MIN_JUDGED_BYTES, num_bytes * MAX_RATIO))
     written = 0
     try:
         for count, (name, content) in enumerate(_members(archive), start=1):
@@ -111,6 +116,7 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
             written += _write_member(partial / name, content, limit - written, archive)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error})") from None
+    (partial / ORIGIN_NAME).write_text(origin, encoding="utf-8")
     partial.replace(dest)
     return dest
 

@@ -218,3 +218,17 @@ def write_folder(
     (folder / "config.yaml").write_text(yaml.safe_dump(options, allow_unicode=True, sort_keys=False))
     torch.save(model.state_dict(), folder / "valid.total_count.ave.pth")
     return folder
+
+
+@torch.no_grad()
+def spread_tokens(model: torch.nn.Module, wav: torch.Tensor) -> None:
+    """Centre the CTC head on ``wav`` (1, S), so that a random model's best labels vary, with blanks in between."""
+    lens = torch.tensor([wav.size(1)])
+    one, prefix = torch.tensor([1]), torch.tensor([[model.na, model.na]])
+    head = model.ctc.ctc_lo
+    for _ in range(3):  # the head also changes what the encoder is fed back
+        enc, _ = model.encode(wav, lens, torch.tensor([[model.na]]), one, prefix, torch.tensor([2]))
+        head.bias.copy_(-head.weight @ enc[0][0, 2:].mean(0))
+    logits = head(enc[0])
+    margin = (logits.max(-1).values - logits[..., model.blank_id]).quantile(0.4)
+    head.bias[model.blank_id] += margin

@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus="" url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
-config=conf/train.yaml exp=exp/train data=data vocab_size=133 overrides=""
-recipe_options="stage stop_stage corpus url config exp data vocab_size overrides"
+stage=0 stop_stage=8 corpus="" downloads=downloads
+url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
+config=conf/train.yaml first_config=conf/short.yaml exp=exp/train data=data vocab_size=133 overrides=""
+recipe_options="stage stop_stage corpus downloads url config first_config exp data vocab_size overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -14,10 +15,10 @@ recipe_options="stage stop_stage corpus url config exp data vocab_size overrides
 read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" downloads/an4_sphere.tar.gz
+    "$PYTHON" -m speechnar.data.download "$url" "$downloads/an4_sphere.tar.gz"
 fi
 if at_stage 1 "data directories"; then
-    "$PYTHON" local/prepare_an4.py "${corpus:-downloads/an4_sphere.tar.gz}" "$data"
+    "$PYTHON" local/prepare_an4.py "${corpus:-$downloads/an4_sphere.tar.gz}" "$data" --unpack-to "$downloads"
 fi
 if at_stage 2 "tokenizer"; then
     "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
@@ -25,9 +26,10 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" \
-        "data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer" "${settings[@]}"
+if at_stage 4 "train"; then # first on short utterances, where CTC finds its alignments in minutes, then on all
+    settings+=("data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer")
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$first_config" --exp "$exp/first" "${settings[@]}"
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "init_from=$exp/first/model" "${settings[@]}"
 fi
 # Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
 if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then

@@ -5,9 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus="" config=conf/train.yaml exp=exp/train data=data vocab_size=400
-model_type=char overrides=""
-recipe_options="stage stop_stage corpus config exp data vocab_size model_type overrides"
+stage=0 stop_stage=8 corpus="" downloads=downloads config=conf/train.yaml first_config=conf/short.yaml exp=exp/train data=data
+vocab_size=400 model_type=char overrides=""
+recipe_options="stage stop_stage corpus downloads config first_config exp data vocab_size model_type overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -16,10 +16,10 @@ read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=
 languages=(eng spa fra ita rus)
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" local/fetch_asterisk.py downloads
+    "$PYTHON" local/fetch_asterisk.py "$downloads"
 fi
 if at_stage 1 "data directories"; then # what was dropped, and why, is in counts.json
-    "$PYTHON" local/prepare_asterisk.py "${corpus:-downloads}" "$data"
+    "$PYTHON" local/prepare_asterisk.py "${corpus:-$downloads}" "$data"
 fi
 if at_stage 2 "tokenizer"; then
     "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
@@ -28,9 +28,10 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" \
-        "data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer" "${settings[@]}"
+if at_stage 4 "train"; then # first on short utterances, where CTC finds its alignments in minutes, then on all
+    settings+=("data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer")
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$first_config" --exp "$exp/first" "${settings[@]}"
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "init_from=$exp/first/model" "${settings[@]}"
 fi
 # Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
 if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
@@ -45,6 +46,8 @@ if at_stage 7 "score"; then
     "$PYTHON" -m speechnar score "$data/test" "$exp/test.asr.hyp" | tee "$exp/test.asr.score"
     for lang in "${languages[@]}"; do
         "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" | tee "$exp/test.st_$lang.score"
+        # The trivial baseline: the reference transcript, not translated.
+        "$PYTHON" -m speechnar score "$data/test" "$data/test/text" --target "$lang" | tee "$exp/test.copy_$lang.score"
     done
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card

@@ -4,9 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus=downloads url=https://www.openslr.org/resources/12 parts="train-clean-100"
-config=conf/train.yaml exp=exp/train data=data vocab_size=1024 check=complete overrides=""
-recipe_options="stage stop_stage corpus url parts config exp data vocab_size check overrides"
+stage=0 stop_stage=8 corpus="" downloads=downloads url=https://www.openslr.org/resources/12
+parts=train-clean-100 config=conf/train.yaml exp=exp/train data=data vocab_size=1024 check=complete overrides=""
+recipe_options="stage stop_stage corpus downloads url parts config exp data vocab_size check overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -14,16 +14,16 @@ recipe_options="stage stop_stage corpus url parts config exp data vocab_size che
 read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 read -ra train_parts <<<"$parts"  # --parts "train-clean-100 train-clean-360 train-other-500"
 eval_parts=(dev-clean dev-other test-clean test-other)
-prepare_options=()
-if [ "$check" = incomplete ]; then prepare_options=(--incomplete); fi
+prepare_options=(--unpack-to "$downloads")
+if [ "$check" = incomplete ]; then prepare_options+=(--incomplete); fi
 
-if at_stage 0 "download" && [ "$corpus" = downloads ]; then
+if at_stage 0 "download" && [ -z "$corpus" ]; then
     for part in "${train_parts[@]}" "${eval_parts[@]}"; do
-        "$PYTHON" -m speechnar.data.download "$url/$part.tar.gz" "downloads/$part.tar.gz"
+        "$PYTHON" -m speechnar.data.download "$url/$part.tar.gz" "$downloads/$part.tar.gz"
     done
 fi
 if at_stage 1 "data directories"; then
-    prepare() { "$PYTHON" local/prepare_librispeech.py "$corpus" "$@" "${prepare_options[@]}"; }
+    prepare() { "$PYTHON" local/prepare_librispeech.py "${corpus:-$downloads}" "$@" "${prepare_options[@]}"; }
     prepare "$data/train" "${train_parts[@]}"
     prepare "$data/dev" dev-clean dev-other
     for part in "${eval_parts[@]}"; do prepare "$data/$part" "$part"; done

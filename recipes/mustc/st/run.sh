@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus="" target=deu config=conf/train.yaml exp="" data="" vocab_size=4000 overrides=""
-recipe_options="stage stop_stage corpus target config exp data vocab_size overrides"
+stage=0 stop_stage=8 corpus="" downloads=downloads target=deu config=conf/train.yaml exp="" data="" vocab_size=4000 overrides=""
+recipe_options="stage stop_stage corpus downloads target config exp data vocab_size overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -19,7 +19,7 @@ if at_stage 0 "download" && [ -z "$corpus" ]; then
 fi
 if at_stage 1 "data directories"; then
     for set in train dev tst-COMMON; do
-        "$PYTHON" local/prepare_mustc.py "$corpus" "$data/$set" "$set" "$target"
+        "$PYTHON" local/prepare_mustc.py "$corpus" "$data/$set" "$set" "$target" --unpack-to "$downloads"
     done
 fi
 if at_stage 2 "tokenizer"; then

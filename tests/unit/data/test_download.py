@@ -95,7 +95,9 @@ def test_tar_and_zip_come_out(tmp_path):
         dest = extract_archive(archive, tmp_path / f"{archive.suffix}-out")
         assert (dest / "x/one").read_bytes() == b"1"
         assert (dest / "two").read_bytes() == b"2"
-    assert extract_archive(tmp_path / "gone.tar", dest) == dest  # unpacked already
+    assert extract_archive(archive, dest) == extract_archive(tmp_path / "gone.tar", dest) == dest  # unpacked already
+    with pytest.raises(DataError, match="another archive"):
+        extract_archive(tar, dest)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""Fill the tables of the documents from result files, so that no number is typed by hand.
+
+Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md and in the recipes' RESULTS.md.
+Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>.json``, which is
+what ``speechnar score --json`` prints.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from speechnar.hub import ModelInfo, list_models
+from speechnar.text.languages import name_of
+
+ROOT = Path(__file__).parents[1]
+TABLE = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+METRICS = ("WER", "CER", "BLEU", "chrF")
+ALL = "all"
+NOTHING = "Not measured yet.\n"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of one result file: the scores of a model on the utterances of one language, or of all."""
+
+    recipe: str
+    model: str
+    test_set: str
+    task: str
+    lang: str
+    values: Mapping[str, Any]
+    lid: Mapping[str, Any] | None
+
+
+def main() -> int:
+    """Rewrite the documents; with --check only say which are out of date, by exit status 1."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [path for path in documents(ROOT) if update(path, ROOT, write=not check)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'tables are out of date' if check else 'tables updated'}")
+    return 1 if check and stale else 0
+
+
+def documents(root: Path) -> list[Path]:
+    """Return the files that may hold tables."""
+    return [path for path in [root / "README.md", *sorted(root.glob("recipes/*/*/RESULTS.md"))] if path.is_file()]
+
+
+def update(path: Path, root: Path, *, write: bool) -> bool:
+    """Return whether the tables of a document change; write it if asked to."""
+    text = path.read_text(encoding="utf-8")
+    recipe = path.parent.relative_to(root / "recipes").as_posix() if path.parent != root else None
+    filled = fill(
+        text,
+        {
+            "models": lambda: models_table([m for m in list_models() if m.source == "shipped"], read_scores(root)),
+            "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
+            "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
+        },
+    )
+    if write and filled != text:
+        path.write_text(filled, encoding="utf-8")
+    return filled != text
+
+
+def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Return ``text`` with every marked table made anew.
+
+    Raises:
+        SystemExit: a marker names no table.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in tables:
+            raise SystemExit(f"no table is called {match[2]}; there are {', '.join(tables)}")
+        return match[1] + tables[match[2]]() + match[3]
+
+    return TABLE.sub(table, text)
+
+
+def read_scores(root: Path) -> list[Score]:
+    """Return every line of every result file of the recipes, sorted by path."""
+    scores = []
+    for path in sorted(root.glob("recipes/*/*/results/*/*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        test_set, _, task = path.stem.partition(".")
+        recipe = path.parents[2].relative_to(root / "recipes").as_posix()
+        for lang, values in report["languages"].items():
+            scores.append(Score(recipe, path.parent.name, test_set, task or "asr", lang, values, report.get("lid")))
+    return scores
+
+
+def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
+    """Return a line for every shipped model and result file, over all languages."""
+    header = ["model", "size", "languages", "licence", "test set", "task", "utterances", *METRICS, "language right"]
+    rows = []
+    shipped = {model.name: model for model in models}
+    for name in dict.fromkeys([*shipped, *(score.model for score in scores)]):
+        model = shipped.get(name)
+        about = (
+            [f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
+            if model
+            else ["not shipped", "", ""]
+        )
+        for score in whole(score for score in scores if score.model == name):
+            lid = f"{100 * score.lid['accuracy']:.1f} %" if score.lid and score.task == "asr" else ""
+            rows.append([name, *about, f"{score.recipe} {score.test_set}", score.task, *numbers(score), lid])
+        if not any(score.model == name for score in scores):
+            rows.append([name, *about, "not measured yet", *[""] * (len(METRICS) + 3)])
+    return markdown(header, rows)
+
+
+def results_table(scores: Iterable[Score]) -> str:
+    """Return a line for every language of every result file."""
+    header = ["model", "test set", "task", "language", "utterances", *METRICS]
+    names = {ALL: ALL, "und": "unknown"}
+    rows = [[s.model, s.test_set, s.task, names.get(s.lang) or name_of(s.lang), *numbers(s)] for s in scores]
+    return markdown(header, rows)
+
+
+def benchmarks_table(folder: Path) -> str:
+    """Return a line for every result of a benchmark."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    header = ["what", "result", "runs", "threads", "load before", "note"]
+    rows = [
+        [r["what"], r.get("result") or sides(r), str(r["runs"]), str(r["threads"]), str(r["load_before"]), r["note"]]
+        for r in results
+    ]
+    return markdown(header, rows)
+
+
+def whole(scores: Iterable[Score]) -> list[Score]:
+    """Return the line over all languages of each result file, which is the only one where there is one language."""
+    last: dict[tuple[str, str, str], Score] = {}
+    for score in scores:
+        key = (score.recipe, score.test_set, score.task)
+        if key not in last or score.lang == ALL:
+            last[key] = score
+    return list(last.values())
+
+
+def numbers(score: Score) -> list[str]:
+    """Return the number of utterances and the metrics, empty where a metric does not apply."""
+    cells = [str(score.values["utterances"])]
+    for metric in METRICS:
+        value = score.values.get(metric.lower())
+        if value is None:
+            cells.append("")
+        else:
+            cells.append(f"{100 * value['rate']:.1f} %" if "rate" in value else f"{value['value']:.1f}")
+    return cells
+
+
+def sides(result: Mapping[str, Any]) -> str:
+    """Return the two medians and their ratio."""
+    a, b = result["a"], result["b"]
+    return f"{a['label']} {a['median_s']:.3g} s, {b['label']} {b['median_s']:.3g} s (ratio {result['ratio']})"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table without the columns that are empty throughout."""
+    if not rows:
+        return NOTHING
+    used = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    lines = [[header[i] for i in used], ["---"] * len(used), *([row[i] for i in used] for row in rows)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Imports point one way, from the web page and the command line down to the errors."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From the top. What stands on one line may import itself and every line below; a frozenset's members not each other.
+LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
+    "__main__",
+    frozenset({"cli", "demo"}),
+    ("__init__", "api", "clip_decoder", "clips", "evaluate", "hub", "recognizer", "segments"),
+    "train",
+    "models",
+    frozenset({"data", "decode", "metrics", "nn"}),
+    frozenset({"audio", "text"}),
+    "config",
+    "errors",
+)
+
+
+def members(layer):
+    return (layer,) if isinstance(layer, str) else layer
+
+
+RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in members(layer)}
+
+
+def is_allowed(unit: str, other: str) -> bool:
+    if unit == other:
+        return True
+    if unit not in RANKS or other not in RANKS:
+        return False
+    if RANKS[unit] == RANKS[other]:
+        return not isinstance(LAYERS[RANKS[unit]], frozenset)
+    return RANKS[unit] < RANKS[other]
+
+
+def unit_of(module: str) -> str | None:
+    """Return what a module belongs to: ``nn`` for ``speechnar.nn.ctc``; None if it is not ours."""
+    top, *rest = module.split(".")
+    if top == "demo":
+        return "demo"
+    if top != "speechnar":
+        return None
+    return rest[0] if rest else "__init__"
+
+
+def imported_modules(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the full name of every import: ``speechnar.nn`` for ``from speechnar import nn``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module != "speechnar":
+                yield node.lineno, module
+                continue
+            for alias in node.names:
+                yield node.lineno, f"speechnar.{alias.name}" if alias.name in RANKS else "speechnar"
+
+
+def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Return the arrows of a module's source that point up or sideways."""
+    unit = unit_of(module)
+    package = module if is_package else module.rpartition(".")[0]
+    found = []
+    for line, name in imported_modules(ast.parse(source), package):
+        other = unit_of(name)
+        if unit is not None and other is not None and not is_allowed(unit, other):
+            found.append(f"{module}:{line} imports {name}: {unit} -> {other}")
+    return found
+
+
+def our_modules() -> list[tuple[Path, str, bool]]:
+    found = []
+    for path in sorted([*ROOT.glob("speechnar/**/*.py"), *ROOT.glob("demo/**/*.py")]):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        found.append((path, ".".join(parts[:-1] if is_package else parts), is_package))
+    return found
+
+
+def test_imports_point_one_way():
+    modules = our_modules()
+    assert len(modules) > 40
+    found = [
+        fault
+        for path, module, is_package in modules
+        for fault in violations(path.read_text(encoding="utf-8"), module, is_package=is_package)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_module_has_a_layer():
+    strangers = [module for _, module, _ in our_modules() if unit_of(module) not in RANKS]
+    assert not strangers
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("speechnar.errors", "from speechnar.config import Config"),
+        ("speechnar.audio.io", "from speechnar.text.normalize import NORMALIZERS"),
+        ("speechnar.text.tokenizer", "import speechnar.data.batch"),
+        ("speechnar.nn.ctc", "def f():\n    from speechnar.decode.ctc import greedy"),
+        ("speechnar.data.batch", "import numpy, speechnar.nn.lengths as lengths"),
+        ("speechnar.decode.ctc", "from speechnar import models"),
+        ("speechnar.models.base", "from ..train import loop"),
+        ("speechnar.models.base", "from .. import api"),
+        ("speechnar.train.loop", "from speechnar import Transcriber"),
+        ("speechnar.hub", "if TYPE_CHECKING:\n    from speechnar.cli import main"),
+        ("speechnar.cli", "import demo.app"),
+        ("speechnar.nn.ctc", "from speechnar.newcomer import something"),
+    ],
+)
+def test_the_checker_sees_wrong_arrows(module, source):
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("demo.app", "from speechnar import Transcriber\nfrom speechnar.text.languages import name_of"),
+        ("speechnar.__main__", "from speechnar.cli import main"),
+        ("speechnar.recognizer", "from speechnar.clips import cut\nfrom speechnar.decode.vad import detect_speech"),
+        ("speechnar.train.loop", "from speechnar.models.base import Trainable\nfrom .feed import Batch"),
+        ("speechnar.models.base", "from speechnar.models import MODELS\nimport torch"),
+        ("speechnar.config", "from speechnar.errors import ConfigError"),
+    ],
+)
+def test_the_checker_lets_right_arrows_pass(module, source):
+    assert violations(source, module) == []
+
+
+def test_relative_imports_of_a_package_start_at_itself():
+    assert violations("from .espnet import convert_espnet", "speechnar.models.interop", is_package=True) == []
+    assert violations("from ...train import loop", "speechnar.models.interop", is_package=True)

@@ -1,0 +1,136 @@
+"""The benchmarks measure what they say, and the documents' tables are those of the result files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks import make_tables, memory, result, word_times
+from speechnar.data.kaldi import Utterance
+from speechnar.text.transcript import Segment, Transcript, Word
+from tests.unit.tiny import RATE, save_tiny_model, speechlike
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_tables_of_the_documents_are_up_to_date():
+    stale = [path for path in make_tables.documents(ROOT) if make_tables.update(path, ROOT, write=False)]
+    assert not stale, "run python -m benchmarks.make_tables"
+
+
+def test_tables_are_made_from_result_files(tmp_path):
+    recipe = tmp_path / "recipes" / "corpus" / "asr"
+    folder = recipe / "results" / "some-model"
+    folder.mkdir(parents=True)
+    report = {
+        "languages": {
+            "eng": {"utterances": 3, "wer": {"rate": 0.125}, "cer": {"rate": 0.05}},
+            "all": {"utterances": 7, "wer": {"rate": 0.5}, "cer": {"rate": 0.25}},
+        },
+        "lid": {"accuracy": 0.75, "utterances": 4},
+    }
+    (folder / "test.asr.json").write_text(json.dumps(report))
+    translations = {"languages": {"spa": {"utterances": 2, "bleu": {"value": 31.25}, "chrf": {"value": 50.0}}}}
+    (folder / "test.st_eng.json").write_text(json.dumps(translations))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- table:models -->\nold\n<!-- /table -->\nafter\n")
+    assert make_tables.update(readme, tmp_path, write=True)
+    assert not make_tables.update(readme, tmp_path, write=True)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- table:models -->\n| model |") and text.endswith("<!-- /table -->\nafter\n")
+    lines = [line for line in text.splitlines() if line.startswith("| some-model")]
+    assert len(lines) == 2
+    assert "| asr | 7 | 50.0 % | 25.0 % |" in lines[0] and lines[0].endswith("| 75.0 % |")
+    assert "| st_eng | 2 |" in lines[1] and "| 31.2 | 50.0 |" in lines[1]
+    results = recipe / "RESULTS.md"
+    results.write_text("<!-- table:results -->\n<!-- /table -->\n")
+    assert make_tables.documents(tmp_path) == [readme, results]
+    make_tables.update(results, tmp_path, write=True)
+    assert "| some-model | test | asr | English | 3 | 12.5 % | 5.0 % |" in results.read_text()
+    with pytest.raises(SystemExit, match="no table is called nonsense"):
+        make_tables.fill("<!-- table:nonsense -->\n<!-- /table -->", {"models": str})
+
+
+def test_a_result_file_has_the_shape_of_the_contract(tmp_path):
+    path = result.write_result(
+        "x",
+        what="w",
+        threads=2,
+        runs=3,
+        load_before=0.5,
+        a={"label": "a", "median_s": 2.0},
+        b={"label": "b", "median_s": 3.0},
+        result="r",
+        folder=tmp_path,
+    )
+    values = json.loads(path.read_text())
+    assert {"name", "what", "threads", "runs", "load_before", "a", "b", "ratio", "note"} <= values.keys()
+    assert values["ratio"] == 1.5
+    assert "| w | r | 3 | 2 | 0.5 |" in make_tables.benchmarks_table(tmp_path)
+
+
+def utterance(folder, name, text, silence_s, speech_s):
+    """Write silence, a tone and silence."""
+    tone = 0.5 * np.sin(2 * np.pi * 300 * np.arange(round(speech_s * RATE)) / RATE)
+    quiet = np.zeros(round(silence_s * RATE))
+    path = folder / f"{name}.wav"
+    soundfile.write(path, np.concatenate([quiet, tone, quiet]), RATE)
+    return Utterance(
+        utt_id=f"s-{name}", wav_path=path, text=text, spk_id="s", duration_s=2 * silence_s + speech_s, lang="eng"
+    )
+
+
+def test_assembled_clips_have_known_boundaries(tmp_path):
+    utterances = [utterance(tmp_path, "a", "one", 0.2, 0.5), utterance(tmp_path, "b", "two or three", 0.3, 1.0)]
+    (clip,) = word_times.assemble(utterances)
+    spans = {}
+    for start, end in zip(clip.boundaries[::2], clip.boundaries[1::2], strict=True):
+        spans[clip.words[start.word], clip.words[end.word]] = (start.time_s, end.time_s)
+        inside = clip.wav[round(start.time_s * RATE) : round(end.time_s * RATE)]
+        assert np.abs(inside).max() > 0.4
+    assert {key: pytest.approx(end - start, abs=0.011) for key, (start, end) in spans.items()} == {
+        ("one", "one"): 0.5,
+        ("two", "three"): 1.0,
+    }
+    loud = np.abs(clip.wav) > 0.01
+    assert loud.sum() == pytest.approx(1.5 * RATE, rel=0.02)  # pauses are quiet
+
+
+def transcript_of(*words):
+    segment = Segment(0, 0.0, 9.0, " ".join(word.word for word in words), words=words)
+    return Transcript("f", "m", "align", "eng", None, 10.0, segment.text, (segment,))
+
+
+def test_errors_count_only_words_in_their_place():
+    boundaries = (word_times.Boundary(0, "start", 1.0), word_times.Boundary(2, "end", 3.0))
+    clip = word_times.Clip(np.zeros(10 * RATE, np.float32), "eng", ("a", "b", "c"), boundaries)
+    exact = transcript_of(Word(1.0, 1.5, "a", 1.0), Word(1.5, 2.0, "b", 1.0), Word(2.0, 3.25, "c", 1.0))
+    assert word_times.errors(clip, exact) == pytest.approx([0.0, 0.25])
+    assert word_times.errors(clip, transcript_of(Word(1.1, 1.5, "a", 1.0), Word(2.0, 3.0, "x", 1.0))) == pytest.approx(
+        [0.1]
+    )
+    assert word_times.errors(clip, transcript_of()) == []
+
+
+def test_the_median_leaves_out_the_first_run():
+    calls = []
+    medians = result.median_seconds(lambda: calls.append("a"), lambda: calls.append("b"), runs=2)
+    assert calls == ["a", "b"] * 3
+    assert all(seconds < 0.1 for seconds in medians)
+
+
+def test_recordings_have_their_length(tmp_path):
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, speechlike(1.0), RATE)
+    memory.write_recording(tmp_path / "long.wav", 7.5, [clip])
+    assert soundfile.info(tmp_path / "long.wav").frames == 7.5 * RATE
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
+    model = save_tiny_model(tmp_path / "tiny")
+    short, long = memory.compare(str(model), 300, 1800, way="windows", threads=1)
+    assert short["words"] > 0 and long["words"] > 3 * short["words"]
+    assert long["peak_mib"] - short["peak_mib"] < memory.LIMIT_MIB
