@@ -123,6 +123,16 @@ class ScoreReport:
     """Share of utterances whose language was detected rightly; None where it was given or is unknown."""
     lid_utterances: int = 0
 
+    @property
+    def macro(self) -> dict[str, float] | None:
+        """Means of WER and CER over the languages, each counting the same; None for one, and for translations."""
+        languages = [scores for lang, scores in self.by_language.items() if lang != ALL]
+        words = [scores.wer.rate for scores in languages if scores.wer is not None]
+        characters = [scores.cer.rate for scores in languages if scores.cer is not None]
+        if len(languages) < 2 or not words or not characters:
+            return None
+        return {"wer": sum(words) / len(words), "cer": sum(characters) / len(characters)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers; rates are fractions."""
         languages: dict[str, Any] = {}
@@ -138,7 +148,13 @@ class ScoreReport:
         lid = None
         if self.lid_accuracy is not None:
             lid = {"accuracy": self.lid_accuracy, "utterances": self.lid_utterances}
-        return {"normalizer": self.normalizer, "target": self.target, "languages": languages, "lid": lid}
+        return {
+            "normalizer": self.normalizer,
+            "target": self.target,
+            "languages": languages,
+            "macro": self.macro,
+            "lid": lid,
+        }
 
     def __str__(self) -> str:
         lines = [f"normalizer: {self.normalizer}"]
@@ -146,6 +162,8 @@ class ScoreReport:
             shown = [scores.wer, scores.cer, scores.bleu, scores.chrf]
             pair = lang if self.target is None else f"{lang}-{self.target}"
             lines += [f"{pair}: {score}" for score in shown if score is not None]
+        if self.macro is not None:
+            lines.append("macro: WER {:.2f}, CER {:.2f}".format(*(100 * self.macro[unit] for unit in ("wer", "cer"))))
         if self.lid_accuracy is not None:
             lines.append(
                 f"language identification: {100 * self.lid_accuracy:.2f} % of {self.lid_utterances} utterances"

@@ -6,6 +6,8 @@ import torch
 from speechnar.errors import CheckpointError
 from speechnar.models.base import load_model
 from speechnar.models.interop.espnet import convert_espnet
+from speechnar.nn.encoder import Encoder
+from speechnar.nn.lengths import valid_mask, zero_padding
 from tests.reference.espnet_models import build, conformer_options, import_espnet, train_tokenizer, write_folder
 from tests.unit.tiny import speechlike
 
@@ -41,6 +43,18 @@ def test_conformer_encoder_and_head_agree(task, tmp_path, changes, decoder):
     assert bool(skipped) == decoder
     loaded = load_model(tmp_path / "ours")
     assert loaded.tokenizer.pieces[-1] == "<eos>"
+
+    leaky_config = loaded.model.encoder.config.model_copy(update={"leaky_padding": True})
+    leaky = Encoder(leaky_config, 80).eval()
+    leaky.load_state_dict(loaded.model.encoder.state_dict())
+    for sizes in ([150, 99, 60], [23]):
+        feat_lens = torch.tensor(sizes)
+        feats = zero_padding(torch.randn(len(sizes), max(sizes), 80), valid_mask(feat_lens, max(sizes)))
+        theirs, their_lens, _ = espnet.encoder(feats, feat_lens)
+        ours, our_lens = leaky(feats, feat_lens)
+        assert our_lens.tolist() == their_lens.tolist()
+        for b, n in enumerate(our_lens.tolist()):
+            torch.testing.assert_close(ours[b, :n], theirs[b, :n], atol=1e-4, rtol=0.0)
 
     wavs = [torch.from_numpy(speechlike(seconds)) for seconds in (4.0, 2.3456)]
     lens = torch.tensor([wav.numel() for wav in wavs])

@@ -145,7 +145,7 @@ def assert_heads_agree(ours, theirs, lens=None):
             torch.testing.assert_close(our_head[b, :n], their_head[b, :n], **TOLERANCE)
 
 
-@pytest.mark.parametrize("num_samples", [160000, 480000, 116989, 4641])
+@pytest.mark.parametrize("num_samples", [160000, 480000, 116989, 2561])
 @torch.no_grad()
 def test_features_encoder_and_every_head_agree(pair, num_samples):
     wav = torch.from_numpy(speechlike(num_samples / RATE, seed=num_samples))[None]

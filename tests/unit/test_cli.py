@@ -338,6 +338,10 @@ def test_decode_then_score(model, data_dir, tmp_path, capsys):
     assert report["languages"]["all"]["wer"]["ref_len"] == 8
     right = sum(entry["language"] == lang for entry, lang in zip(entries, ("eng", "deu", "eng"), strict=True))
     assert report["lid"] == {"accuracy": pytest.approx(right / 3), "utterances": 3}
+    means = {
+        unit: sum(report["languages"][lang][unit]["rate"] for lang in ("deu", "eng")) / 2 for unit in ("wer", "cer")
+    }
+    assert report["macro"] == pytest.approx(means)
     assert main(["score", str(data_dir), str(hyp)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("normalizer: basic\n")
