@@ -147,7 +147,7 @@ def map_state(
             leftover.append(key)
     if leftover:
         hybrid = all(key.startswith(_DECODERS) for key in leftover)
-        hint = "; skip_decoder=True keeps the CTC branch alone" if hybrid else ""
+        hint = "; --skip-decoder keeps the CTC branch alone" if hybrid else ""
         raise CheckpointError(f"{source}: {len(leftover)} tensors have no counterpart: {listed(leftover)}{hint}")
     return {name: _fused(name, found, source) for name, found in parts.items()}, tuple(keys)
 
