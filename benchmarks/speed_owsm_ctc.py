@@ -1,8 +1,8 @@
 """Our OWSM-CTC against ESPnet's on the same random weights, in one process: samples in, text out, greedy.
 
 Random weights emit more tokens than trained ones, which burdens both sides alike. ESPnet is given the language and
-the task and so are we. Long recordings go through both sides' overlapping windows of 30 s, four at a time; the texts may
-differ at the seams, which ESPnet puts in the middle of the overlap and we where both windows hear nothing.
+the task and so are we. Long recordings go through both sides' overlapping windows of 30 s, four at a time; the texts
+may differ at the seams, which ESPnet puts in the middle of the overlap and we where both windows hear nothing.
 """
 
 import argparse

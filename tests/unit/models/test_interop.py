@@ -144,7 +144,7 @@ def drop(state, *names):
     ("spoil", "message"),
     [
         (lambda s: s.update({"encoder.extra.weight": torch.ones(1)}), r"no counterpart: encoder\.extra\.weight"),
-        (lambda s: s.update({"decoder.output.bias": torch.ones(1)}), "skip_decoder=True"),
+        (lambda s: s.update({"decoder.output.bias": torch.ones(1)}), "--skip-decoder"),
         (lambda s: drop(s, "encoder.after_norm.bias"), r"1 missing: encoder\.norm\.bias"),
         (lambda s: drop(s, "encoder.encoders.0.attn.linear_k.bias"), r"qkv\.bias needs 3 tensors of one shape"),
         (lambda s: s.update({"ctc.ctc_lo.bias": torch.ones(3)}), r"ctc\.proj\.bias \(3,\) instead of \(28,\)"),
