@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 # The stamp is older than pyproject.toml whenever dependencies may have changed.
 $(VENV)/.core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media,recipes]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media,demo,dev,espnet]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media,recipes,demo,dev,espnet]'
 	touch $(VENV)/.core $@
 
 setup: $(VENV)/.dev

@@ -43,6 +43,7 @@ fi
 if at_stage 7 "score"; then
     for set in dev test; do
         "$PYTHON" -m speechnar score "$data/$set" "$exp/$set.hyp" | tee "$exp/$set.score"
+        "$PYTHON" -m speechnar score "$data/$set" "$exp/$set.hyp" --json >"$exp/$set.asr.json"
     done
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card

@@ -44,8 +44,10 @@ if at_stage 6 "decode"; then # the language is never told; translations into and
 fi
 if at_stage 7 "score"; then
     "$PYTHON" -m speechnar score "$data/test" "$exp/test.asr.hyp" | tee "$exp/test.asr.score"
+    "$PYTHON" -m speechnar score "$data/test" "$exp/test.asr.hyp" --json >"$exp/test.asr.json"
     for lang in "${languages[@]}"; do
         "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" | tee "$exp/test.st_$lang.score"
+        "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" --json >"$exp/test.st_$lang.json"
         # The trivial baseline: the reference transcript, not translated.
         "$PYTHON" -m speechnar score "$data/test" "$data/test/text" --target "$lang" | tee "$exp/test.copy_$lang.score"
     done
