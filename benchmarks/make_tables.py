@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 METRICS = ("WER", "CER", "BLEU", "chrF")
 ALL = "all"
+MACRO = "macro"
+"""The mean over languages, each counting the same."""
 NOTHING = "Not measured yet.\n"
 
 
@@ -95,6 +97,9 @@ def read_scores(root: Path) -> list[Score]:
         recipe = path.parents[2].relative_to(root / "recipes").as_posix()
         for lang, values in report["languages"].items():
             scores.append(Score(recipe, path.parent.name, test_set, task or "asr", lang, values, report.get("lid")))
+        if report.get("macro"):
+            rates = {unit: {"rate": rate} for unit, rate in report["macro"].items()}
+            scores.append(Score(recipe, path.parent.name, test_set, task or "asr", MACRO, rates, None))
     return scores
 
 
@@ -111,8 +116,8 @@ def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
             else ["not shipped", "", ""]
         )
         for score in whole(score for score in scores if score.model == name):
-            lid = f"{100 * score.lid['accuracy']:.1f} %" if score.lid and score.task == "asr" else ""
-            rows.append([name, *about, f"{score.recipe} {score.test_set}", score.task, *numbers(score), lid])
+            set_name = f"{score.recipe} {score.test_set}"
+            rows.append([name, *about, set_name, score.task, *numbers(score), language_right(score)])
         if not any(score.model == name for score in scores):
             rows.append([name, *about, "not measured yet", *[""] * (len(METRICS) + 3)])
     return markdown(header, rows)
@@ -120,9 +125,12 @@ def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
 
 def results_table(scores: Iterable[Score]) -> str:
     """Return a line for every language of every result file."""
-    header = ["model", "test set", "task", "language", "utterances", *METRICS]
-    names = {ALL: ALL, "und": "unknown"}
-    rows = [[s.model, s.test_set, s.task, names.get(s.lang) or name_of(s.lang), *numbers(s)] for s in scores]
+    header = ["model", "test set", "task", "language", "utterances", *METRICS, "language right"]
+    names = {ALL: ALL, MACRO: "mean of the languages", "und": "unknown"}
+    rows = [
+        [s.model, s.test_set, s.task, names.get(s.lang) or name_of(s.lang), *numbers(s), language_right(s)]
+        for s in scores
+    ]
     return markdown(header, rows)
 
 
@@ -149,14 +157,20 @@ def whole(scores: Iterable[Score]) -> list[Score]:
 
 def numbers(score: Score) -> list[str]:
     """Return the number of utterances and the metrics, empty where a metric does not apply."""
-    cells = [str(score.values["utterances"])]
+    cells = [str(score.values.get("utterances", ""))]
     for metric in METRICS:
         value = score.values.get(metric.lower())
         if value is None:
             cells.append("")
         else:
-            cells.append(f"{100 * value['rate']:.1f} %" if "rate" in value else f"{value['value']:.1f}")
+            cells.append(f"{100 * value['rate']:.1f} %" if "rate" in value else f"{100 * value['value']:.1f}")
     return cells
+
+
+def language_right(score: Score) -> str:
+    """Return the accuracy of language identification, for recognition over all languages."""
+    shown = score.lid is not None and score.task == "asr" and score.lang == ALL
+    return f"{100 * score.lid['accuracy']:.1f} %" if shown and score.lid else ""
 
 
 def sides(result: Mapping[str, Any]) -> str:

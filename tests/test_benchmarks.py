@@ -29,10 +29,11 @@ def test_tables_are_made_from_result_files(tmp_path):
             "eng": {"utterances": 3, "wer": {"rate": 0.125}, "cer": {"rate": 0.05}},
             "all": {"utterances": 7, "wer": {"rate": 0.5}, "cer": {"rate": 0.25}},
         },
+        "macro": {"wer": 0.625, "cer": 0.125},
         "lid": {"accuracy": 0.75, "utterances": 4},
     }
     (folder / "test.asr.json").write_text(json.dumps(report))
-    translations = {"languages": {"spa": {"utterances": 2, "bleu": {"value": 31.25}, "chrf": {"value": 50.0}}}}
+    translations = {"languages": {"spa": {"utterances": 2, "bleu": {"value": 0.3125}, "chrf": {"value": 0.5}}}}
     (folder / "test.st_eng.json").write_text(json.dumps(translations))
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- table:models -->\nold\n<!-- /table -->\nafter\n")
@@ -49,6 +50,7 @@ def test_tables_are_made_from_result_files(tmp_path):
     assert make_tables.documents(tmp_path) == [readme, results]
     make_tables.update(results, tmp_path, write=True)
     assert "| some-model | test | asr | English | 3 | 12.5 % | 5.0 % |" in results.read_text()
+    assert "| some-model | test | asr | mean of the languages |  | 62.5 % | 12.5 % |" in results.read_text()
     with pytest.raises(SystemExit, match="no table is called nonsense"):
         make_tables.fill("<!-- table:nonsense -->\n<!-- /table -->", {"models": str})
 

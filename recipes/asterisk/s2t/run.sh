@@ -49,7 +49,7 @@ if at_stage 7 "score"; then
         "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" | tee "$exp/test.st_$lang.score"
         "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" --json >"$exp/test.st_$lang.json"
         # The trivial baseline: the reference transcript, not translated.
-        "$PYTHON" -m speechnar score "$data/test" "$data/test/text" --target "$lang" | tee "$exp/test.copy_$lang.score"
+        "$PYTHON" -m speechnar score "$data/test" "$data/test/text" --target "$lang" --json >"$exp/untranslated.st_$lang.json"
     done
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
