@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from speechnar.audio.fbank import frame_mask
 from speechnar.errors import DataError, ShapeError
 
 MIN_STD = 1e-10
@@ -21,10 +22,6 @@ MIN_STD = 1e-10
 
 Stats = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Mean (F,) and standard deviation (F,)."""
-
-
-def _valid(feats: Tensor, feat_lens: Tensor) -> Tensor:
-    return (torch.arange(feats.size(1), device=feats.device) < feat_lens[:, None])[..., None]
 
 
 class GlobalCmvn(nn.Module):
@@ -41,7 +38,7 @@ class GlobalCmvn(nn.Module):
     def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
         normalized = (feats - self.mean) / self.std.clamp(min=MIN_STD)
-        return normalized.masked_fill(~_valid(feats, feat_lens), 0.0)
+        return normalized.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0)
 
 
 class UtteranceCmvn(nn.Module):
@@ -49,7 +46,7 @@ class UtteranceCmvn(nn.Module):
 
     def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
-        valid = _valid(feats, feat_lens)
+        valid = frame_mask(feat_lens, feats.size(1))[..., None]
         feats = feats.masked_fill(~valid, 0.0)
         count = feat_lens.clamp(min=1)[:, None, None]
         centred = (feats - feats.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
@@ -66,7 +63,7 @@ def compute_cmvn(batches: Iterable[tuple[Tensor, Tensor]]) -> Stats:
     total: Tensor | None = None
     squares, count = torch.zeros(()), 0
     for feats, feat_lens in batches:
-        kept = feats.double()[_valid(feats, feat_lens)[..., 0]]  # (N, F)
+        kept = feats.double()[frame_mask(feat_lens, feats.size(1))]  # (N, F)
         total = kept.sum(0) if total is None else total + kept.sum(0)
         squares = squares + kept.square().sum(0)
         count += kept.size(0)

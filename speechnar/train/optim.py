@@ -72,7 +72,7 @@ class CosineSchedule(Config):
 
 
 class OptimConfig(Config):
-    """AdamW and its schedule; betas and eps are OWSM-CTC's (asr dossier 1.5)."""
+    """AdamW and its schedule; betas and eps are those of OWSM-CTC (Peng et al. 2024)."""
 
     lr: PositiveFloat = 1e-3
     """The peak of the schedule."""
