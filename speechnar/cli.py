@@ -176,6 +176,7 @@ def _searching() -> argparse.ArgumentParser:
     group.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
     group.add_argument("--lm-weight", type=float, default=0.5, metavar="W", help="default: %(default)s")
     group.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
+    group.add_argument("--pad", action="store_true", help="pad clips to 30 s, as the published OWSM-CTC models expect")
     return group
 
 
@@ -386,7 +387,7 @@ def _load(args: argparse.Namespace, model: str) -> "Transcriber":
 def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
     from speechnar.clip_decoder import DecodeOptions  # noqa: PLC0415
 
-    searching = {name: getattr(args, name) for name in ("beam_size", "lm", "lm_weight", "batch_seconds")}
+    searching = {name: getattr(args, name) for name in ("beam_size", "lm", "lm_weight", "batch_seconds", "pad")}
     return DecodeOptions(**searching, **more)
 
 
