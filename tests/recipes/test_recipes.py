@@ -149,7 +149,7 @@ def test_an4_goes_through_all_stages_and_reruns(an4, tmp_path):
         str(tmp_path),
         "--config",
         str(config),
-        "--first_config",
+        "--before",
         str(config),
         "--vocab_size",
         "14",
@@ -179,7 +179,7 @@ def test_an4_end_to_end_on_the_real_corpus(tmp_path):
     settings = "train.max_steps=60 train.validate_every=30 train.optim.schedule.warmup_steps=20"
     arguments = ["--corpus", str(archive), "--data", str(tmp_path / "data"), "--downloads", str(tmp_path)]
     run_well("an4/asr", *arguments, "--exp", str(exp), "--overrides", settings)
-    log = [json.loads(line) for line in (exp / "first/log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (exp / "short/log.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in log if entry["kind"] == "valid"]
     assert losses[-1] < losses[0]
     hypotheses = (exp / "test.hyp").read_text().splitlines()
@@ -221,7 +221,7 @@ def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
     prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
     config = tiny_config(tmp_path / "tiny.yaml", prompt=prompt)
     arguments = ["--corpus", str(asterisk), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
-    out = run_well("asterisk/s2t", *arguments, "--config", str(config), "--first_config", str(config))
+    out = run_well("asterisk/s2t", *arguments, "--config", str(config), "--before", str(config))
     for name in ("test.asr.score", "test.st_eng.score", "test.st_rus.score", "export/model.safetensors"):
         assert (tmp_path / "exp" / name).stat().st_size
     assert "bleu" in out.lower()

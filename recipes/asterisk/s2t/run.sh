@@ -5,9 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus="" downloads=downloads config=conf/train.yaml first_config=conf/short.yaml exp=exp/train data=data
+stage=0 stop_stage=8 corpus="" downloads=downloads before="conf/short.yaml conf/train.yaml" config=conf/polish.yaml exp=exp/train data=data
 vocab_size=400 model_type=char overrides=""
-recipe_options="stage stop_stage corpus downloads config first_config exp data vocab_size model_type overrides"
+recipe_options="stage stop_stage corpus downloads before config exp data vocab_size model_type overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -28,10 +28,15 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then # first on short utterances, where CTC finds its alignments in minutes, then on all
+if at_stage 4 "train"; then # each configuration starts from the weights of the one before it
     settings+=("data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer")
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$first_config" --exp "$exp/first" "${settings[@]}"
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "init_from=$exp/first/model" "${settings[@]}"
+    start=()
+    for part in $before; do
+        name=$(basename "$part" .yaml)
+        "${train_cmd[@]}" "$PYTHON" -m speechnar train "$part" --exp "$exp/$name" "${start[@]}" "${settings[@]}"
+        start=("init_from=$exp/$name/model")
+    done
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "${start[@]}" "${settings[@]}"
 fi
 # Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
 if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
