@@ -113,6 +113,12 @@ def test_word_start_piece_of_its_own_joins_the_next_piece():
     assert word_spans(path_of([], []), PIECES, frame_shift_s=1.0) == []
 
 
+def test_a_lone_word_sign_does_not_begin_the_word():
+    pieces = ["<blank>", "▁", "a", "b"]
+    (word,) = word_spans(path_of([1, 2, 3], [2, 5, 6]), pieces, frame_shift_s=1.0)
+    assert (word.word, word.start_s) == ("ab", 5.0)
+
+
 def test_widened_words_share_the_gap():
     words = [WordSpan("a", 1.0, 1.1, 1.0), WordSpan("b", 1.5, 1.6, 1.0), WordSpan("c", 4.0, 4.1, 1.0)]
     wide = widen_words(words, duration_s=4.2, max_lead_s=0.3, max_tail_s=0.4, tail_share=0.75)
@@ -122,7 +128,8 @@ def test_widened_words_share_the_gap():
 
 
 def test_widened_words_stay_inside_the_recording():
-    wide = widen_words([WordSpan("a", 0.9, 1.3, 1.0), WordSpan("b", 1.4, 1.5, 1.0)], duration_s=1.0)
+    words = [WordSpan("a", 0.9, 1.3, 1.0), WordSpan("b", 1.4, 1.5, 1.0)]
+    wide = widen_words(words, duration_s=1.0, max_lead_s=0.0)
     assert [(word.start_s, word.end_s) for word in wide] == [(0.9, 1.0), (1.0, 1.0)]
     with pytest.raises(ConfigError, match="tail_share"):
         widen_words([], duration_s=1.0, tail_share=2.0)
