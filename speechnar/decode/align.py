@@ -218,7 +218,7 @@ def widen_words(
     words: Sequence[WordSpan],
     *,
     duration_s: float,
-    max_lead_s: float = 0.03,
+    max_lead_s: float = 0.0,
     max_tail_s: float = 0.08,
     tail_share: float = 0.5,
 ) -> list[WordSpan]:
@@ -228,8 +228,8 @@ def widen_words(
     ``max_tail_s``; the next word takes the remaining share, at most ``max_lead_s``. The result lies in
     [0, ``duration_s``], in order, and words that did not overlap before do not overlap after.
 
-    The default limits are the median distances of spikes from the true word boundaries on the development set of
-    recipes/asterisk/s2t (40 ms frames), by the method of benchmarks/word_times.py.
+    The default tail is the median distance of last spikes from true word ends on the development set of
+    recipes/asterisk/s2t (40 ms frames), by the method of benchmarks/word_times.py; first spikes are within a frame.
 
     Raises:
         ConfigError: a limit is negative or ``tail_share`` lies outside [0, 1].
