@@ -504,7 +504,7 @@ def test_segments_split_at_pauses_between_words_only():
     segments = to_segments([(5.0, path)], tokenizer, frame_shift_s=0.1, duration_s=12.0, language="eng")
     assert [segment.text for segment in segments] == ["ab", "c"]
     first, second = segments
-    assert (first.start, first.end) == (pytest.approx(6.0), pytest.approx(8.78, abs=0.001))  # 8.7 and 0.08 of the silence
+    assert (first.start, first.end) == (pytest.approx(6.0), pytest.approx(8.78, abs=0.001))  # and 0.08 of pause
     assert second.start == pytest.approx(11.7, abs=0.11)
     assert second.end == pytest.approx(11.98)
     assert first.avg_logprob == pytest.approx(-0.2)
