@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from speechnar.config import Config, parse_config
+from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.nn.embedder import EncodedSpeech
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 SCHEMA_VERSION = 1
@@ -58,6 +60,22 @@ class Recognizer(Protocol):
 
     def recognize(self, batch: Any) -> list[list[int]]:
         """Return the token ids of the best hypothesis of each utterance."""
+
+
+class SpeechDecoder(Protocol):
+    """A head that turns encoder output into text tokens: CASS-NAT's, Paraformer's or an autoregressive one."""
+
+    def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
+        """Return the head's own loss in nats per utterance.
+
+        Args:
+            speech: encoder output; gradients flow into ``enc`` (and into ``log_probs`` where the method says so).
+            tokens: (B, U) text without language, task, sentence start and end; padding may hold anything.
+            token_lens: (B,)
+        """
+
+    def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
+        """Return the best hypothesis of each utterance: text tokens, the frames they stand on, log-probabilities."""
 
 
 @dataclass(frozen=True)
