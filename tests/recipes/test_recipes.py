@@ -51,10 +51,10 @@ def run_well(recipe: str, *arguments: str) -> str:
     return finished.stdout
 
 
-def write_tone(path: Path, seconds: float, *, pitch_hz: float = 300.0, **options: str) -> None:
+def write_tone(path: Path, seconds: float, *, pitch_hz: float = 300.0, rate: int = RATE, **options: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    time_s = np.arange(round(seconds * RATE)) / RATE
-    soundfile.write(path, 0.1 * np.sin(2 * np.pi * pitch_hz * time_s), RATE, subtype="PCM_16", **options)
+    time_s = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.1 * np.sin(2 * np.pi * pitch_hz * time_s), rate, subtype="PCM_16", **options)
 
 
 def tiny_config(path: Path, **model: object) -> Path:
@@ -86,6 +86,22 @@ def an4(tmp_path_factory) -> Path:
     return root / "an4_sphere.tar.gz"
 
 
+@pytest.fixture(scope="module")
+def fsdd(tmp_path_factory) -> Path:
+    """Return an archive of the spoken digits' tree: 8 kHz tones, a pitch for each digit."""
+    root = tmp_path_factory.mktemp("fsdd")
+    recordings = root / "free-spoken-digit-dataset-1.0.10/recordings"
+    for digit in range(10):
+        write_tone(root / "tone.wav", 0.3, pitch_hz=300 + 100 * digit, rate=8000)
+        for speaker in ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"):
+            for index in range(50):
+                recordings.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / "tone.wav", recordings / f"{digit}_{speaker}_{index}.wav")
+    with tarfile.open(root / "free-spoken-digit-dataset.tar.gz", "w:gz", compresslevel=1) as tar:
+        tar.add(recordings.parent, recordings.parent.name)
+    return root / "free-spoken-digit-dataset.tar.gz"
+
+
 @pytest.fixture
 def asterisk(tmp_path) -> Path:
     """Return a tree of the unpacked packages: noise for sound, and the odd entries the cleaning is for."""
@@ -113,7 +129,7 @@ def asterisk(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "librispeech/asr", "mustc/st"])
+@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "fsdd/asr", "librispeech/asr", "mustc/st"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,6 +154,42 @@ def test_an4_split_is_espnets(an4, tmp_path):
     assert [u.utt_id for u in sets["dev"]][:2] == ["spk0-an0-b", "spk0-an10-b"]
     assert max(u.utt_id for u in sets["dev"]) < min(u.utt_id for u in sets["train"])
     assert {u.text for u in sets["test"]} == {"YES", "YES NO", "YES NO GO"}
+    run_well("an4/asr", *arguments, "--stage", "1", "--stop_stage", "1", "--letters", "lower")
+    lower = {name: read_kaldi_dir(tmp_path / "data" / name) for name in sets}
+    assert {u.text for u in lower["test"]} == {"yes", "yes no", "yes no go"}
+    assert {name: [u.utt_id for u in utterances] for name, utterances in lower.items()} == {
+        name: [u.utt_id for u in utterances] for name, utterances in sets.items()
+    }
+
+
+def test_fsdd_split_is_official(fsdd, tmp_path):
+    data, downloads = tmp_path / "data", tmp_path / "downloads"
+    arguments = ["--corpus", str(fsdd), "--data", str(data), "--downloads", str(downloads)]
+    run_well("fsdd/asr", *arguments, "--stage", "1", "--stop_stage", "3")
+    sets = {name: read_kaldi_dir(data / name) for name in ("train", "dev", "test")}
+    assert {name: len(utterances) for name, utterances in sets.items()} == {"train": 2580, "dev": 120, "test": 300}
+    indices = {name: {int(u.utt_id.rsplit("-", 1)[1]) for u in utterances} for name, utterances in sets.items()}
+    assert indices == {"test": set(range(5)), "dev": {5, 6}, "train": set(range(7, 50))}
+    by_id = {u.utt_id: u for u in sets["test"]}
+    assert (by_id["theo-7-0"].text, by_id["theo-7-0"].spk_id, by_id["theo-7-0"].lang) == ("seven", "theo", "eng")
+    statistics = json.loads((data / "statistics.json").read_text())[str(data / "train")]
+    assert statistics["unknown_tokens"] == 0
+    assert statistics["tokens"] == 2580  # one piece a digit
+    (recording,) = downloads.rglob("9_theo_3.wav")
+    recording.unlink()
+    finished = run("fsdd/asr", *arguments, "--stage", "1", "--stop_stage", "1")
+    assert finished.returncode == 1
+    assert "has 3000 recordings, got 2999" in finished.stderr
+
+
+@pytest.mark.slow
+def test_fsdd_goes_through_all_stages(fsdd, tmp_path):
+    config = tiny_config(tmp_path / "tiny.yaml")
+    arguments = ["--corpus", str(fsdd), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
+    run_well("fsdd/asr", *arguments, "--downloads", str(tmp_path / "downloads"), "--config", str(config))
+    assert len((tmp_path / "exp/test.asr.hyp").read_text().splitlines()) == 300
+    assert json.loads((tmp_path / "exp/test.asr.json").read_text())
+    assert "digits" in (tmp_path / "exp/export/README.md").read_text()
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ recipe_options="stage stop_stage corpus downloads before config exp data vocab_s
 . ../../shared/stages.sh
 . ./path.sh
 . ./cmd.sh
-read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 languages=(eng spa fra ita rus)
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
@@ -28,35 +27,16 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then # each configuration starts from the weights of the one before it
-    settings+=("data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer")
-    start=()
-    for part in $before; do
-        name=$(basename "$part" .yaml)
-        "${train_cmd[@]}" "$PYTHON" -m speechnar train "$part" --exp "$exp/$name" "${start[@]}" "${settings[@]}"
-        start=("init_from=$exp/$name/model")
-    done
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "${start[@]}" "${settings[@]}"
-fi
-# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
-if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
-    "$PYTHON" -m speechnar average "$exp"
-fi
-if at_stage 6 "decode"; then # the language is never told; translations into and from English have references
-    for task in asr "${languages[@]/#/st_}"; do
-        "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/test" "$exp/test.$task.hyp" --task "$task"
-    done
-fi
-if at_stage 7 "score"; then
-    "$PYTHON" -m speechnar score "$data/test" "$exp/test.asr.hyp" | tee "$exp/test.asr.score"
-    "$PYTHON" -m speechnar score "$data/test" "$exp/test.asr.hyp" --json >"$exp/test.asr.json"
+
+decode_sets() { # the language is never told; translations into and from English have references
+    for task in asr "${languages[@]/#/st_}"; do decode test "test.$task" --task "$task"; done
+}
+score_sets() {
+    score test test.asr test.asr
     for lang in "${languages[@]}"; do
-        "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" | tee "$exp/test.st_$lang.score"
-        "$PYTHON" -m speechnar score "$data/test" "$exp/test.st_$lang.hyp" --target "$lang" --json >"$exp/test.st_$lang.json"
+        score test "test.st_$lang" "test.st_$lang" --target "$lang"
         # The trivial baseline: the reference transcript, not translated.
         "$PYTHON" -m speechnar score "$data/test" "$data/test/text" --target "$lang" --json >"$exp/untranslated.st_$lang.json"
     done
-fi
-if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
-fi
+}
+. ../../shared/train_stages.sh

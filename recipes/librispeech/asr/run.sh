@@ -11,7 +11,6 @@ recipe_options="stage stop_stage corpus downloads url parts config exp data voca
 . ../../shared/stages.sh
 . ./path.sh
 . ./cmd.sh
-read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 read -ra train_parts <<<"$parts"  # --parts "train-clean-100 train-clean-360 train-other-500"
 eval_parts=(dev-clean dev-other test-clean test-other)
 prepare_options=(--unpack-to "$downloads")
@@ -34,24 +33,7 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" \
-        "data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer" "${settings[@]}"
-fi
-# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
-if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
-    "$PYTHON" -m speechnar average "$exp"
-fi
-if at_stage 6 "decode"; then
-    for part in "${eval_parts[@]}"; do
-        "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$part" "$exp/$part.hyp"
-    done
-fi
-if at_stage 7 "score"; then
-    for part in "${eval_parts[@]}"; do
-        "$PYTHON" -m speechnar score "$data/$part" "$exp/$part.hyp" | tee "$exp/$part.score"
-    done
-fi
-if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
-fi
+
+decode_sets() { for part in "${eval_parts[@]}"; do decode "$part" "$part"; done; }
+score_sets() { for part in "${eval_parts[@]}"; do score "$part" "$part" "$part.asr"; done; }
+. ../../shared/train_stages.sh

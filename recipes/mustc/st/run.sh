@@ -10,7 +10,6 @@ recipe_options="stage stop_stage corpus downloads target config exp data vocab_s
 . ../../shared/stages.sh
 . ./path.sh
 . ./cmd.sh
-read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 data=${data:-data/$target} exp=${exp:-exp/$target}
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
@@ -29,25 +28,10 @@ fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev} | tee "$data/statistics.json"
 fi
-if at_stage 4 "train"; then
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" \
-        "data.train=$data/train" "data.dev=$data/dev" "tokenizer=$data/tokenizer" "${settings[@]}"
-fi
-# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
-if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
-    "$PYTHON" -m speechnar average "$exp"
-fi
-if at_stage 6 "decode"; then
-    for task in asr "st_$target"; do
-        "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/tst-COMMON" "$exp/test.$task.hyp" \
-            --task "$task" --language eng
-    done
-fi
-if at_stage 7 "score"; then
-    "$PYTHON" -m speechnar score "$data/tst-COMMON" "$exp/test.asr.hyp" | tee "$exp/test.asr.score"
-    "$PYTHON" -m speechnar score "$data/tst-COMMON" "$exp/test.st_$target.hyp" --target "$target" |
-        tee "$exp/test.st_$target.score"
-fi
-if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
-fi
+
+decode_sets() { for task in asr "st_$target"; do decode tst-COMMON "test.$task" --task "$task" --language eng; done; }
+score_sets() {
+    score tst-COMMON test.asr test.asr
+    score tst-COMMON "test.st_$target" "test.st_$target" --target "$target"
+}
+. ../../shared/train_stages.sh

@@ -1,7 +1,8 @@
 """Make the train, dev and test data directories of AN4, split as in ESPnet's recipe.
 
 Utterances are named ``<speaker>-<prefix>-<channel>`` (the file ``an251-fash-b`` becomes ``fash-an251-b``) and sorted;
-the first 100 of the 948 training utterances are for development. Text stays upper case, as the corpus has it.
+the first 100 of the 948 training utterances are for development. Text is upper case, as the corpus has it, or lower
+case where its tokenizer comes from another corpus.
 """
 
 import argparse
@@ -21,8 +22,8 @@ NUM_DEV = 100
 NUM_TRAIN, NUM_TEST = 848, 130
 
 
-def read_set(root: Path, name: str, wav_folder: str) -> list[Utterance]:
-    """Return the utterances of ``etc/an4_<name>.transcription``, sorted by id."""
+def read_set(root: Path, name: str, wav_folder: str, letters: str) -> list[Utterance]:
+    """Return the utterances of ``etc/an4_<name>.transcription``, sorted by id, in upper or lower case ``letters``."""
     transcription = root / "etc" / f"an4_{name}.transcription"
     utterances = []
     for number, line in enumerate(transcription.read_text(encoding="ascii").splitlines(), start=1):
@@ -37,7 +38,7 @@ def read_set(root: Path, name: str, wav_folder: str) -> list[Utterance]:
             Utterance(
                 utt_id=f"{speaker}-{prefix}-{channel}",
                 wav_path=wav_path.resolve(),
-                text=match["text"],
+                text=match["text"].lower() if letters == "lower" else match["text"],
                 spk_id=speaker,
                 duration_s=soundfile.info(wav_path).duration,
                 lang="eng",
@@ -52,10 +53,12 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="an4_sphere.tar.gz or the unpacked an4 folder")
     parser.add_argument("data", type=Path)
     parser.add_argument("--unpack-to", type=Path, default=Path("downloads"))
+    parser.add_argument("--letters", choices=("upper", "lower"), default="upper", help="case of the text")
     args = parser.parse_args()
     root = unpacked_corpus(args.corpus, args.unpack_to, holds="etc/an4_train.transcription")
-    train = read_set(root, "train", "an4_clstk")
-    sets = {"dev": train[:NUM_DEV], "train": train[NUM_DEV:], "test": read_set(root, "test", "an4test_clstk")}
+    train = read_set(root, "train", "an4_clstk", args.letters)
+    test = read_set(root, "test", "an4test_clstk", args.letters)
+    sets = {"dev": train[:NUM_DEV], "train": train[NUM_DEV:], "test": test}
     sizes = {name: len(utterances) for name, utterances in sets.items()}
     if sizes != {"dev": NUM_DEV, "train": NUM_TRAIN, "test": NUM_TEST}:
         raise DataError(f"{root}: AN4 has {NUM_TRAIN} train, {NUM_DEV} dev and {NUM_TEST} test utterances, got {sizes}")

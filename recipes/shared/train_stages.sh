@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Sourced at the end of run.sh: stages 4 to 8, from data directories to a scored and exported model. Besides the options
+# it reads train_dirs and dev_dirs (YAML, as overrides are), tokenizer, and decode_sets and score_sets, functions of the
+# recipe that call these two.
+
+decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
+}
+score() { # SET NAME JSON [OPTION]...: of these hypotheses, to $exp/NAME.score and $exp/JSON.json
+    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" | tee "$exp/$2.score"
+    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" --json >"$exp/$3.json"
+}
+
+if at_stage 4 "train"; then # each configuration starts from the weights of the one before it
+    read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
+    settings+=("data.train=${train_dirs:-$data/train}" "data.dev=${dev_dirs:-$data/dev}")
+    settings+=("tokenizer=${tokenizer:-$data/tokenizer}")
+    start=()
+    for part in ${before:-}; do
+        name=$(basename "$part" .yaml)
+        "${train_cmd[@]}" "$PYTHON" -m speechnar train "$part" --exp "$exp/$name" "${start[@]}" "${settings[@]}"
+        start=("init_from=$exp/$name/model")
+    done
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "${start[@]}" "${settings[@]}"
+fi
+# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
+if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
+    "$PYTHON" -m speechnar average "$exp"
+fi
+if at_stage 6 "decode"; then decode_sets; fi
+if at_stage 7 "score"; then score_sets; fi
+if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
+    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
+fi
