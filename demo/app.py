@@ -5,12 +5,13 @@ Everything happens on this machine: the page binds to 127.0.0.1 and models load 
 
 from collections.abc import Callable
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from speechnar import SpeechnarError, Transcriber, Transcript, list_models
+from speechnar import Comparison, SpeechnarError, Transcriber, Transcript, list_models
 from speechnar.hub import DEFAULT_MODEL
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
@@ -38,6 +39,16 @@ def build_app(transcriber_factory: Callable[[str], Transcriber]) -> gr.Blocks:
         ]
         return transcript.text, _describe_language(transcript), rows, _write_subtitles(transcript, Path(path))
 
+    def compare(path: str | None, model: str, language: str) -> tuple[str, list[list[str]]]:
+        if not path:
+            raise gr.Error("Record or upload something first.")
+        try:
+            found = transcriber_factory(model).compare(path, language=language or "auto")
+        except SpeechnarError as error:
+            raise gr.Error(str(error)) from None
+        rows = [[item.decoder, f"{item.wall_s:.3f}", f"{item.rtf:.4f}"] for item in found]
+        return "".join(_mark_differences(item) for item in found), rows
+
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
         gr.Markdown("# speechnar\nNon-autoregressive speech recognition, on this machine.")
         with gr.Tab("Transcribe"):
@@ -52,6 +63,22 @@ def build_app(transcriber_factory: Callable[[str], Transcriber]) -> gr.Blocks:
                     detected = gr.Textbox(label="Language")
                     subtitles = gr.File(label="Subtitles", file_count="multiple")
             words = gr.Dataframe(headers=["start (s)", "end (s)", "word", "probability"], label="Words")
+        with gr.Tab("Compare decoders"):
+            gr.Markdown("One encoder, several decoders. Marked words differ from the first decoder's.")
+            compared_audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Speech")
+            with gr.Row():
+                compared_model = gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
+                compared_language = gr.Textbox("auto", label="Language")
+            compare_button = gr.Button("Compare", variant="primary")
+            texts = gr.HTML(label="Texts")
+            times = gr.Dataframe(headers=["decoder", "time (s)", "real-time factor"], label="Times")
+        compare_button.click(
+            compare,
+            inputs=[compared_audio, compared_model, compared_language],
+            outputs=[texts, times],
+            api_name="compare",
+            concurrency_limit=1,
+        )
         button.click(
             transcribe,
             inputs=[audio, model, language],
@@ -67,6 +94,13 @@ def main(*, device: str = "auto", port: int = 7860) -> None:
     load = lru_cache(maxsize=2)(lambda name: Transcriber.load(name, device=device))
     app = build_app(load).queue(max_size=16)
     app.launch(server_name="127.0.0.1", server_port=port, max_file_size=MAX_FILE_SIZE)
+
+
+def _mark_differences(item: Comparison) -> str:
+    """Return a decoder's text as HTML, its words escaped and those that differ marked."""
+    words = [escape(word) for word in item.transcript.text.split()]
+    marked = (word if agrees else f"<mark>{word}</mark>" for word, agrees in zip(words, item.agrees, strict=True))
+    return f"<p><b>{escape(item.decoder)}</b>: {' '.join(marked)}</p>"
 
 
 def _describe_language(transcript: Transcript) -> str:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechnar.api import DetectedLanguage, Transcriber, align, detect_language, transcribe, translate
+    from speechnar.api import Comparison, DetectedLanguage, Transcriber, align, detect_language, transcribe, translate
     from speechnar.clip_decoder import DecodeOptions
     from speechnar.errors import (
         AudioError,
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "CheckpointError",
+    "Comparison",
     "ConfigError",
     "DataError",
     "DecodeOptions",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "Comparison": "api",
     "DecodeOptions": "clip_decoder",
     "DetectedLanguage": "api",
     "Segment": "text.transcript",

@@ -5,8 +5,10 @@ which a list comes back. Results are finished and immutable; recordings of any l
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, overload
@@ -40,6 +42,23 @@ class DetectedLanguage:
     language: str
     probability: float
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one decoder of a model made of a recording."""
+
+    decoder: str
+    transcript: Transcript
+    wall_s: float
+    """Reading, encoding and decoding."""
+    agrees: tuple[bool, ...]
+    """For each word of the text: whether the first decoder has it too, in a longest common sequence of words."""
+
+    @property
+    def rtf(self) -> float:
+        """Return wall time over audio time."""
+        return self.wall_s / self.transcript.duration if self.transcript.duration else 0.0
 
 
 class Transcriber:
@@ -85,6 +104,12 @@ class Transcriber:
     def languages(self) -> tuple[str, ...]:
         """Languages that can be given or detected; empty where the model has no language tokens."""
         return tuple(self._loaded.tokenizer.language_ids())
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """What ``DecodeOptions(decoder=...)`` can be; the first is the default."""
+        names: tuple[str, ...] = getattr(self._loaded.model, "decoder_names", ())
+        return names
 
     @property
     def translates_to(self) -> tuple[str, ...]:
@@ -234,6 +259,31 @@ class Transcriber:
         """
         recognizer = Recognizer(ClipDecoder(self._loaded, language=language, default_language=self._language))
         return recognizer.align(_open(audio, sample_rate), text)
+
+    def compare(
+        self, audio: AudioInput, *, sample_rate: int | None = None, language: str = AUTO
+    ) -> tuple[Comparison, ...]:
+        """Transcribe one recording with every decoder of the model, and say where their texts differ.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            ConfigError: the model does not know ``language``.
+        """
+        first: list[str] | None = None
+        found = []
+        for decoder in self.decoders:
+            started = time.perf_counter()
+            transcript = self.transcribe(
+                audio, sample_rate=sample_rate, language=language, options=DecodeOptions(decoder=decoder)
+            )
+            wall_s = time.perf_counter() - started
+            words = transcript.text.split()
+            first = words if first is None else first
+            agrees = [False] * len(words)
+            for block in SequenceMatcher(None, first, words, autojunk=False).get_matching_blocks():
+                agrees[block.b : block.b + block.size] = [True] * block.size
+            found.append(Comparison(decoder, transcript, wall_s, tuple(agrees)))
+        return tuple(found)
 
     def outcomes(
         self,

@@ -30,6 +30,8 @@ FORMATS: tuple["TranscriptFormat", ...] = ("txt", "json", "srt", "vtt", "tsv")
 # Of these, several files one after the other on stdout would make one file that is none.
 SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
 
+DECODERS = ("ctc", "cassnat", "paraformer", "transformer_ar")
+
 Handler = Callable[[argparse.Namespace], int]
 
 
@@ -172,6 +174,10 @@ def _loading() -> argparse.ArgumentParser:
 
 def _searching() -> argparse.ArgumentParser:
     group = _group()
+    group.add_argument("--decoder", choices=DECODERS, help="default: the model's own, ctc where it has one")
+    group.add_argument(
+        "--num-samples", type=int, metavar="N", help="cassnat: alignments to sample and rank; default: the best path"
+    )
     group.add_argument("--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm or --hotwords")
     group.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
     group.add_argument("--lm-weight", type=float, default=0.5, metavar="W", help="default: %(default)s")
@@ -387,7 +393,8 @@ def _load(args: argparse.Namespace, model: str) -> "Transcriber":
 def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
     from speechnar.clip_decoder import DecodeOptions  # noqa: PLC0415
 
-    searching = {name: getattr(args, name) for name in ("beam_size", "lm", "lm_weight", "batch_seconds", "pad")}
+    names = ("decoder", "num_samples", "beam_size", "lm", "lm_weight", "batch_seconds", "pad")
+    searching = {name: getattr(args, name) for name in names}
     return DecodeOptions(**searching, **more)
 
 

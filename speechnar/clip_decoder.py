@@ -1,4 +1,4 @@
-"""Clips of speech to text tokens with any CTC model: language and task, batches, search, language identification.
+"""Clips of speech to text tokens with any recogniser: language and task, batches, search, language identification.
 
 Shapes: B clips, S samples, T positions (the model's prefix, then frames), V vocabulary, L languages, U tokens.
 Source: OWSM-CTC (Peng et al., ACL 2024, section 3) for language and task as the first tokens of the output.
@@ -30,6 +30,7 @@ from speechnar.text.languages import to_iso3
 logger = logging.getLogger(__name__)
 
 AUTO, UNDETERMINED = "auto", "und"
+CTC = "ctc"
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
 SCORED_BEAM_SIZE = 16
@@ -44,6 +45,11 @@ class DecodeOptions:
         ConfigError: a value lies outside its range.
     """
 
+    decoder: str | None = None
+    """``ctc``, ``cassnat``, ``paraformer`` or ``transformer_ar``; None takes the model's own, which is CTC where it has
+    one."""
+    num_samples: int | None = None
+    """CASS-NAT: alignments sampled and decoded, of which the best result is kept; None takes the best path alone."""
     beam_size: int | None = None
     """Prefixes kept by the beam search; None takes the best path, unless there is a language model or a hotword."""
     lm: str | Path | None = None
@@ -69,8 +75,10 @@ class DecodeOptions:
         if isinstance(self.hotwords, str):
             raise ConfigError(f"hotwords must be a sequence of phrases, got one string {self.hotwords!r}")
         object.__setattr__(self, "hotwords", tuple(self.hotwords))
-        if self.beam_size is not None and self.beam_size < 1:
-            raise ConfigError(f"beam_size must be at least 1, got {self.beam_size}")
+        for name in ("beam_size", "num_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         if not 1 <= self.window_s < math.inf:
             raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
         if not 0 < self.batch_seconds < math.inf:
@@ -86,15 +94,24 @@ class DecodeOptions:
 
 
 @runtime_checkable
-class CtcModel(Protocol):
+class SpeechModel(Protocol):
     """What decoding asks of a model (`speechnar.models.owsm_ctc.OwsmCtc` has it)."""
 
     blank_id: int
     num_prefix: int
     frame_shift_s: float
+    decoder_names: tuple[str, ...]
+    """``ctc``, if the model has it, then others (of a `ManyDecoders`); the first is the default."""
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> Any:
-        """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V) and ``.lens`` (B,)."""
+        """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V), None without CTC, and ``.lens`` (B,)."""
+
+
+class ManyDecoders(SpeechModel, Protocol):
+    """A model with other decoders than CTC."""
+
+    def decode(self, out: Any, decoder: str, **options: Any) -> list[CtcPath]:
+        """Decode what `encode` returned; frames count from the first one of audio."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ class ClipDecoder:
     """One model with one task, one language (or ``auto``) and one set of options.
 
     Args:
-        loaded: a CTC model.
+        loaded: a recogniser.
         task: ``asr``, or ``st_xxx`` for translation into language xxx.
         language: of the speech, in any form `speechnar.text.languages.to_iso3` takes, or ``auto``.
         default_language: what a model without language tokens speaks, if that is known.
@@ -131,11 +148,11 @@ class ClipDecoder:
         default_language: str | None = None,
         options: DecodeOptions | None = None,
     ) -> None:
-        if not isinstance(loaded.model, CtcModel):
-            raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no CTC recogniser")
+        if not isinstance(loaded.model, SpeechModel):
+            raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
         config: Any = loaded.config
         self.name = loaded.name
-        self.model = cast(CtcModel, loaded.model)
+        self.model = cast(SpeechModel, loaded.model)
         self.device = next(loaded.model.parameters()).device
         self.tokenizer = loaded.tokenizer
         self.sample_rate = int(config.frontend.sample_rate)
@@ -144,6 +161,7 @@ class ClipDecoder:
         self.language = AUTO if language == AUTO else to_iso3(language)
         self.default_language = default_language
         self.options = options or DecodeOptions()
+        self.decoder = self._find_decoder()
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
         self._lm, self._hotwords = self._scorers()
@@ -177,10 +195,10 @@ class ClipDecoder:
         Raises:
             ConfigError: the options ask for a search, which has no windows.
         """
-        if self.options.needs_search:
+        if self.options.needs_search or self.decoder != CTC:
             raise ConfigError(
-                f"beam search, language model and hotwords need clips of at most {self.options.window_s:g} s; "
-                "leave VAD on for longer recordings"
+                f"other decoders than {CTC}, beam search, language model and hotwords need clips of at most "
+                f"{self.options.window_s:g} s; leave VAD on for longer recordings"
             )
         window_s = self.options.window_s
         config = LongformConfig(
@@ -230,7 +248,10 @@ class ClipDecoder:
             logger.info("out of memory on %d clips; halving the batch", len(clips))
             half = len(clips) // 2
             return self._decode_batch(clips[:half]) + self._decode_batch(clips[half:])
-        paths = (self.text_path(path) for path in self._search(out.log_probs, out.lens))
+        if self.decoder == CTC:
+            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
+        else:
+            paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
         return [Decoded(path, mass) for path, mass in zip(paths, self.language_mass(out), strict=True)]
 
     def encode(self, clips: Sequence[Samples]) -> Any:
@@ -256,6 +277,14 @@ class ClipDecoder:
     def _padded_size(self, clip: Samples) -> int:
         least = MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate
         return max(len(clip), self.window_samples if self.options.pad else math.ceil(least))
+
+    @torch.inference_mode()
+    def _decode_with(self, out: Any) -> list[CtcPath]:
+        """Decode with the model's decoder of that name."""
+        options = {"num_samples": self.options.num_samples, "beam_size": self.options.beam_size}
+        return cast(ManyDecoders, self.model).decode(
+            out, self.decoder, **{k: v for k, v in options.items() if v is not None}
+        )
 
     def _search(self, log_probs: Tensor, lens: Tensor) -> Sequence[CtcPath]:
         options = self.options
@@ -287,11 +316,31 @@ class ClipDecoder:
 
     def language_mass(self, out: Any) -> npt.NDArray[np.float64]:
         """Return (B, L): the sum over valid positions of the probability of each language token."""
+        if not self.language_ids:
+            return np.zeros((len(out.lens), 0))
         ids = torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=out.log_probs.device)
         valid = valid_mask(out.lens, out.log_probs.size(1))
         probs = out.log_probs[..., ids].exp().where(valid[..., None], 0.0)
         mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
         return mass
+
+    def _find_decoder(self) -> str:
+        """Return the decoder asked for, which must be one that honours the other options."""
+        options, names = self.options, self.model.decoder_names
+        decoder = options.decoder or names[0]
+        if decoder not in names:
+            raise ConfigError(f"model {self.name} decodes with {', '.join(names)}; got decoder {decoder!r}")
+        if decoder != CTC and self.task != "asr":
+            raise ConfigError(f"decoder {decoder} writes transcripts; leave it at {CTC} to translate")
+        honoured = {CTC: {"beam_size", "lm", "hotwords"}, "cassnat": {"num_samples"}, "transformer_ar": {"beam_size"}}
+        for name in ("beam_size", "lm", "hotwords", "num_samples"):
+            if getattr(options, name) and name not in honoured.get(decoder, ()):
+                able = [other for other in names if name in honoured.get(other, ())]
+                raise ConfigError(
+                    f"{name} is not for decoder {decoder} of model {self.name}; "
+                    + (f"use {' or '.join(able)}" if able else "leave it out")
+                )
+        return decoder
 
     def _find_prefix(self) -> Tensor | None:
         """Return the ids of language and task (1, 2), None for a model that takes none."""

@@ -74,7 +74,7 @@ class SpeechDecoder(Protocol):
             token_lens: (B,)
         """
 
-    def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
+    def decode(self, speech: EncodedSpeech, **options: Any) -> list[CtcPath]:
         """Return the best hypothesis of each utterance: text tokens, the frames they stand on, log-probabilities."""
 
 

@@ -216,6 +216,11 @@ class OwsmCtc(nn.Module):
         return cls(config, tokenizer)
 
     @property
+    def decoder_names(self) -> tuple[str, ...]:
+        """What can be asked to decode."""
+        return ("ctc",)
+
+    @property
     def num_prefix(self) -> int:
         """Positions of the output that belong to language and task, before the first frame."""
         return 0 if self.prompt_encoder is None else 2
@@ -310,6 +315,10 @@ class OwsmCtc(nn.Module):
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the weighted CTC losses of all heads, in nats per utterance (Peng et al. 2024, equation 4)."""
+        return self.loss_and_output(batch)[0]
+
+    def loss_and_output(self, batch: SpeechBatch) -> tuple[LossOutput, CtcOutput]:
+        """Return the loss and what it was computed from, of several masked copies with ``consistency_weight``."""
         feats, feat_lens = self.features(batch.wav, batch.wav_lens)
         prefix, prompt, prompt_lens = batch.prefix, batch.prompt, batch.prompt_lens
         if self.prompt_encoder is None:
@@ -343,7 +352,7 @@ class OwsmCtc(nn.Module):
             total = total + self.config.consistency_weight * parts["consistency"]
         parts["unfit"] = (~fits(out.lens[: batch.wav.size(0)], batch.tokens, batch.token_lens)).float().mean()
         weight_sum = torch.tensor(float(batch.wav.size(0)), device=batch.wav.device)
-        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight_sum)
+        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight_sum), out
 
     def _ctc_loss(
         self, log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, is_valid: Tensor
@@ -366,6 +375,10 @@ class OwsmCtc(nn.Module):
             out = self.encode(
                 batch.wav, batch.wav_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
             )
+        return self.best_tokens(out)
+
+    def best_tokens(self, out: CtcOutput) -> list[list[int]]:
+        """Return the token ids of the best path of the last head, specials included."""
         return [path.tokens for path in greedy(out.log_probs, out.lens, self.blank_id)]
 
 

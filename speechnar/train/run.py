@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
 from speechnar.config import Config, load_config, parse_config
+from speechnar.data.batch import SpeechBatch
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.errors import CheckpointError
@@ -25,6 +26,7 @@ from speechnar.models.base import (
     Recognizer,
     load_state,
     model_entry,
+    read_model_config,
     read_weights,
     save_model,
     tied_names,
@@ -143,12 +145,16 @@ def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
 def init_model(model: nn.Module, source: str | Path) -> InitReport:
     """Copy the weights of a model folder or checkpoint that fit ``model`` by name and shape; log what did not.
 
+    A model folder of another kind is a part of ``model`` where ``model.warm_starts`` says so.
+
     Raises:
         CheckpointError: the source is unreadable, or nothing in it fits.
     """
     source = Path(source)
     if source.is_dir():
-        weights = read_weights(source / WEIGHTS_FILE)
+        kind = getattr(read_model_config(source)[1], "kind", None)
+        prefix = getattr(model, "warm_starts", {}).get(kind, "")
+        weights = {f"{prefix}{name}": weight for name, weight in read_weights(source / WEIGHTS_FILE).items()}
     else:
         weights = weights_of(load_checkpoint(source), source=str(source))
     own = model.state_dict()
@@ -186,20 +192,35 @@ def fit_normalizer(model: nn.Module, data: SpeechDataset) -> None:
 
 
 def recognition_error(dev_data: SpeechDataset, tokenizer: Tokenizer) -> Evaluate:
-    """Return a function that greedily recognises ``dev_data`` and reports ``wer`` and ``cer`` as fractions."""
+    """Return a function that greedily recognises ``dev_data`` and reports ``wer`` and ``cer`` as fractions.
+
+    For a model of several decoders they are means over the decoders, and each has its own (``cer_cassnat``).
+    """
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, Recognizer)
         device = next(model.parameters()).device
         refs: list[str] = []
-        hyps: list[str] = []
+        hyps: dict[str, list[str]] = {}
         with closing(prefetch(dev_data.batches(0))) as batches:
             for batch in batches:
-                hyps += [tokenizer.decode(ids) for ids in model.recognize(batch.to(device))]
                 refs += [tokenizer.decode(ids) for ids in _unpad(batch.tokens, batch.token_lens)]
-        return {"wer": wer(refs, hyps).rate, "cer": cer(refs, hyps).rate}
+                for name, found in recognize_with(model, batch.to(device)).items():
+                    hyps.setdefault(name, []).extend(tokenizer.decode(ids) for ids in found)
+        rates = {
+            decoder: {"wer": wer(refs, texts).rate, "cer": cer(refs, texts).rate} for decoder, texts in hyps.items()
+        }
+        means = {unit: sum(rate[unit] for rate in rates.values()) / len(rates) for unit in ("wer", "cer")}
+        if len(rates) == 1:
+            return means
+        return means | {f"{unit}_{name}": rate[unit] for name, rate in rates.items() for unit in rate}
 
     return evaluate
+
+
+def recognize_with(model: Recognizer, batch: SpeechBatch) -> dict[str, list[list[int]]]:
+    """Return the token ids of each utterance by the name of the decoder; a model of one decoder is its own."""
+    return model.recognize_with(batch) if hasattr(model, "recognize_with") else {"": model.recognize(batch)}
 
 
 def _unpad(tokens: Tensor, token_lens: Tensor) -> list[list[int]]:
