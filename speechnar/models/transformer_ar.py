@@ -39,6 +39,11 @@ class TransformerArHeadConfig(Config):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the target distribution spread evenly over the vocabulary."""
 
+    @classmethod
+    def debug(cls) -> "TransformerArHeadConfig":
+        """Return two small layers, for tests."""
+        return cls(num_layers=2, num_heads=2, ff_dim=64)
+
 
 class TransformerArHead(nn.Module):
     """Transformer decoder over encoder output; a `SpeechDecoder`."""
@@ -90,7 +95,7 @@ class TransformerArHead(nn.Module):
         )
         total = (losses * is_target).sum() / tokens.size(0)
         weight = torch.tensor(float(tokens.size(0)), device=total.device)
-        return LossOutput(total=total, parts={"ce": total.detach()}, weight=weight)
+        return LossOutput(total=total, weight=weight)
 
     @torch.no_grad()
     def score(self, speech: EncodedSpeech, utterance_index: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
