@@ -1,0 +1,173 @@
+"""Continuous integrate-and-fire: weights of frames to one acoustic vector per token.
+
+Every frame carries a weight (alpha); their running sum is an axis on which token u occupies the interval [u, u + 1).
+A token's vector is the sum of the frames, each weighted by what its own interval on that axis shares with the token's.
+Shapes: B utterances, T encoder frames, D model width, U tokens.
+Sources: Dong and Xu, "CIF", ICASSP 2020, section 3; Gao et al., "Paraformer", Interspeech 2022, section 2.2.
+Differs from the papers: they run frame by frame and fire at most once in each; intervals need one product of matrices
+and let a frame close any number of tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechnar.errors import ConfigError, ShapeError
+from speechnar.nn.dropout import Dropout
+from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
+from speechnar.nn.lengths import valid_mask
+
+CifThreshold = Literal["dynamic", "fixed"]
+PredictorConv = Literal["full", "depthwise"]
+
+TAIL_WEIGHT = 0.45
+"""What a fixed threshold adds behind the last frame, so that a rest of 0.55 still fires."""
+_TOLERANCE = 1e-6  # weights are float32: sums that should be whole are whole to about this
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifEmbeddings(TokenEmbeddings):
+    """Tokens that were integrated, and the weights they came from."""
+
+    alphas: Tensor
+    """(B, T) float32 weights as predicted, before any scaling; zero in padding."""
+
+
+def integrate_and_fire(
+    enc: Tensor,
+    alphas: Tensor,
+    lens: Tensor,
+    num_tokens: Tensor | None = None,
+    *,
+    max_tokens: int | None = None,
+    threshold: CifThreshold = "dynamic",
+) -> TokenEmbeddings:
+    """Integrate frames into tokens.
+
+    Without ``num_tokens`` the weights decide how many tokens there are. ``dynamic``: their sum rounded up, at a
+    threshold of sum / number (Paraformer, section 2.2). ``fixed``: a token for each whole unit, and one for a rest of
+    at least 0.55, whose vector is not scaled up (FunASR's rule for a single utterance, here in any batch).
+
+    Args:
+        enc: (B, T, D), finite in padding.
+        alphas: (B, T) weights, at least 0; those in padding are ignored.
+        lens: (B,) frames.
+        num_tokens: (B,) in training: the weights are scaled so that exactly so many tokens fire.
+        max_tokens: U, if the caller knows it; else it is the largest number found, at least 1, which costs a sync.
+        threshold: what happens without ``num_tokens``.
+
+    Raises:
+        ShapeError: the tensors do not fit each other.
+    """
+    if enc.dim() != 3 or alphas.shape != enc.shape[:2] or lens.shape != enc.shape[:1]:
+        raise ShapeError(
+            "integration needs enc (B, T, D), alphas (B, T) and lens (B,), "
+            f"got {tuple(enc.shape)}, {tuple(alphas.shape)}, {tuple(lens.shape)}"
+        )
+    valid = valid_mask(lens, enc.size(1))
+    reached = alphas.masked_fill(~valid, 0.0).double().cumsum(1)  # where each frame's interval ends, (B, T)
+    total = reached[:, -1]
+    scaled = num_tokens is not None or threshold == "dynamic"
+    if num_tokens is not None:
+        token_lens = num_tokens
+    elif threshold == "dynamic":
+        token_lens = (total.detach() - _TOLERANCE).ceil().clamp(min=0).long()
+    else:
+        token_lens = (total.detach() + TAIL_WEIGHT + _TOLERANCE).floor().long()
+    if scaled:
+        reached = reached * (token_lens / total.clamp(min=_TOLERANCE))[:, None]
+    if max_tokens is None:
+        max_tokens = max(1, int(token_lens.max()))
+    numbers = torch.arange(max_tokens, device=enc.device, dtype=torch.float64)
+    # What the frames up to t give to token u, (B, U, T); the differences over t are the frames' own shares.
+    given = (reached[:, None, :] - numbers[:, None]).clamp(0.0, 1.0)
+    weights = torch.diff(given, dim=2, prepend=given.new_zeros(1, 1, 1).expand(given.size(0), max_tokens, 1))
+    is_token = valid_mask(token_lens, max_tokens)
+    embeds = torch.bmm(weights.masked_fill(~is_token[..., None], 0.0).to(enc.dtype), enc)
+    with torch.no_grad():
+        begin, end = (numbers + _TOLERANCE).expand(enc.size(0), -1), (numbers + 1 - _TOLERANCE).expand(enc.size(0), -1)
+        edges = reached.detach().contiguous()
+        ends = (torch.searchsorted(edges, end.contiguous()) + 1).minimum(lens[:, None])
+        starts = torch.searchsorted(edges, begin.contiguous(), right=True).minimum(ends - 1)
+    return TokenEmbeddings(
+        embeds=embeds,
+        lens=token_lens,
+        starts=starts.masked_fill(~is_token, 0),
+        ends=ends.masked_fill(~is_token, 0),
+    )
+
+
+def quantity_loss(alphas: Tensor, num_tokens: Tensor) -> Tensor:
+    """Return |sum of ``alphas`` (B, T) - ``num_tokens`` (B,)| as (B,) float32 (Paraformer, equation 2)."""
+    return (alphas.sum(1, dtype=torch.float32) - num_tokens).abs()
+
+
+class CifPredictor(nn.Module):
+    """Predicts the weight of every frame and integrates: the `TokenEmbedder` of Paraformer.
+
+    Always float32: bfloat16 cannot sum to the right number of tokens.
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        *,
+        conv: PredictorConv = "full",
+        smooth_factor: float = 1.0,
+        noise_threshold: float = 0.0,
+        threshold: CifThreshold = "dynamic",
+        dropout: float = 0.1,
+    ) -> None:
+        """Build the predictor.
+
+        Args:
+            model_dim: D.
+            conv: ``full`` is the second version in FunASR; ``depthwise`` is its first, residual and with dropout.
+            smooth_factor: s of alpha = relu(s * sigmoid(x) - n).
+            noise_threshold: n of the same.
+            threshold: see `integrate_and_fire`.
+            dropout: of the depthwise version.
+
+        Raises:
+            ConfigError: no weight could ever be positive.
+        """
+        super().__init__()
+        if smooth_factor <= noise_threshold:
+            raise ConfigError(
+                f"smooth_factor must exceed noise_threshold for any token to fire, "
+                f"got {smooth_factor} and {noise_threshold}"
+            )
+        self.smooth_factor = smooth_factor
+        self.noise_threshold = noise_threshold
+        self.threshold: CifThreshold = threshold
+        self.residual = conv == "depthwise"
+        self.conv = nn.Conv1d(model_dim, model_dim, 3, padding=1, groups=model_dim if self.residual else 1)
+        self.dropout = Dropout(dropout if self.residual else 0.0)
+        self.proj = nn.Linear(model_dim, 1)
+
+    def alphas(self, enc: Tensor, valid: Tensor) -> Tensor:
+        """Map ``enc`` (B, T, D), zero where ``valid`` (B, T) is False, to weights (B, T), float32, zero there."""
+        with torch.autocast(enc.device.type, enabled=False):
+            x = enc.to(self.proj.weight.dtype)
+            y = self.conv(x.transpose(1, 2)).transpose(1, 2)
+            if self.residual:
+                y = self.dropout(y + x)
+            y = self.proj(y.relu()).squeeze(2).sigmoid()
+            return (self.smooth_factor * y - self.noise_threshold).relu().masked_fill(~valid, 0.0)
+
+    def forward(
+        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
+    ) -> CifEmbeddings:
+        """Integrate ``speech`` into as many tokens as ``tokens`` (B, U) has, or as the weights say."""
+        alphas = self.alphas(speech.enc, speech.valid)
+        cut = integrate_and_fire(
+            speech.enc,
+            alphas,
+            speech.lens,
+            token_lens,
+            max_tokens=None if tokens is None else tokens.size(1),
+            threshold=self.threshold,
+        )
+        return CifEmbeddings(embeds=cut.embeds, lens=cut.lens, starts=cut.starts, ends=cut.ends, alphas=alphas)
