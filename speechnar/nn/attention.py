@@ -1,8 +1,9 @@
-"""Multi-head attention over one SDPA core: self-attention with three kinds of positions, and cross-attention.
+"""Multi-head attention over one SDPA core: self-attention with four kinds of positions, and cross-attention.
 
 Shapes: B utterances, T frames, L cached frames, M memory tokens, D model width, H heads.
 Sources: Vaswani et al. 2017, section 3.2; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
-ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021.
+ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021; Shaw et al., "Self-Attention with Relative
+Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``).
 """
 
 import math
@@ -16,7 +17,7 @@ from speechnar.errors import ConfigError
 from speechnar.nn.context import BlockContext, LayerCache
 from speechnar.nn.positions import rotate
 
-PositionKind = Literal["absolute", "relative", "rotary"]
+PositionKind = Literal["absolute", "relative", "rotary", "clipped"]
 
 
 class SelfAttention(nn.Module):
@@ -36,7 +37,7 @@ class SelfAttention(nn.Module):
         self.positions = positions
         self.qkv = nn.Linear(model_dim, 3 * model_dim)
         self.out = nn.Linear(model_dim, model_dim)
-        if positions == "relative":
+        if positions in ("relative", "clipped"):
             head_dim = model_dim // num_heads
             self.pos = nn.Linear(model_dim, model_dim, bias=False)
             self.content_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
@@ -54,8 +55,12 @@ class SelfAttention(nn.Module):
         if context.cache is not None:
             k, v = _extend(context.cache, k, v, context)
         mask: Tensor | None = context.attn_mask
-        if self.positions == "relative":
-            mask = self._distance_scores(q, context)
+        if self.positions in ("relative", "clipped"):
+            mask = (
+                self._clipped_scores(q, k, context)
+                if self.positions == "clipped"
+                else self._distance_scores(q, context)
+            )
             q = q + self.content_bias[:, None]
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))
@@ -72,6 +77,18 @@ class SelfAttention(nn.Module):
         num_keys = table.size(2) - num_queries + 1
         shifted = F.pad(scores, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
         scores = shifted.reshape(batch, heads, num_queries, -1)[..., :num_keys]
+        return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+
+    def _clipped_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
+        """Return the same scores from a table of 2M + 1 distances (key - query), those beyond M read at M."""
+        assert context.positions is not None
+        batch, heads, num_queries, head_dim = q.shape
+        table = self.pos(context.positions.to(q.dtype)).view(-1, heads, head_dim).permute(1, 2, 0)  # (H, D/H, 2M+1)
+        by_distance = (q + self.distance_bias[:, None]) @ table / math.sqrt(head_dim)
+        limit, num_keys = table.size(2) // 2, k.size(2)
+        keys = torch.arange(num_keys, device=q.device)
+        distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limit, limit)
+        scores = by_distance.gather(3, (distances + limit).expand(batch, heads, -1, -1))
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
 
@@ -100,12 +117,20 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(model_dim, model_dim)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
-        """Map ``x`` (B, T, D) and ``memory`` (B, M, D), visible where ``memory_mask`` (B, 1, 1, M), to (B, T, D)."""
-        batch, num_frames, model_dim = x.shape
+        """Map ``x`` (B, T, D) and ``memory`` (B, M, D), seen where ``memory_mask`` (B, 1, 1 or T, M), to (B, T, D)."""
+        return self.attend(x, *self.project(memory), memory_mask)
+
+    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``memory`` (B, M, D) to its keys and values, each (B, H, M, D / H)."""
         k, v = self.key_value(memory).view(memory.size(0), memory.size(1), 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if memory.size(1) == 1 and not self.training:
+        return k, v
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, memory_mask: Tensor | None) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D) by the keys and values of `project`."""
+        batch, num_frames, model_dim = x.shape
+        if keys.size(2) == 1 and not self.training:
             # One key takes all the attention whatever the query: the answer is its value.
-            return self.out(v.transpose(1, 2).flatten(2)).expand(batch, num_frames, model_dim)
+            return self.out(values.transpose(1, 2).flatten(2)).expand(batch, num_frames, model_dim)
         q = self.query(x).view(batch, num_frames, self.num_heads, -1).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, memory_mask, self.dropout if self.training else 0.0)
+        y = F.scaled_dot_product_attention(q, keys, values, memory_mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))

@@ -16,7 +16,7 @@ from speechnar.nn.context import BlockContext
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import zero_padding
 
-ConvNorm = Literal["batch", "layer"]
+ConvNorm = Literal["batch", "layer", "group"]
 
 
 class DepthwiseConv(nn.Conv1d):
@@ -50,6 +50,27 @@ class DepthwiseConv(nn.Conv1d):
         return y.view(batch, num_chunks, channels, chunk).transpose(2, 3).flatten(1, 2)[:, :num_frames]
 
 
+class MaskedGroupNorm(nn.Module):
+    """GroupNorm with one group over the real frames of each utterance (Wu and He 2018, section 3): never over padding.
+
+    Differs from `torch.nn.GroupNorm`, whose statistics count padding, so that an utterance depends on its batch.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Map ``x`` (B, T, C), real where ``valid`` (B, T), to (B, T, C); statistics are float32."""
+        count = (valid.sum(1) * x.size(2)).clamp(min=1)[:, None, None]
+        y = zero_padding(x.float(), valid)
+        y = zero_padding(y - y.sum((1, 2), keepdim=True) / count, valid)
+        y = y * (y.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt()
+        return (y * self.weight + self.bias).to(x.dtype)
+
+
 class ConformerConv(nn.Module):
     """Conformer's convolution module: pointwise + GLU, depthwise, norm, Swish, pointwise."""
 
@@ -57,15 +78,27 @@ class ConformerConv(nn.Module):
         super().__init__()
         self.pointwise_in = nn.Linear(model_dim, 2 * model_dim)
         self.depthwise = DepthwiseConv(model_dim, kernel_size)
-        # Batch statistics would see padding and depend on the batch while training; LayerNorm does not.
-        self.norm = nn.BatchNorm1d(model_dim) if norm == "batch" else nn.LayerNorm(model_dim, norm_eps)
+        # Batch statistics would see padding and depend on the batch while training; the others do not.
+        self.norm: nn.Module
+        match norm:
+            case "batch":
+                self.norm = nn.BatchNorm1d(model_dim)
+            case "layer":
+                self.norm = nn.LayerNorm(model_dim, norm_eps)
+            case "group":
+                self.norm = MaskedGroupNorm(model_dim)
         self.pointwise_out = nn.Linear(model_dim, model_dim)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D)."""
         x = self.depthwise(F.glu(self.pointwise_in(x), dim=-1), context)
-        batch_norm = isinstance(self.norm, nn.BatchNorm1d)
-        x = self.norm(x.transpose(1, 2)).transpose(1, 2) if batch_norm else self.norm(x)
+        match self.norm:
+            case nn.BatchNorm1d():
+                x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+            case MaskedGroupNorm():
+                x = self.norm(x, context.valid)
+            case _:
+                x = self.norm(x)
         return self.pointwise_out(F.silu(x))
 
 

@@ -1,0 +1,330 @@
+"""CASS-NAT: all tokens of an utterance at once, each from the frames that a CTC alignment gives it.
+
+The CTC alignment cuts the encoder's frames into one segment per token and one for the end of the sentence. A
+token-level acoustic embedding (TAE) reads each segment; self-attention blocks (SAD) relate the embeddings to each
+other, in place of an autoregressive decoder's language model; mixed-attention blocks (MAD) also look back at all
+frames. Every slot then names its token. In training the alignment is that of the reference (Viterbi), in decoding that
+of the best CTC path.
+
+Shapes: B utterances, T encoder frames, D model width, H heads, V vocabulary (blank included), U tokens; U + 1 slots,
+the last one for the end of the sentence; M the distance at which relative positions are clipped.
+Sources: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressive Transformer for Speech Recognition",
+ICASSP 2021; "An Improved Single Step Non-autoregressive Transformer for Automatic Speech Recognition", Interspeech 2021
+(Conformer blocks, expanded triggers, intermediate losses); "A CTC Alignment-based Non-autoregressive Transformer for
+End-to-end Automatic Speech Recognition", TASLP 2023.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from speechnar.config import Config
+from speechnar.decode.align import CtcPath, viterbi_align
+from speechnar.decode.segments import Segments, aligned_segments, path_segments
+from speechnar.errors import ConfigError
+from speechnar.models.base import LossOutput
+from speechnar.nn.attention import CrossAttention, SelfAttention
+from speechnar.nn.blocks import FeedForward
+from speechnar.nn.context import BlockContext
+from speechnar.nn.conv import ConformerConv, ConvNorm
+from speechnar.nn.dropout import Dropout
+from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
+from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.positions import sinusoids
+
+
+class CassNatHeadConfig(Config):
+    """The decoder; the defaults are small, `published` is that of LibriSpeech 100 h."""
+
+    num_self_layers: NonNegativeInt = 2
+    """Self-attention blocks (SAD)."""
+    num_mixed_layers: PositiveInt = 2
+    """Mixed-attention blocks (MAD)."""
+    num_heads: PositiveInt = 4
+    ff_dim: PositiveInt = 1024
+    """Hidden width of the blocks' feed-forward modules."""
+    embedder_ff_dim: PositiveInt = 1024
+    """Hidden width of the feed-forward module behind the acoustic embedding."""
+    kernel_size: PositiveInt = 3
+    """Of the blocks' depthwise convolutions, in slots."""
+    conv_norm: ConvNorm = "group"
+    """Norm of the convolution modules; ``group`` is the paper's, over the real slots of an utterance."""
+    max_distance: PositiveInt = 8
+    """Slots beyond which relative positions are not told apart (M)."""
+    expand_left: NonNegativeInt = 1
+    """Frames by which each segment grows into the past."""
+    expand_right: NonNegativeInt = 1
+    """Frames by which each segment grows into the future."""
+    inter_ce_layer: PositiveInt = 3
+    """Block (1-based, SAD and MAD counted together) behind which the intermediate loss is taken."""
+    inter_ce_weight: NonNegativeFloat = 0.01
+    """Its weight beside the cross-entropy; 0 leaves it out."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Probability shared by the wrong tokens of a target."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.1, ge=0, lt=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "CassNatHeadConfig":
+        num_layers = self.num_self_layers + self.num_mixed_layers
+        if self.inter_ce_weight > 0 and self.inter_ce_layer >= num_layers:
+            raise ValueError(f"inter_ce_layer must stay below the {num_layers} blocks, got {self.inter_ce_layer}")
+        return self
+
+    @classmethod
+    def debug(cls) -> "CassNatHeadConfig":
+        """Return one SAD and two MAD blocks for an encoder of about 48 channels, for tests."""
+        return cls(num_self_layers=1, num_mixed_layers=2, num_heads=2, ff_dim=64, embedder_ff_dim=64, inter_ce_layer=2)
+
+    @classmethod
+    def published(cls) -> "CassNatHeadConfig":
+        """Return the decoder of LibriSpeech 100 h (width 512)."""
+        return cls(num_self_layers=5, num_mixed_layers=2, num_heads=8, embedder_ff_dim=2048, inter_ce_layer=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotOutput:
+    """What the decoder says about the slots of a batch."""
+
+    log_probs: Tensor
+    """(B, U + 1, V) float32."""
+    lens: Tensor
+    """(B,) slots: tokens and the end of the sentence."""
+    inter_log_probs: Tensor | None = None
+    """The same of the intermediate head, if there is one."""
+
+
+class TokenAcousticEmbedder(nn.Module):
+    """The TAE: one vector per slot, attended from the frames of its segment by the slot's number alone."""
+
+    def __init__(self, config: CassNatHeadConfig, model_dim: int, *, blank_id: int) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+        self.expand_left, self.expand_right = config.expand_left, config.expand_right
+        self.attention = CrossAttention(model_dim, config.num_heads, dropout=config.attention_dropout)
+        self.dropout = Dropout(config.dropout)
+        self.ff = FeedForward(model_dim, config.embedder_ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
+
+    def forward(
+        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
+    ) -> TokenEmbeddings:
+        """Embed the tokens of ``speech``; see `TokenEmbedder`. The end of the sentence is left out."""
+        segments = self.segments(speech, tokens, token_lens)
+        is_token = valid_mask(segments.token_lens, segments.starts.size(1))
+        return TokenEmbeddings(
+            embeds=zero_padding(self.embed_slots(speech, segments)[:, :-1], is_token),
+            lens=segments.token_lens,
+            starts=segments.starts.where(is_token, 0),
+            ends=segments.ends.where(is_token, 0),
+        )
+
+    def segments(
+        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
+    ) -> Segments:
+        """Cut ``speech`` by the Viterbi alignment of ``tokens`` (B, U), or by the best CTC path without them.
+
+        Raises:
+            ConfigError: ``speech`` has no CTC posteriors.
+        """
+        log_probs = _posteriors(speech)
+        if tokens is None or token_lens is None:
+            return path_segments(log_probs.argmax(-1), speech.lens, self.blank_id)
+        alignment = viterbi_align(log_probs, speech.lens, tokens, token_lens, self.blank_id)
+        return aligned_segments(alignment, speech.lens)
+
+    def embed_slots(self, speech: EncodedSpeech, segments: Segments) -> Tensor:
+        """Return one vector per slot (B, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
+        num_slots, dim = segments.starts.size(1) + 1, speech.enc.size(2)
+        queries = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim)
+        mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)
+        x = self.attention(queries.expand(speech.enc.size(0), -1, -1), speech.enc, mask[:, None])
+        x = self.dropout(x * math.sqrt(dim))
+        return x + self.ff(x)
+
+
+class DecoderBlock(nn.Module):
+    """A Conformer block over slots without a norm at its end; a *mixed* one attends to the frames as well."""
+
+    def __init__(self, config: CassNatHeadConfig, model_dim: int, *, mixed: bool) -> None:
+        super().__init__()
+        self.ff_macaron = FeedForward(model_dim, config.ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
+        self.norm_attention = nn.LayerNorm(model_dim, config.norm_eps)
+        self.attention = SelfAttention(
+            model_dim, config.num_heads, dropout=config.attention_dropout, positions="clipped"
+        )
+        self.norm_conv = nn.LayerNorm(model_dim, config.norm_eps)
+        self.conv = ConformerConv(model_dim, config.kernel_size, norm=config.conv_norm, norm_eps=config.norm_eps)
+        self.norm_memory = nn.LayerNorm(model_dim, config.norm_eps) if mixed else None
+        self.memory_attention = (
+            CrossAttention(model_dim, config.num_heads, dropout=config.attention_dropout) if mixed else None
+        )
+        self.ff = FeedForward(model_dim, config.ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, U + 1, D) to the same; a mixed block reads ``context.memory`` (B, T, D)."""
+        x = x + 0.5 * self.ff_macaron(x)
+        x = x + self.dropout(self.attention(self.norm_attention(x), context))
+        x = x + self.dropout(self.conv(self.norm_conv(x), context))
+        if self.memory_attention is not None and self.norm_memory is not None:
+            assert context.memory is not None
+            attended = self.memory_attention(self.norm_memory(x), context.memory, context.memory_mask)
+            x = x + self.dropout(attended)
+        return x + 0.5 * self.ff(x)
+
+
+class CassNatHead(nn.Module):
+    """CASS-NAT's decoder on any encoder with a CTC head; satisfies `speechnar.models.base.SpeechDecoder`."""
+
+    distances: Tensor
+
+    def __init__(
+        self,
+        config: CassNatHeadConfig,
+        model_dim: int,
+        *,
+        vocab_size: int,
+        sos_id: int,
+        eos_id: int,
+        blank_id: int,
+    ) -> None:
+        super().__init__()
+        ids = {"sos_id": sos_id, "eos_id": eos_id, "blank_id": blank_id}
+        wrong = [f"{name}={value}" for name, value in ids.items() if not 0 <= value < vocab_size]
+        if wrong or eos_id == blank_id:
+            raise ConfigError(f"the ids must lie in [0, {vocab_size}) and eos must not be blank, got {ids}")
+        if model_dim % 2:
+            raise ConfigError(f"CASS-NAT's sinusoids need an even model_dim, got {model_dim}")
+        self.config = config
+        self.blank_id, self.sos_id, self.eos_id = blank_id, sos_id, eos_id
+        self.embedder = TokenAcousticEmbedder(config, model_dim, blank_id=blank_id)
+        # A buffer that is saved: the authors' checkpoints hold tables that are no sinusoids.
+        table = sinusoids(torch.arange(2 * config.max_distance + 1), model_dim)
+        self.register_buffer("distances", table)
+        self.self_blocks = nn.ModuleList(
+            DecoderBlock(config, model_dim, mixed=False) for _ in range(config.num_self_layers)
+        )
+        self.mixed_blocks = nn.ModuleList(
+            DecoderBlock(config, model_dim, mixed=True) for _ in range(config.num_mixed_layers)
+        )
+        self.norm = nn.LayerNorm(model_dim, config.norm_eps)
+        self.out = nn.Linear(model_dim, vocab_size)
+        has_inter = config.inter_ce_weight > 0
+        self.inter_norm = nn.LayerNorm(model_dim, config.norm_eps) if has_inter else None
+        self.inter_out = nn.Linear(model_dim, vocab_size) if has_inter else None
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, speech: EncodedSpeech, segments: Segments) -> SlotOutput:
+        """Name the token of every slot of ``segments``."""
+        x = self.embedder.embed_slots(speech, segments)
+        valid = valid_mask(segments.slot_lens, x.size(1))
+        context = BlockContext(
+            valid=valid,
+            attn_mask=valid[:, None, None, :],
+            positions=self.dropout(self.distances),
+            memory=speech.enc,
+            memory_mask=speech.valid[:, None, None, :],
+        )
+        inter: Tensor | None = None
+        for number, block in enumerate([*self.self_blocks, *self.mixed_blocks], start=1):
+            x = block(x, context)
+            if number == self.config.inter_ce_layer and self.inter_norm is not None and self.inter_out is not None:
+                inter = self.inter_out(self.inter_norm(x)).log_softmax(-1, dtype=torch.float32)
+        log_probs = self.out(self.norm(x)).log_softmax(-1, dtype=torch.float32)
+        return SlotOutput(log_probs=log_probs, lens=segments.slot_lens, inter_log_probs=inter)
+
+    def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
+        """Return the label-smoothed cross-entropy and the weighted intermediate one, in nats per utterance.
+
+        Both are divergences from the smoothed target: a perfect model scores 0. Targets are the tokens and the end of
+        the sentence, on the slots of the Viterbi alignment of ``tokens`` (B, U), through which no gradient flows.
+        An utterance whose frames cannot hold its tokens counts 0; ``unfit`` is the share of those.
+        """
+        speech = _clean(speech)
+        is_token = valid_mask(token_lens, tokens.size(1))
+        tokens = tokens.where(is_token, self.eos_id)
+        alignment = viterbi_align(_posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
+        out = self(speech, aligned_segments(alignment, speech.lens))
+        targets = torch.cat([tokens, tokens.new_full((tokens.size(0), 1), self.eos_id)], dim=1)
+        counted = valid_mask(out.lens, targets.size(1)) & alignment.possible[:, None]
+        ce = smoothed_divergence(out.log_probs, targets, counted, self.config.label_smoothing).mean()
+        parts = {"ce": ce}
+        total = ce
+        if out.inter_log_probs is not None:
+            parts["inter_ce"] = smoothed_divergence(
+                out.inter_log_probs, targets, counted, self.config.label_smoothing
+            ).mean()
+            total = total + self.config.inter_ce_weight * parts["inter_ce"]
+        parts["unfit"] = (~alignment.possible).float().mean()
+        weight = torch.tensor(float(tokens.size(0)), device=tokens.device)
+        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
+
+    @torch.no_grad()
+    def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
+        """Return the most probable token of every slot of the best CTC path, up to the first end of the sentence.
+
+        Blank and sentence start are never chosen. A token stands on the frames that emit the CTC label of its slot;
+        ``total`` is the log-probability of the tokens and of the end.
+        """
+        speech = _clean(speech)
+        segments = self.embedder.segments(speech)
+        out = self(speech, segments)
+        return self._paths(out, segments)
+
+    def _paths(self, out: SlotOutput, segments: Segments) -> list[CtcPath]:
+        log_probs = out.log_probs.clone()
+        log_probs[..., [self.blank_id, self.sos_id]] = -torch.inf
+        scores, ids = log_probs.max(-1)
+        slots = torch.arange(ids.size(1), device=ids.device)
+        is_end = (ids == self.eos_id) | (slots >= out.lens[:, None])
+        # Without an end among the slots, all of them are tokens.
+        counts = slots.where(is_end, ids.size(1)).amin(1)
+        starts, ends = self._slot_spans(segments)
+        totals = scores.where((slots <= counts[:, None]) & (slots < out.lens[:, None]), 0.0).sum(1)
+        columns = (ids, starts, ends, scores)
+        rows = zip(counts.tolist(), *(column.tolist() for column in columns), totals.tolist(), strict=True)
+        return [
+            CtcPath(tokens[:n], first[:n], end[:n], score[:n], total) for n, tokens, first, end, score, total in rows
+        ]
+
+    def _slot_spans(self, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Return the first frame and the frame after the last one of each slot, both (B, U + 1)."""
+        begins, ends = segments.windows()
+        last_begin = begins.gather(1, segments.token_lens[:, None])
+        last_end = ends.gather(1, segments.token_lens[:, None])
+        starts = torch.cat([segments.starts, last_begin], dim=1)
+        stops = torch.cat([segments.ends, last_end], dim=1)
+        is_end = torch.arange(starts.size(1), device=starts.device) >= segments.token_lens[:, None]
+        return last_begin.where(is_end, starts), last_end.where(is_end, stops)
+
+
+def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smoothing: float) -> Tensor:
+    """Return the divergence of ``log_probs`` (B, N, V) from smoothed one-hot targets, in nats per utterance (B,).
+
+    A target has probability 1 - ``smoothing``; the other V - 1 tokens share the rest (Szegedy et al. 2016, section 7,
+    with a uniform prior over the wrong classes). Only positions where ``counted`` (B, N) add up.
+    """
+    hit = -log_probs.gather(2, targets[..., None]).squeeze(2)
+    divergence = hit
+    if smoothing > 0:
+        others = log_probs.size(2) - 1
+        miss = -log_probs.sum(2) - hit
+        entropy = -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
+        divergence = (1 - smoothing) * hit + smoothing / others * miss - entropy
+    return divergence.where(counted, 0.0).sum(1)
+
+
+def _clean(speech: EncodedSpeech) -> EncodedSpeech:
+    """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
+    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
+
+
+def _posteriors(speech: EncodedSpeech) -> Tensor:
+    """Return the CTC log-probabilities (B, T, V) as constants."""
+    if speech.log_probs is None:
+        raise ConfigError("CASS-NAT cuts speech by CTC: it needs EncodedSpeech.log_probs (B, T, V), got None")
+    return speech.log_probs.detach()
