@@ -1,7 +1,7 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced at the end of run.sh: stages 4 to 8, from data directories to a scored and exported model. Besides the options
-# it reads train_dirs and dev_dirs (YAML, as overrides are), tokenizer, and decode_sets and score_sets, functions of the
-# recipe that call these two.
+# it reads decode_sets and score_sets, functions that call the two below, and where a recipe sets them: train_dirs and
+# dev_dirs (as YAML), tokenizer, and init_from, a model to start from.
 
 decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
     "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
@@ -15,7 +15,7 @@ if at_stage 4 "train"; then # each configuration starts from the weights of the 
     read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
     settings+=("data.train=${train_dirs:-$data/train}" "data.dev=${dev_dirs:-$data/dev}")
     settings+=("tokenizer=${tokenizer:-$data/tokenizer}")
-    start=()
+    start=(${init_from:+"init_from=$init_from"})
     for part in ${before:-}; do
         name=$(basename "$part" .yaml)
         "${train_cmd[@]}" "$PYTHON" -m speechnar train "$part" --exp "$exp/$name" "${start[@]}" "${settings[@]}"

@@ -129,7 +129,7 @@ def asterisk(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "fsdd/asr", "librispeech/asr", "mustc/st"])
+@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "fsdd/asr", "joint/s2t", "librispeech/asr", "mustc/st"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -277,6 +277,31 @@ def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
     for name in ("test.asr.score", "test.st_eng.score", "test.st_rus.score", "export/model.safetensors"):
         assert (tmp_path / "exp" / name).stat().st_size
     assert "bleu" in out.lower()
+
+
+def joint_arguments(asterisk: Path, an4: Path, fsdd: Path, tmp_path: Path) -> list[str]:
+    corpora = ["--corpus_asterisk", str(asterisk), "--corpus_an4", str(an4), "--corpus_fsdd", str(fsdd)]
+    return [*corpora, "--data", str(tmp_path / "data"), "--downloads", str(tmp_path / "downloads")]
+
+
+def test_joint_data_are_those_of_three_recipes_in_lower_case(asterisk, an4, fsdd, tmp_path):
+    pytest.importorskip("num2words", reason="the recipe spells numbers out")
+    arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
+    run_well("joint/s2t", *arguments, "--stop_stage", "3")
+    data = tmp_path / "data"
+    sizes = {name: len(read_kaldi_dir(data / name / "train")) for name in ("an4", "fsdd")}
+    assert sizes == {"an4": 848, "fsdd": 2580}
+    assert {u.text for u in read_kaldi_dir(data / "an4/test")} == {"yes", "yes no", "yes no go"}
+    assert {u.lang for u in read_kaldi_dir(data / "asterisk/train")} == {"eng", "spa", "fra", "ita", "rus"}
+    statistics = json.loads((data / "statistics.json").read_text())
+    assert len(statistics) == 9
+    assert not any(report["unknown_tokens"] for report in statistics.values())
+    text = data / "fsdd/dev/text"
+    text.write_text(text.read_text().replace("zero", "0"))
+    finished = run("joint/s2t", *arguments, "--stage", "3", "--stop_stage", "3")
+    assert finished.returncode == 1
+    assert "must be in the vocabulary" in finished.stderr
+    assert "fsdd/dev" in finished.stderr
 
 
 def test_librispeech_data(tmp_path):

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
+# One encoder with CTC, CASS-NAT and Paraformer decoders, on Asterisk's five languages, AN4 and spoken digits.
+# `./run.sh --help` lists the options.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
+init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
+before="conf/wide.yaml" config=conf/joint.yaml exp=exp/joint data=data decoders="ctc cassnat paraformer" overrides=""
+recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer before config exp data decoders overrides"
+. ../../shared/parse_options.sh
+. ../../shared/stages.sh
+. ./path.sh
+. ./cmd.sh
+languages=(eng spa fra ita rus)
+
+data_stage() { # NUMBER RECIPE CORPUS [OPTION]...: a stage of that recipe, for our data/NAME
+    local name=${2%/*} corpus=$3
+    # A path is ours; anything else is a name that the recipe looks for in $SPEECHNAR_CORPORA.
+    if [ -e "$corpus" ]; then corpus=$(realpath "$corpus"); fi
+    "../../$2/run.sh" --stage "$1" --stop_stage "$1" --corpus "$corpus" \
+        --data "$(realpath -m "$data/$name")" --downloads "$(realpath -m "$downloads/$name")" "${@:4}"
+}
+
+if at_stage 0 "download"; then
+    data_stage 0 asterisk/s2t "$corpus_asterisk"
+    data_stage 0 an4/asr "$corpus_an4"
+    data_stage 0 fsdd/asr "$corpus_fsdd"
+fi
+if at_stage 1 "data directories"; then
+    data_stage 1 asterisk/s2t "$corpus_asterisk"
+    data_stage 1 an4/asr "$corpus_an4" --letters lower # as the other two corpora are
+    data_stage 1 fsdd/asr "$corpus_fsdd"
+fi
+# Stage 2 has nothing to do: the tokenizer, of single characters, is that of the model we start from.
+if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
+    "$PYTHON" -m speechnar.data.describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" local/check_spelling.py "$data/statistics.json"
+fi
+
+train_dirs="[$data/asterisk/train, $data/an4/train, $data/fsdd/train]"
+dev_dirs="[$data/asterisk/dev, $data/an4/dev, $data/fsdd/dev]"
+decode_sets() { # the language is never told; only CTC translates
+    for set in asterisk an4 fsdd; do
+        for decoder in $decoders; do decode "$set/test" "$set.asr.$decoder" --decoder "$decoder"; done
+    done
+    for lang in "${languages[@]}"; do
+        decode asterisk/test "asterisk.st_$lang.ctc" --task "st_$lang" --decoder ctc
+    done
+}
+score_sets() {
+    for set in asterisk an4 fsdd; do
+        for decoder in $decoders; do score "$set/test" "$set.asr.$decoder" "$set.asr.$decoder"; done
+    done
+    for lang in "${languages[@]}"; do
+        score asterisk/test "asterisk.st_$lang.ctc" "asterisk.st_$lang.ctc" --target "$lang"
+    done
+}
+. ../../shared/train_stages.sh
