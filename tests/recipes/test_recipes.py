@@ -129,7 +129,9 @@ def asterisk(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", ["an4/asr", "asterisk/s2t", "fsdd/asr", "joint/s2t", "librispeech/asr", "mustc/st"])
+@pytest.mark.parametrize(
+    "recipe", [str(path.parent.relative_to(RECIPES)) for path in sorted(RECIPES.glob("*/*/run.sh"))]
+)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -325,6 +327,48 @@ def test_librispeech_data(tmp_path):
         ("026-495-0000", "026-495"),
     ]
     assert train[1].text == "CHAPTER MISSUS RACHEL"
+
+
+def test_aishell1_data(tmp_path):
+    """Archives of speakers inside the archive, as the corpus comes, and the same tree unpacked by hand."""
+    root = tmp_path / "tree/data_aishell"
+    speakers = {"train": ["S0002", "S0003"], "dev": ["S0724"], "test": ["S0764"]}
+    (root / "transcript").mkdir(parents=True)
+    lines = ["BAC009S0002W0122 而 对 楼市 成交", "BAC009S0003W0122 抑制 作用 最 大", "BAC009S0009W0122 没有 录音"]
+    lines += ["BAC009S0724W0122 广州市 房地产", "BAC009S0764W0122 甚至 出现"]
+    (root / "transcript/aishell_transcript_v0.8.txt").write_text("".join(f"{line}\n" for line in lines))
+    for name, speaker in ((name, speaker) for name, found in speakers.items() for speaker in found):
+        for utt_id in (f"BAC009{speaker}W0122", f"BAC009{speaker}W0123"):  # the second has no transcript
+            write_tone(root / "wav" / name / speaker / f"{utt_id}.wav", 0.5)
+        with tarfile.open(root / f"wav/{speaker}.tar.gz", "w:gz") as tar:
+            tar.add(root / "wav" / name / speaker, f"{name}/{speaker}")
+    archive = tmp_path / "data_aishell.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in (root / "transcript", *sorted(root.glob("wav/*.tar.gz"))):
+            tar.add(path, path.relative_to(root.parent))
+    sets = {}
+    for corpus in (archive, root):
+        data = tmp_path / f"data-of-{corpus.name}"
+        arguments = ["--corpus", str(corpus), "--downloads", str(tmp_path / "downloads"), "--data", str(data)]
+        arguments += ["--stage", "1", "--stop_stage", "3"]
+        finished = run("aishell1/asr", *arguments)
+        assert finished.returncode == 1
+        assert "train must hold 120098 utterances, got 2" in finished.stderr
+        out = run_well("aishell1/asr", *arguments, "--check", "incomplete")
+        assert "train: 2 utterances, 0.0 hours; 2 without transcript dropped" in out
+        sets[corpus] = {name: read_kaldi_dir(data / name) for name in speakers}
+        pieces = (data / "tokenizer/tokens.txt").read_text().split("\n")
+        assert set(pieces[2:-4]) == set("而对楼市成交抑制作用最大")
+        assert json.loads((data / "statistics.json").read_text())[str(data / "train")]["unknown_tokens"] == 0
+    first, second = sets[archive]["train"]
+    assert (first.utt_id, first.spk_id, first.lang) == ("BAC009S0002W0122", "S0002", "cmn")
+    assert (first.text, second.text) == ("而对楼市成交", "抑制作用最大")
+    assert [u.utt_id for u in sets[archive]["test"]] == ["BAC009S0764W0122"]
+    for name in speakers:
+        texts = [[(u.utt_id, u.text, u.duration_s) for u in found[name]] for found in sets.values()]
+        assert texts[0] == texts[1]
+    assert not any(u.wav_path.is_relative_to(root) for u in sets[archive]["train"])
+    assert all(u.wav_path.is_relative_to(root) for u in sets[root]["train"])
 
 
 def test_mustc_data(tmp_path):
