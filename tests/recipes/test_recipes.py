@@ -306,6 +306,28 @@ def test_joint_data_are_those_of_three_recipes_in_lower_case(asterisk, an4, fsdd
     assert "fsdd/dev" in finished.stderr
 
 
+@pytest.mark.slow
+def test_joint_goes_through_all_stages(asterisk, an4, fsdd, tmp_path):
+    pytest.importorskip("num2words", reason="the recipe spells numbers out")
+    prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
+    config = tiny_config(tmp_path / "tiny.yaml", prompt=prompt)
+    values = yaml.safe_load(config.read_text())
+    cassnat = {"num_self_layers": 1, "num_mixed_layers": 1, "num_heads": 1, "ff_dim": 32, "embedder_ff_dim": 32}
+    paraformer = {"num_layers": 1, "num_heads": 1, "ff_dim": 32}
+    cassnat |= {"inter_ce_layer": 1}
+    values["model"] = {"kind": "joint", "trunk": values["model"], "cassnat": cassnat, "paraformer": paraformer}
+    config.write_text(yaml.safe_dump(values))
+    arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
+    run_well("joint/s2t", *arguments, "--exp", str(tmp_path / "exp"), "--config", str(config), "--init_from", "")
+    for corpus, size in (("asterisk", None), ("an4", 130), ("fsdd", 300)):
+        for decoder in ("ctc", "cassnat", "paraformer"):
+            lines = (tmp_path / f"exp/{corpus}.asr.{decoder}.hyp").read_text().splitlines()
+            assert len(lines) == size or size is None
+            assert json.loads((tmp_path / f"exp/{corpus}.asr.{decoder}.json").read_text())
+    assert json.loads((tmp_path / "exp/asterisk.st_eng.ctc.json").read_text())
+    assert (tmp_path / "exp/export/model.safetensors").stat().st_size
+
+
 def test_librispeech_data(tmp_path):
     corpus = tmp_path / "corpus/LibriSpeech"
     for i, part in enumerate(("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other")):
