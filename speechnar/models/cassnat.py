@@ -15,7 +15,8 @@ End-to-end Automatic Speech Recognition", TASLP 2023.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from speechnar.config import Config
 from speechnar.decode.align import CtcPath, viterbi_align
+from speechnar.decode.esa import ctc_log_likelihood, sample_segments
 from speechnar.decode.segments import Segments, aligned_segments, path_segments
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
@@ -86,16 +88,57 @@ class CassNatHeadConfig(Config):
         return cls(num_self_layers=5, num_mixed_layers=2, num_heads=8, embedder_ff_dim=2048, inter_ce_layer=6)
 
 
+class Ranker(Protocol):
+    """Scores candidates; `speechnar.models.transformer_ar.TransformerArHead.score` is one."""
+
+    def __call__(self, speech: EncodedSpeech, utterance_index: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
+        """Return log p(tokens, end of sentence | speech) of N candidates, (N,) nats.
+
+        Args:
+            speech: encoder output of all utterances.
+            utterance_index: (N,) the utterance of each candidate.
+            tokens: (N, U); padding may hold anything.
+            token_lens: (N,)
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlotOutput:
-    """What the decoder says about the slots of a batch."""
+    """What the decoder says about the slots of N alignments."""
 
     log_probs: Tensor
-    """(B, U + 1, V) float32."""
+    """(N, U + 1, V) float32."""
     lens: Tensor
-    """(B,) slots: tokens and the end of the sentence."""
+    """(N,) slots: tokens and the end of the sentence."""
     inter_log_probs: Tensor | None = None
     """The same of the intermediate head, if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidates:
+    """How N alignments of B utterances lie side by side: they attend to frames that are projected once."""
+
+    place: Tensor
+    """(N,) utterance times ``width`` plus the number among its alignments."""
+    num_utterances: int
+    width: int
+    """Alignments of the utterance that has most."""
+
+    @classmethod
+    def of(cls, utterance_index: Tensor, num_utterances: int) -> "_Candidates":
+        counts = utterance_index.bincount(minlength=num_utterances)
+        number = torch.arange(len(utterance_index), device=counts.device) - (counts.cumsum(0) - counts)[utterance_index]
+        width = int(counts.max())
+        return cls(place=utterance_index * width + number, num_utterances=num_utterances, width=width)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Map (N, U + 1, C) to (B, width (U + 1), C), ones where there is no alignment."""
+        packed = x.new_ones(self.num_utterances * self.width, *x.shape[1:]).index_copy(0, self.place, x)
+        return packed.view(self.num_utterances, -1, x.size(2))
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """Map (B, width (U + 1), C) to (N, U + 1, C)."""
+        return x.view(self.num_utterances * self.width, -1, x.size(2)).index_select(0, self.place)
 
 
 class TokenAcousticEmbedder(nn.Module):
@@ -136,12 +179,16 @@ class TokenAcousticEmbedder(nn.Module):
         alignment = viterbi_align(log_probs, speech.lens, tokens, token_lens, self.blank_id)
         return aligned_segments(alignment, speech.lens)
 
-    def embed_slots(self, speech: EncodedSpeech, segments: Segments) -> Tensor:
-        """Return one vector per slot (B, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
-        num_slots, dim = segments.starts.size(1) + 1, speech.enc.size(2)
-        queries = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim)
+    def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: _Candidates | None = None) -> Tensor:
+        """Return one vector per slot (N, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
+        num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, speech.enc.size(2)
+        queries = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
         mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)
-        x = self.attention(queries.expand(speech.enc.size(0), -1, -1), speech.enc, mask[:, None])
+        if candidates is None:
+            x = self.attention(queries, speech.enc, mask[:, None])
+        else:
+            packed = self.attention(candidates.pack(queries), speech.enc, candidates.pack(mask)[:, None])
+            x = candidates.unpack(packed)
         x = self.dropout(x * math.sqrt(dim))
         return x + self.ff(x)
 
@@ -165,14 +212,19 @@ class DecoderBlock(nn.Module):
         self.ff = FeedForward(model_dim, config.ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """Map ``x`` (B, U + 1, D) to the same; a mixed block reads ``context.memory`` (B, T, D)."""
+    def forward(self, x: Tensor, context: BlockContext, candidates: _Candidates | None = None) -> Tensor:
+        """Map ``x`` (N, U + 1, D) to the same; a mixed block reads ``context.memory`` (B, T, D)."""
         x = x + 0.5 * self.ff_macaron(x)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
         x = x + self.dropout(self.conv(self.norm_conv(x), context))
         if self.memory_attention is not None and self.norm_memory is not None:
             assert context.memory is not None
-            attended = self.memory_attention(self.norm_memory(x), context.memory, context.memory_mask)
+            queries = self.norm_memory(x)
+            if candidates is None:
+                attended = self.memory_attention(queries, context.memory, context.memory_mask)
+            else:
+                packed = self.memory_attention(candidates.pack(queries), context.memory, context.memory_mask)
+                attended = candidates.unpack(packed)
             x = x + self.dropout(attended)
         return x + 0.5 * self.ff(x)
 
@@ -218,9 +270,16 @@ class CassNatHead(nn.Module):
         self.inter_out = nn.Linear(model_dim, vocab_size) if has_inter else None
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, speech: EncodedSpeech, segments: Segments) -> SlotOutput:
-        """Name the token of every slot of ``segments``."""
-        x = self.embedder.embed_slots(speech, segments)
+    def forward(self, speech: EncodedSpeech, segments: Segments, utterance_index: Tensor | None = None) -> SlotOutput:
+        """Name the token of every slot of ``segments``.
+
+        Args:
+            speech: encoder output of B utterances, zero in padding.
+            segments: of N alignments.
+            utterance_index: (N,), never falling: the utterance of each alignment; None: there is one of each.
+        """
+        candidates = None if utterance_index is None else _Candidates.of(utterance_index, len(speech.lens))
+        x = self.embedder.embed_slots(speech, segments, candidates)
         valid = valid_mask(segments.slot_lens, x.size(1))
         context = BlockContext(
             valid=valid,
@@ -231,7 +290,7 @@ class CassNatHead(nn.Module):
         )
         inter: Tensor | None = None
         for number, block in enumerate([*self.self_blocks, *self.mixed_blocks], start=1):
-            x = block(x, context)
+            x = block(x, context, candidates)
             if number == self.config.inter_ce_layer and self.inter_norm is not None and self.inter_out is not None:
                 inter = self.inter_out(self.inter_norm(x)).log_softmax(-1, dtype=torch.float32)
         log_probs = self.out(self.norm(x)).log_softmax(-1, dtype=torch.float32)
@@ -264,34 +323,95 @@ class CassNatHead(nn.Module):
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
 
     @torch.no_grad()
-    def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
-        """Return the most probable token of every slot of the best CTC path, up to the first end of the sentence.
+    def decode(
+        self,
+        speech: EncodedSpeech,
+        *,
+        num_samples: int = 1,
+        threshold: float = 0.9,
+        generator: torch.Generator | None = None,
+        ranker: Ranker | None = None,
+    ) -> list[CtcPath]:
+        """Return the most probable token of every slot, up to the first end of the sentence.
 
-        Blank and sentence start are never chosen. A token stands on the frames that emit the CTC label of its slot;
-        ``total`` is the log-probability of the tokens and of the end.
+        The slots are those of the best CTC path or, with ``num_samples`` above 1, of the best of that many alignments
+        (error-based sampling, see `speechnar.decode.esa`). Blank and sentence start are never chosen. A token stands on
+        the frames that emit the CTC label of its slot; ``total`` is the log-probability of the tokens and of the end.
+
+        Args:
+            speech: encoder output.
+            num_samples: alignments to draw; the papers take 50. Equal ones are decoded once.
+            threshold: probability at which a frame's CTC label is certain.
+            generator: of the draws, on a CPU; None draws the same every time.
+            ranker: chooses by its log-probability per slot, end included, as in the papers; None chooses by the
+                log-likelihood that CTC gives the tokens.
         """
         speech = _clean(speech)
-        segments = self.embedder.segments(speech)
-        out = self(speech, segments)
-        return self._paths(out, segments)
+        log_probs = _posteriors(speech)
+        sampled = sample_segments(
+            log_probs, speech.lens, self.blank_id, num_samples=num_samples, threshold=threshold, generator=generator
+        )
+        if num_samples == 1:
+            return self._named(self(speech, sampled.segments), sampled.segments).paths()
+        index = sampled.utterance_index
+        named = self._named(self(speech, sampled.segments, index), sampled.segments)
+        # Different alignments often give the same text, and the ranker need not see it twice.
+        is_token = valid_mask(named.token_lens, named.tokens.size(1))
+        texts = named.tokens.where(is_token, self.blank_id)
+        keys, group = torch.unique(torch.cat([index[:, None], texts], dim=1), dim=0, return_inverse=True)
+        text_index, tokens, token_lens = keys[:, 0], keys[:, 1:], (keys[:, 1:] != self.blank_id).sum(1)
+        if ranker is None:
+            scores = ctc_log_likelihood(
+                log_probs,
+                speech.lens,
+                tokens,
+                token_lens,
+                utterance_index=text_index,
+                blank_id=self.blank_id,
+            )
+        else:
+            scores = ranker(speech, text_index, tokens, token_lens) / (token_lens + 1)
+        scores = scores.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        return named.at(_best_rows(scores[group], index, len(speech.lens))).paths()
 
-    def _paths(self, out: SlotOutput, segments: Segments) -> list[CtcPath]:
-        log_probs = out.log_probs.clone()
-        log_probs[..., [self.blank_id, self.sos_id]] = -torch.inf
+    @torch.no_grad()
+    def decode_aligned(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> list[CtcPath]:
+        """Decode with the Viterbi alignment of the reference ``tokens`` (B, U), to bound what alignments can give.
+
+        As in `speechnar.decode.align.Alignment.paths`, an impossible alignment gives no tokens and a total of ``-inf``.
+        """
+        speech = _clean(speech)
+        alignment = viterbi_align(_posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
+        segments = aligned_segments(alignment, speech.lens)
+        named = self._named(self(speech, segments), segments)
+        return replace(
+            named,
+            token_lens=named.token_lens.where(alignment.possible, 0),
+            totals=named.totals.where(alignment.possible, -torch.inf),
+        ).paths()
+
+    def _named(self, out: SlotOutput, segments: Segments) -> "_Named":
+        log_probs = out.log_probs.index_fill(
+            2, torch.tensor([self.blank_id, self.sos_id], device=out.log_probs.device), -torch.inf
+        )
         scores, ids = log_probs.max(-1)
         slots = torch.arange(ids.size(1), device=ids.device)
         is_end = (ids == self.eos_id) | (slots >= out.lens[:, None])
         # Without an end among the slots, all of them are tokens.
-        counts = slots.where(is_end, ids.size(1)).amin(1)
+        token_lens = slots.where(is_end, ids.size(1)).amin(1)
+        counted = (slots <= token_lens[:, None]) & (slots < out.lens[:, None])
         starts, ends = self._slot_spans(segments)
-        totals = scores.where((slots <= counts[:, None]) & (slots < out.lens[:, None]), 0.0).sum(1)
-        columns = (ids, starts, ends, scores)
-        rows = zip(counts.tolist(), *(column.tolist() for column in columns), totals.tolist(), strict=True)
-        return [
-            CtcPath(tokens[:n], first[:n], end[:n], score[:n], total) for n, tokens, first, end, score, total in rows
-        ]
+        return _Named(
+            tokens=ids,
+            token_lens=token_lens,
+            starts=starts,
+            ends=ends,
+            scores=scores,
+            totals=scores.where(counted, 0.0).sum(1),
+        )
 
-    def _slot_spans(self, segments: Segments) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _slot_spans(segments: Segments) -> tuple[Tensor, Tensor]:
         """Return the first frame and the frame after the last one of each slot, both (B, U + 1)."""
         begins, ends = segments.windows()
         last_begin = begins.gather(1, segments.token_lens[:, None])
@@ -300,6 +420,37 @@ class CassNatHead(nn.Module):
         stops = torch.cat([segments.ends, last_end], dim=1)
         is_end = torch.arange(starts.size(1), device=starts.device) >= segments.token_lens[:, None]
         return last_begin.where(is_end, starts), last_end.where(is_end, stops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """The slots of N alignments with their tokens, each (N, U + 1) unless said."""
+
+    tokens: Tensor
+    token_lens: Tensor
+    """(N,)"""
+    starts: Tensor
+    ends: Tensor
+    scores: Tensor
+    totals: Tensor
+    """(N,)"""
+
+    def at(self, rows: Tensor) -> "_Named":
+        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
+
+    def paths(self) -> list[CtcPath]:
+        columns = (self.tokens, self.starts, self.ends, self.scores)
+        rows = zip(
+            self.token_lens.tolist(), *(column.tolist() for column in columns), self.totals.tolist(), strict=True
+        )
+        return [CtcPath(ids[:n], first[:n], end[:n], score[:n], total) for n, ids, first, end, score, total in rows]
+
+
+def _best_rows(scores: Tensor, utterance_index: Tensor, num_utterances: int) -> Tensor:
+    """Return the row of the best score of each utterance (B,), the first of equals."""
+    best = scores.new_full((num_utterances,), -torch.inf).scatter_reduce(0, utterance_index, scores, "amax")
+    rows = torch.arange(len(scores), device=scores.device).where(scores == best[utterance_index], len(scores))
+    return rows.new_full((num_utterances,), len(scores)).scatter_reduce(0, utterance_index, rows, "amin")
 
 
 def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smoothing: float) -> Tensor:

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from speechnar.decode.align import viterbi_align
+from speechnar.decode.esa import sample_segments
+from speechnar.decode.segments import Segments
 from speechnar.errors import ConfigError
 from speechnar.models.cassnat import CassNatHead, CassNatHeadConfig, smoothed_divergence
+from speechnar.models.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
 from tests.contracts import check_gradients_reach_all
@@ -143,6 +147,92 @@ def test_decode_reports_emission_frames_and_stops_at_the_end():
     head.out.bias[EOS] = 100.0
     (path,) = head.decode(speech)
     assert path.tokens == [] and path.total == pytest.approx(0.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_one_sample_or_certain_frames_give_the_best_path():
+    head, speech = build(), speech_of(LENS)
+    best = head.decode(speech)
+    assert head.decode(speech, num_samples=1) == best
+    for path, sampled in zip(best, head.decode(speech, num_samples=9, threshold=0.0), strict=True):
+        assert (path.tokens, path.starts, path.ends) == (sampled.tokens, sampled.starts, sampled.ends)
+        assert path.total == pytest.approx(sampled.total, abs=1e-4)
+
+
+@torch.no_grad()
+def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time():
+    """The independent implementation: no sharing of frames, one alignment a call, the full CTC loss."""
+    head, speech = build(), speech_of(LENS)
+    options = {"num_samples": 12, "threshold": 0.95}
+    found = head.decode(speech, **options)
+    assert found != head.decode(speech)
+    for i, path in enumerate(found):
+        alone = one(speech, i)
+        sampled = sample_segments(alone.log_probs, alone.lens, BLANK, **options)
+        candidates = []
+        for row in range(len(sampled.utterance_index)):
+            segments = Segments(**{name: column[row : row + 1] for name, column in vars(sampled.segments).items()})
+            (candidate,) = head._named(head(alone, segments), segments).paths()
+            tokens = torch.tensor([candidate.tokens], dtype=torch.long)
+            losses = F.ctc_loss(alone.log_probs[0], tokens[0], alone.lens[0], torch.tensor(len(candidate.tokens)))
+            score = -float(losses) * max(1, len(candidate.tokens))  # the mean divides by the number of tokens
+            candidates.append((score, candidate))
+        _, best = max(candidates, key=lambda item: item[0])
+        assert (path.tokens, path.starts, path.ends) == (best.tokens, best.starts, best.ends)
+        assert path.total == pytest.approx(best.total, abs=1e-4)
+        (single,) = head.decode(alone, **options)
+        assert single.tokens == path.tokens
+
+
+@torch.no_grad()
+def test_a_ranker_chooses_by_its_score_per_slot():
+    head, speech = build(), speech_of(LENS[:2])
+    seen = []
+
+    def ranker(speech, utterance_index, tokens, token_lens):
+        assert len(speech.lens) == 2
+        seen.append(list(zip(utterance_index.tolist(), tokens.tolist(), token_lens.tolist(), strict=True)))
+        return -((token_lens + 1.0) ** 2)  # per slot: the shorter the better
+
+    found = head.decode(speech, num_samples=20, threshold=1.0, ranker=ranker)
+    texts = [(i, tuple(tokens[:n])) for i, tokens, n in seen[0]]
+    assert len(set(texts)) == len(texts) > 2
+    for i, path in enumerate(found):
+        assert (i, tuple(path.tokens)) in texts
+        assert len(path.tokens) == min(len(text) for row, text in texts if row == i)
+
+
+@torch.no_grad()
+def test_the_autoregressive_head_ranks():
+    head, speech = build(), speech_of(LENS[:2])
+    speech = EncodedSpeech(enc=speech.enc.nan_to_num(), lens=speech.lens, log_probs=speech.log_probs)
+    torch.manual_seed(4)
+    judge = TransformerArHead(
+        TransformerArHeadConfig.debug(), DIM, vocab_size=VOCAB, sos_id=SOS, eos_id=EOS, blank_id=BLANK
+    ).eval()
+    found = head.decode(speech, num_samples=16, threshold=1.0, ranker=judge.score)
+    index, plain = torch.arange(2), head.decode(speech)
+    lens = [torch.tensor([len(path.tokens) for path in paths]) for paths in (found, plain)]
+    tokens = [
+        torch.nn.utils.rnn.pad_sequence([torch.tensor(path.tokens, dtype=torch.long) for path in paths], True)
+        for paths in (found, plain)
+    ]
+    chosen, best_path = (judge.score(speech, index, t, n) / (n + 1) for t, n in zip(tokens, lens, strict=True))
+    assert (chosen >= best_path - 1e-5).all() and (chosen > best_path + 1e-3).any()
+
+
+@torch.no_grad()
+def test_decoding_with_the_reference_alignment():
+    head, speech = build(), speech_of(LENS)
+    found = head.decode_aligned(speech, TOKENS, TOKEN_LENS)
+    head.out.bias[EOS] = -100.0
+    assert [len(path.tokens) for path in head.decode_aligned(speech, TOKENS, TOKEN_LENS)] == [6, 3, 2, 1]
+    alone = one(speech, 1)
+    alignment = viterbi_align(alone.log_probs, alone.lens, TOKENS[1:2], TOKEN_LENS[1:2], BLANK)
+    assert head.decode_aligned(alone, TOKENS[1:2], TOKEN_LENS[1:2])[0].starts[:2] == alignment.starts[0, :2].tolist()
+    assert len(found) == 4
+    (path,) = head.decode_aligned(speech_of([2]), TOKENS[:1], TOKEN_LENS[:1])
+    assert path.tokens == [] and path.total == -math.inf
 
 
 def test_smoothed_divergence_equals_the_divergence_written_out():

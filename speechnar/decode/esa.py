@@ -1,0 +1,126 @@
+"""Error-based sampling alignment: other segmentations of an utterance where its CTC posteriors are unsure.
+
+CASS-NAT's errors come from alignments with a token too many or too few. So frames whose best label is not certain take
+their second best half of the time; every path drawn is cut into segments, all are decoded, and the best text is kept.
+
+Shapes: B utterances, T frames, V vocabulary (blank included), S samples of an utterance, N different segmentations of
+all utterances, U tokens.
+Source: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressive Transformer for Speech Recognition",
+ICASSP 2021, section 2.4; Graves et al. 2006, section 4.1, for the likelihood.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speechnar.decode.segments import Segments, path_segments
+from speechnar.errors import ConfigError
+
+DEFAULT_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSegments:
+    """The different segmentations among the samples of B utterances."""
+
+    segments: Segments
+    """Of N rows: those of the first utterance, of the second, and so on, each beginning with the best path."""
+    utterance_index: Tensor
+    """(N,) int64, never falling: the utterance of each row."""
+
+
+def sample_segments(
+    log_probs: Tensor,
+    lens: Tensor,
+    blank_id: int,
+    *,
+    num_samples: int,
+    threshold: float = 0.9,
+    generator: torch.Generator | None = None,
+) -> SampledSegments:
+    """Draw ``num_samples`` paths per utterance of ``log_probs`` (B, T, V), and keep one of each segmentation.
+
+    The first path is the best one. In the others, every frame whose best probability is below ``threshold`` takes its
+    best or its second best label, with even chances. What is drawn for a frame is the same for all utterances of a
+    batch, so that an utterance is decoded as it would be alone. Frames beyond ``lens`` (B,) may hold anything.
+
+    Args:
+        log_probs: float, CTC log-probabilities.
+        lens: frames, at least 1 each.
+        blank_id: id of the CTC blank.
+        num_samples: paths per utterance, the best one included.
+        threshold: probability at which a frame is certain.
+        generator: of a CPU; None draws the same every time.
+
+    Raises:
+        ConfigError: ``num_samples`` is below 1, or ``threshold`` outside [0, 1].
+    """
+    if num_samples < 1 or not 0 <= threshold <= 1:
+        raise ConfigError(f"sampling needs num_samples >= 1 and threshold in [0, 1], got {num_samples} and {threshold}")
+    batch, num_frames, _ = log_probs.shape
+    if num_samples == 1:
+        segments = path_segments(log_probs.argmax(-1), lens, blank_id)
+        return SampledSegments(segments=segments, utterance_index=torch.arange(batch, device=log_probs.device))
+    if generator is None:
+        generator = torch.Generator().manual_seed(DEFAULT_SEED)
+    scores, labels = log_probs.topk(2, dim=-1)
+    # Frame by frame, so that a longer batch draws the same for the frames of a shorter one.
+    drawn = torch.rand(num_frames, num_samples - 1, generator=generator).to(scores.device) < 0.5
+    swapped = F.pad(drawn, (1, 0)).T & (scores[..., :1].transpose(1, 2).exp() < threshold)  # (B, S, T)
+    paths = labels[:, None, :, 1].where(swapped, labels[:, None, :, 0])
+    utterance_index, sample = _different(paths, lens, blank_id)
+    segments = path_segments(paths[utterance_index, sample], lens.to(paths.device)[utterance_index], blank_id)
+    return SampledSegments(segments=segments, utterance_index=utterance_index)
+
+
+def _different(paths: Tensor, lens: Tensor, blank_id: int) -> tuple[Tensor, Tensor]:
+    """Return utterance and sample (both (N,)) of the first path (B, S, T) of each segmentation, in order.
+
+    Segments depend on nothing but the frames at which a new token begins.
+    """
+    batch, num_samples, num_frames = paths.shape
+    valid = torch.arange(num_frames, device=paths.device) < lens.to(paths.device)[:, None, None]
+    begins = (paths != blank_id) & F.pad(paths[..., 1:] != paths[..., :-1], (1, 0), value=True) & valid
+    utterances = torch.arange(batch, device=paths.device)[:, None, None].expand(-1, num_samples, 1)
+    keys = torch.cat([utterances, begins.to(utterances.dtype)], dim=2).flatten(0, 1)
+    _, group = torch.unique(keys, dim=0, return_inverse=True)
+    rows = torch.arange(len(group), device=group.device)
+    first = torch.full_like(group, len(group)).scatter_reduce(0, group, rows, "amin")
+    kept = (first[group] == rows).nonzero().squeeze(1)
+    return kept // num_samples, kept % num_samples
+
+
+def ctc_log_likelihood(
+    log_probs: Tensor,
+    lens: Tensor,
+    tokens: Tensor,
+    token_lens: Tensor,
+    *,
+    utterance_index: Tensor,
+    blank_id: int,
+) -> Tensor:
+    """Return log p_ctc(tokens) of N candidates, summed over alignments, (N,) float32 nats; ``-inf`` where none exists.
+
+    Candidates look up their own labels only, so the cost does not depend on V.
+
+    Args:
+        log_probs: (B, T, V) of all utterances.
+        lens: (B,) frames.
+        tokens: (N, U) without blank; padding may hold anything.
+        token_lens: (N,)
+        utterance_index: (N,) the utterance of each candidate.
+        blank_id: id of the CTC blank.
+    """
+    is_token = torch.arange(tokens.size(1), device=tokens.device) < token_lens[:, None]
+    tokens = tokens.where(is_token, blank_id)
+    columns = F.pad(tokens, (1, 0), value=blank_id)  # (N, U + 1), blank first
+    frames = torch.arange(log_probs.size(1), device=log_probs.device)
+    picked = log_probs[utterance_index[:, None, None], frames[None, :, None], columns[:, None, :]].float()
+    lens = lens.to(log_probs.device)[utterance_index]
+    picked = picked.masked_fill((frames >= lens[:, None])[..., None], 0.0)  # never read, but NaN would spread
+    # A repeated token is one label: that of its first column.
+    labels = (columns[:, :, None] == columns[:, None, :]).int().argmax(2)[:, 1:]
+    losses = F.ctc_loss(picked.transpose(0, 1), labels, lens, token_lens, blank=0, reduction="none")
+    return -losses
