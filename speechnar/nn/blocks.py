@@ -49,7 +49,7 @@ class _PromptAttention(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, self-attention, convolution, half feed-forward, norm."""
+    """Half feed-forward, self-attention, convolution, half feed-forward, norm (left out without ``last_norm``)."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class ConformerBlock(nn.Module):
         dropout: float,
         attention_dropout: float,
         norm_eps: float,
+        last_norm: bool = True,
     ) -> None:
         super().__init__()
         self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
@@ -79,7 +80,7 @@ class ConformerBlock(nn.Module):
             if cross_attention
             else None
         )
-        self.norm_out = nn.LayerNorm(model_dim, norm_eps)
+        self.norm_out = nn.LayerNorm(model_dim, norm_eps) if last_norm else nn.Identity()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:

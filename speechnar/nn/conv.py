@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from speechnar.errors import ConfigError
 from speechnar.nn.context import BlockContext
 from speechnar.nn.dropout import Dropout
-from speechnar.nn.lengths import zero_padding
+from speechnar.nn.lengths import valid_mask, zero_padding
 
 ConvNorm = Literal["batch", "layer", "group"]
 
@@ -96,7 +96,7 @@ class ConformerConv(nn.Module):
             case nn.BatchNorm1d():
                 x = self.norm(x.transpose(1, 2)).transpose(1, 2)
             case MaskedGroupNorm():
-                x = self.norm(x, context.valid)
+                x = self.norm(x, torch.ones_like(context.valid) if context.leaky_padding else context.valid)
             case _:
                 x = self.norm(x)
         return self.pointwise_out(F.silu(x))
@@ -136,25 +136,30 @@ class ConvSubsampling(nn.Module):
     An output frame exists where all the frames it looks at are real, so an utterance has as many frames in a batch as
     alone. Utterances too short for one output frame are extended with zeros to one.
     Differs from ESPnet, which counts a frame in a batch as soon as its first input is real (``leaky_padding``).
+    With ``padding=1`` every convolution sees a zero at both ends of time and features, so that T frames become
+    ceil(T / 4), the last of which may look beyond the end (CASS-NAT).
     """
 
-    def __init__(self, num_features: int, model_dim: int, *, factor: int = 4, channels: int | None = None) -> None:
+    def __init__(
+        self, num_features: int, model_dim: int, *, factor: int = 4, channels: int | None = None, padding: int = 0
+    ) -> None:
         super().__init__()
         if factor not in SUBSAMPLING_CONVS:
             raise ConfigError(f"subsampling must be one of {sorted(SUBSAMPLING_CONVS)}, got {factor}")
         self.factor = factor
         self.shape = SUBSAMPLING_CONVS[factor]
+        self.padding = padding
         channels = channels or model_dim
         sizes = [1] + [channels] * len(self.shape)
         self.convs = nn.ModuleList(
-            nn.Conv2d(size_in, size_out, kernel, stride)
+            nn.Conv2d(size_in, size_out, kernel, stride, padding)
             for size_in, size_out, (kernel, stride) in zip(sizes, sizes[1:], self.shape, strict=False)
         )
         self.proj = nn.Linear(channels * self._shorten(num_features), model_dim)
 
     def _shorten(self, length: int) -> int:
         for kernel, stride in self.shape:
-            length = (length - kernel) // stride + 1
+            length = (length + 2 * self.padding - kernel) // stride + 1
         if length < 1:
             raise ConfigError(f"subsampling by {self.factor} needs more features than it was given")
         return length
@@ -164,14 +169,17 @@ class ConvSubsampling(nn.Module):
         """Feature frames that make one output frame."""
         frames = 1
         for kernel, stride in reversed(self.shape):
-            frames = (frames - 1) * stride + kernel
+            frames = (frames - 1) * stride + kernel - 2 * self.padding
         return frames
 
     def out_lens(self, feat_lens: Tensor) -> Tensor:
         """Map feature frames (B,) to output frames (B,), at least one each."""
-        for kernel, stride in self.shape:
-            feat_lens = torch.div(feat_lens - kernel, stride, rounding_mode="floor") + 1
+        for shape in self.shape:
+            feat_lens = self._shortened_lens(feat_lens, *shape)
         return feat_lens.clamp(min=1)
+
+    def _shortened_lens(self, lens: Tensor, kernel: int, stride: int) -> Tensor:
+        return torch.div(lens + 2 * self.padding - kernel, stride, rounding_mode="floor") + 1
 
     def leaky_out_lens(self, feat_lens: Tensor, max_len: int) -> Tensor:
         """Map (B,) to (B,) by ESPnet's rule: count the output frames whose first input frame is real."""
@@ -179,10 +187,17 @@ class ConvSubsampling(nn.Module):
         starts = torch.arange(out_len, device=feat_lens.device) * self.factor
         return (starts < feat_lens[:, None]).sum(1)
 
-    def forward(self, feats: Tensor) -> Tensor:
-        """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
+    def forward(self, feats: Tensor, feat_lens: Tensor | None = None) -> Tensor:
+        """Map ``feats`` (B, T, F), zero in padding, to (B, T', D).
+
+        With ``padding=1`` a frame sees what lies behind the last one: zeros, if ``feat_lens`` (B,) is given.
+        """
         feats = F.pad(feats, (0, 0, 0, max(0, self.min_frames - feats.size(1))))
         x = feats.unsqueeze(1)
-        for conv in self.convs:
+        lens = feat_lens if self.padding else None
+        for conv, shape in zip(self.convs, self.shape, strict=True):
             x = F.relu(conv(x))
+            if lens is not None:
+                lens = self._shortened_lens(lens, *shape)
+                x = x.masked_fill(~valid_mask(lens, x.size(2))[:, None, :, None], 0.0)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, T', C F'), channels major

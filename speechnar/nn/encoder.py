@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from speechnar.config import Config
-from speechnar.errors import ShapeError
+from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.attention import PositionKind
 from speechnar.nn.blocks import ConformerBlock, EBranchformerBlock
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
@@ -36,9 +36,13 @@ class _EncoderConfig(Config):
     num_heads: PositiveInt = 4
     ff_dim: PositiveInt = 1024
     positions: PositionKind = "relative"
+    max_distance: PositiveInt = 20
+    """Of clipped positions: positions further apart count as this far apart."""
     subsampling: Literal[4, 6, 8] = 4
     subsampling_channels: PositiveInt | None = None
     """Channels of the subsampling convolutions; None takes ``model_dim``, as ESPnet does."""
+    subsampling_padding: Literal[0, 1] = 0
+    """Zeros at both ends of the subsampling convolutions: 1 counts a last, incomplete frame, as CASS-NAT does."""
     cross_attention_every: PositiveInt | None = None
     """Every how many blocks one attends to the prompt memory; None never."""
     dropout: Probability = 0.1
@@ -55,7 +59,10 @@ class ConformerConfig(_EncoderConfig):
     kind: Literal["conformer"] = "conformer"
     kernel_size: PositiveInt = 31
     conv_norm: ConvNorm = "layer"
-    """``batch`` is the paper's and ESPnet's; ``layer`` keeps utterances independent while training."""
+    """``batch`` is the paper's and ESPnet's; ``layer`` keeps utterances independent while training, as does ``group``
+    (CASS-NAT), which normalises all frames of an utterance together and so needs the whole of it."""
+    block_norm: bool = True
+    """A norm at the end of each block, besides the encoder's own."""
 
 
 class EBranchformerConfig(_EncoderConfig):
@@ -73,12 +80,22 @@ EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig, Field(discrimin
 class Encoder(nn.Module):
     """Frames to encoded positions; satisfies ``(feats, feat_lens) -> (enc, enc_lens)``."""
 
+    distances: Tensor
+
     def __init__(self, config: ConformerConfig | EBranchformerConfig, num_features: int) -> None:
         super().__init__()
         self.config = config
         self.subsampling = ConvSubsampling(
-            num_features, config.model_dim, factor=config.subsampling, channels=config.subsampling_channels
+            num_features,
+            config.model_dim,
+            factor=config.subsampling,
+            channels=config.subsampling_channels,
+            padding=config.subsampling_padding,
         )
+        if config.positions == "clipped":
+            # A buffer that is saved: the CASS-NAT authors' checkpoints hold tables that are no sinusoids.
+            table = sinusoids(torch.arange(2 * config.max_distance + 1), config.model_dim)
+            self.register_buffer("distances", table)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(_build_block(config, index + 1) for index in range(config.num_layers))
         self.norm = nn.LayerNorm(config.model_dim, config.norm_eps)
@@ -108,18 +125,18 @@ class Encoder(nn.Module):
 
         Returns:
             enc (B, T', D) and enc_lens (B,), prefix positions counted.
+
+        Raises:
+            ConfigError: ``chunking`` for an encoder that looks beyond chunks; see `stream`.
+            ShapeError: ``feats`` and ``feat_lens`` do not fit each other.
         """
         if feats.dim() != 3 or feat_lens.shape != feats.shape[:1]:
             raise ShapeError(
                 f"need feats (B, T, F) and feat_lens (B,), got {tuple(feats.shape)}, {tuple(feat_lens.shape)}"
             )
-        leaky = self.config.leaky_padding
-        if not leaky:
-            feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
-        x = self.subsampling(feats)  # (B, T', D)
-        enc_lens = (
-            self.subsampling.leaky_out_lens(feat_lens, feats.size(1)) if leaky else self.subsampling.out_lens(feat_lens)
-        )
+        if chunking is not None:
+            self._check_chunks()
+        x, enc_lens = self._subsample(feats, feat_lens)
         if prefix is not None:
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
             enc_lens = enc_lens + prefix.size(1)
@@ -139,9 +156,50 @@ class Encoder(nn.Module):
             if memory is None or memory_lens is None
             else valid_mask(memory_lens, memory.size(1))[:, None, None, :],
             chunking=chunking,
-            leaky_padding=leaky,
+            leaky_padding=self.config.leaky_padding,
         )
         return self._run_blocks(x, context, caches=None, first=0, after_layer=after_layer), enc_lens
+
+    def embed(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first block sees: subsampled and scaled frames (B, T', D), and their lengths (B,)."""
+        x, enc_lens = self._subsample(feats, feat_lens)
+        return self.dropout(x * math.sqrt(self.config.model_dim)), enc_lens
+
+    def run(self, x: Tensor, valid: Tensor, *, after_layer: AfterLayer | None = None) -> Tensor:
+        """Run the blocks over any sequence (B, N, D) as `embed` makes it, of which ``valid`` (B, N) is real.
+
+        Raises:
+            ConfigError: positions are absolute or rotary, and would have to be told where the sequence stands.
+        """
+        if self.config.positions not in ("relative", "clipped"):
+            raise ConfigError(f"running over any sequence needs relative positions, got {self.config.positions}")
+        context = BlockContext(
+            valid=valid,
+            attn_mask=valid[:, None, None, :],
+            positions=self._distances(x.size(1), x.size(1), x.device),
+            leaky_padding=self.config.leaky_padding,
+        )
+        return self._run_layers(x, context, caches=None, after_layer=after_layer)
+
+    def _subsample(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.leaky_padding:
+            return self.subsampling(feats), self.subsampling.leaky_out_lens(feat_lens, feats.size(1))
+        feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
+        return self.subsampling(feats, feat_lens), self.subsampling.out_lens(feat_lens)
+
+    def _check_chunks(self) -> None:
+        config = self.config
+        if config.subsampling_padding or (isinstance(config, ConformerConfig) and config.conv_norm == "group"):
+            raise ConfigError(
+                "chunks need subsampling_padding 0 and a conv_norm other than group, which look beyond the chunk; "
+                f"got {config.subsampling_padding} and {getattr(config, 'conv_norm', 'none')}"
+            )
+
+    def _distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+        """Return the table of relative positions that the blocks read, after dropout."""
+        if self.config.positions == "clipped":
+            return self.dropout(self.distances)
+        return self.dropout(distance_sinusoids(num_queries, num_keys, self.config.model_dim, device))
 
     def _run_blocks(
         self,
@@ -161,12 +219,16 @@ class Encoder(nn.Module):
         match self.config.positions:
             case "absolute":
                 x = x + sinusoids(torch.arange(first, first + num_frames, device=x.device), x.size(2))
-            case "relative":
-                positions = self.dropout(distance_sinusoids(num_frames, seen + num_frames, x.size(2), x.device))
+            case "relative" | "clipped":
+                positions = self._distances(num_frames, seen + num_frames, x.device)
             case "rotary":
                 positions = rotary_angles(first, num_frames, x.size(2) // self.config.num_heads, x.device)
         x = self.dropout(x)
-        context = replace(context, positions=positions)
+        return self._run_layers(x, replace(context, positions=positions), caches=caches, after_layer=after_layer)
+
+    def _run_layers(
+        self, x: Tensor, context: BlockContext, *, caches: list[LayerCache] | None, after_layer: AfterLayer | None
+    ) -> Tensor:
         for index, layer in enumerate(self.layers):
             layer_context = context if caches is None else replace(context, cache=caches[index])
             x = layer(x, layer_context)
@@ -183,7 +245,12 @@ class Encoder(nn.Module):
         memory_lens: Tensor | None = None,
         after_layer: AfterLayer | None = None,
     ) -> "EncoderStream":
-        """Start encoding features as they come; the result equals ``forward`` with the same ``chunking``."""
+        """Start encoding features as they come; the result equals ``forward`` with the same ``chunking``.
+
+        Raises:
+            ConfigError: the encoder looks beyond chunks (padded subsampling, or a norm over the utterance).
+        """
+        self._check_chunks()
         return EncoderStream(self, chunking, prefix, memory, memory_lens, after_layer)
 
 
@@ -266,6 +333,7 @@ def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> 
             kernel_size=config.kernel_size,
             positions=config.positions,
             conv_norm=config.conv_norm,
+            last_norm=config.block_norm,
             cross_attention=cross_attention,
             dropout=config.dropout,
             attention_dropout=config.attention_dropout,
