@@ -5,7 +5,8 @@ batches, and projects the encoder output once. It also scores the candidates of 
 
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens, N candidates.
 Sources: Vaswani et al., "Attention Is All You Need", 2017, section 3; Szegedy et al., "Rethinking the Inception
-Architecture", 2016, section 7 (label smoothing); Dong, Xu and Xu, "Speech-Transformer", ICASSP 2018.
+Architecture", 2016, section 7 (label smoothing); Dong, Xu and Xu, "Speech-Transformer", ICASSP 2018; Watanabe et al.,
+"Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017 (decoding joined with CTC).
 """
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from speechnar.config import Config
 from speechnar.decode.align import CtcPath, viterbi_align
-from speechnar.decode.autoregressive import Decoded, greedy_search
+from speechnar.decode.autoregressive import CtcPrefixScorer, Decoded, beam_search, greedy_search
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.models.base import LossOutput
 from speechnar.nn.decoder import DecoderMemory, FeedForwardKind, KeyValueCache, TransformerDecoder
@@ -122,18 +123,58 @@ class TransformerArHead(nn.Module):
         return -(losses * is_target).sum(1)
 
     @torch.no_grad()
-    def decode(self, speech: EncodedSpeech, *, times: bool = True) -> list[CtcPath]:
-        """Return the best hypothesis of each utterance, at most as many tokens as it has frames.
+    def decode(
+        self,
+        speech: EncodedSpeech,
+        *,
+        beam_size: int = 1,
+        ctc_weight: float = 0.3,
+        min_len_ratio: float = 0.0,
+        max_len_ratio: float = 1.0,
+        times: bool = True,
+    ) -> list[CtcPath]:
+        """Return the best hypothesis of each utterance.
 
-        ``scores`` are log-probabilities of the tokens given those before them, ``total`` is their sum with that of the
-        end. ``starts`` and ``ends`` are those of the best CTC alignment of the result.
+        ``scores`` are what the tokens add to ``total``, which includes the end. ``starts`` and ``ends`` are those of
+        the best CTC alignment of the result.
 
         Args:
             speech: encoder output.
+            beam_size: 1 takes the decoder's best token again and again; more searches with CTC.
+            ctc_weight: share of CTC in the score of a beam, in [0, 1); 0 needs no ``speech.log_probs``.
+            min_len_ratio: tokens per frame before which nothing ends.
+            max_len_ratio: tokens per frame at which a hypothesis is cut off, at least one token.
             times: False, or ``speech.log_probs`` None: starts and ends are 0, and the alignment is saved.
+
+        Raises:
+            ConfigError: a beam is to be joined with CTC where there are no ``log_probs``, or a number is out of range.
         """
-        decoded = greedy_search(self._step(speech), speech.lens, sos_id=self.sos_id, eos_id=self.eos_id)
+        if not 0 <= min_len_ratio <= max_len_ratio:
+            raise ConfigError(
+                f"length ratios need 0 <= min_len_ratio <= max_len_ratio, got {min_len_ratio}, {max_len_ratio}"
+            )
+        max_lens = (speech.lens.double() * max_len_ratio).long().clamp(min=1)
+        min_lens = (speech.lens.double() * min_len_ratio).long() if min_len_ratio else None
+        sos_id, eos_id, step = self.sos_id, self.eos_id, self._step(speech)
+        if beam_size == 1:
+            decoded = greedy_search(step, max_lens, sos_id=sos_id, eos_id=eos_id, min_lens=min_lens)
+        else:
+            decoded = beam_search(
+                step,
+                max_lens,
+                sos_id=sos_id,
+                eos_id=eos_id,
+                beam_size=beam_size,
+                ctc=self._ctc_scorer(speech, beam_size) if ctc_weight else None,
+                ctc_weight=ctc_weight,
+                min_lens=min_lens,
+            )
         return self._paths(decoded, speech if times else None)
+
+    def _ctc_scorer(self, speech: EncodedSpeech, beam_size: int) -> CtcPrefixScorer:
+        if speech.log_probs is None:
+            raise ConfigError("a beam joined with CTC needs log_probs of the encoded speech; else give ctc_weight=0")
+        return CtcPrefixScorer(speech.log_probs, speech.lens, blank_id=self.blank_id, beam_size=beam_size)
 
     def _step(self, speech: EncodedSpeech) -> "_CachedStep":
         never = {self.blank_id, self.sos_id} - {self.eos_id}

@@ -184,3 +184,50 @@ def test_ids_must_lie_in_the_vocabulary():
             TransformerArHead(
                 TransformerArHeadConfig(), DIM, vocab_size=VOCAB, sos_id=ids[0], eos_id=ids[1], blank_id=ids[2]
             )
+
+
+@torch.no_grad()
+def test_a_beam_finds_no_worse_a_hypothesis_and_scores_it_truly():
+    head, speech = make_head(), make_speech([12, 9, 8], seed=2)
+    utterances = torch.arange(3)
+    greedy = head.decode(speech)
+    beam = head.decode(speech, beam_size=6, ctc_weight=0.0)
+    assert [path.tokens for path in beam] != [path.tokens for path in greedy]
+    for path, best, limit in zip(greedy, beam, speech.lens, strict=True):
+        assert best.total >= path.total - 1e-5
+        assert len(best.tokens) < limit  # so that their end is scored, as `score` does
+    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(path.tokens) for path in beam], batch_first=True)
+    token_lens = torch.tensor([len(path.tokens) for path in beam])
+    scores = head.score(speech, utterances, tokens.long(), token_lens)
+    assert [path.total for path in beam] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_beam_joined_with_ctc_is_independent_of_its_batch():
+    head, speech = make_head(), make_speech([12, 5, 8], seed=2)
+    together = head.decode(fill_padding(speech, torch.nan), beam_size=4)
+    assert any(path.tokens for path in together)
+    for i, path in enumerate(together):
+        (alone,) = head.decode(cut(speech, i), beam_size=4)
+        assert (path.tokens, path.starts, path.ends) == (alone.tokens, alone.starts, alone.ends)
+        assert path.total == pytest.approx(alone.total, abs=1e-5)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@torch.no_grad()
+def test_lengths_keep_within_their_ratios(beam_size):
+    head, speech = make_head(), make_speech([20, 10])
+    paths = head.decode(speech, beam_size=beam_size, min_len_ratio=0.3, max_len_ratio=0.3)
+    assert [len(path.tokens) for path in paths] == [6, 3]
+    with pytest.raises(ConfigError, match="min_len_ratio"):
+        head.decode(speech, beam_size=beam_size, min_len_ratio=0.5, max_len_ratio=0.3)
+
+
+def test_a_beam_needs_posteriors_for_its_share_of_ctc():
+    head, speech = make_head(), make_speech([6])
+    without = EncodedSpeech(enc=speech.enc, lens=speech.lens)
+    with pytest.raises(ConfigError, match="ctc_weight=0"):
+        head.decode(without, beam_size=2)
+    assert head.decode(without, beam_size=2, ctc_weight=0.0)[0].tokens == (
+        head.decode(speech, beam_size=2, ctc_weight=0.0)[0].tokens
+    )
