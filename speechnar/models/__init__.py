@@ -1,10 +1,16 @@
 """One paper per file: config, module, loss, inference. The table of all models is here."""
 
 from speechnar.models.base import ModelEntry
+from speechnar.models.cassnat import CassNat, CassNatConfig
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.models.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.unienc import UniEnc, UniEncConfig
 
 MODELS: dict[str, ModelEntry] = {
+    "cassnat": ModelEntry(CassNatConfig, CassNat),
     "joint": ModelEntry(JointConfig, Joint),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
+    "paraformer": ModelEntry(ParaformerConfig, Paraformer),
+    "unienc": ModelEntry(UniEncConfig, UniEnc),
 }

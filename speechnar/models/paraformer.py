@@ -4,24 +4,32 @@ Training decodes twice. The first pass sees acoustic vectors only and teaches no
 replaced by embeddings of the reference, more where the first was wrong (the glancing sampler), so that the decoder
 learns how neighbouring tokens depend on each other.
 
-Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens (end token counted).
+Shapes: B utterances, S samples, T encoder frames, F features, D model width, V vocabulary (blank included), U tokens
+(end token counted).
 Source: Gao et al., "Paraformer", Interspeech 2022, section 2.
 """
 
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
+from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_frontend
 from speechnar.config import Config
+from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
 from speechnar.models.base import LossOutput
 from speechnar.nn.cif import CifPredictor, CifThreshold, PredictorConv, quantity_loss
-from speechnar.nn.embedder import EncodedSpeech
-from speechnar.nn.lengths import valid_mask
-from speechnar.nn.sanm import SanmDecoder
+from speechnar.nn.ctc import CtcHead
+from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
+from speechnar.nn.encoder import ConformerConfig, Encoder
+from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.sanm import SanmDecoder, SanmEncoder, SanmEncoderConfig, TransformerDecoder, WindowedSpeech
+from speechnar.text.tokenizer import Tokenizer
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -37,7 +45,7 @@ class CifConfig(Config):
     noise_threshold: NonNegativeFloat = 0.0
     """n of the same."""
     threshold: CifThreshold = "dynamic"
-    """How inference counts: ``dynamic`` as in the paper, ``fixed`` as in FunASR."""
+    """How inference counts: ``dynamic`` as in the paper, ``rounded`` to the nearest, ``fixed`` as in FunASR."""
 
 
 class ParaformerHeadConfig(Config):
@@ -45,12 +53,16 @@ class ParaformerHeadConfig(Config):
 
     kind: Literal["paraformer"] = "paraformer"
     embedder: CifConfig = CifConfig()
+    decoder: Literal["sanm", "transformer"] = "sanm"
+    """``transformer``: self-attention in place of the memory, as in the AISHELL recipe."""
     num_layers: PositiveInt = 6
-    """Decoder layers with a memory and cross-attention; a feed-forward module follows them."""
+    """Decoder layers; a feed-forward module follows those of ``sanm``."""
     num_heads: PositiveInt = 4
     ff_dim: PositiveInt = 1024
     kernel_size: PositiveInt = 11
     """Of the decoder's memory, in tokens."""
+    fsmn_shift: NonNegativeInt = 0
+    """Tokens by which the memory's window is moved into the past; (kernel_size - 1) / 2 makes it causal to stream."""
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.1
     norm_eps: float = Field(default=1e-5, gt=0)
@@ -67,6 +79,11 @@ class ParaformerHeadConfig(Config):
     def debug(cls) -> "ParaformerHeadConfig":
         """Return a head with every part present and few parameters, for tests."""
         return cls(num_layers=2, num_heads=2, ff_dim=64)
+
+    @classmethod
+    def large(cls) -> "ParaformerHeadConfig":
+        """Return the head of FunASR's Paraformer-large, for an encoder of width 512."""
+        return cls(embedder=CifConfig(threshold="fixed"), num_layers=16, ff_dim=2048, norm_eps=1e-12)
 
 
 class ParaformerHead(nn.Module):
@@ -94,31 +111,34 @@ class ParaformerHead(nn.Module):
             threshold=config.embedder.threshold,
             dropout=config.dropout,
         )
-        self.decoder = SanmDecoder(
-            model_dim,
-            config.num_layers,
-            config.num_heads,
-            config.ff_dim,
-            kernel_size=config.kernel_size,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            norm_eps=config.norm_eps,
-        )
+        self.decoder = _build_decoder(config, model_dim)
         self.token_embed = nn.Embedding(vocab_size, model_dim)
         self.output = nn.Linear(model_dim, vocab_size)
 
     def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
         """Return cross-entropy (nats per utterance, label-smoothed) plus the weighted quantity loss.
 
-        Parts: ``ce``, ``quantity``, and ``wrong``, the tokens per utterance that the first pass got wrong.
+        The parts are the means of those of `losses`.
         """
-        targets, target_lens = self._targets(tokens, token_lens)
+        parts = {name: values.float().mean() for name, values in self.losses(speech, tokens, token_lens).items()}
+        weight = torch.tensor(float(len(tokens)), device=speech.enc.device)
+        return LossOutput(total=self.total(parts), parts={k: v.detach() for k, v in parts.items()}, weight=weight)
+
+    def total(self, parts: dict[str, Tensor], *, ce_weight: float = 1.0) -> Tensor:
+        """Return the weighted sum of the parts that are differentiated."""
+        return ce_weight * parts["ce"] + self.config.quantity_weight * parts["quantity"]
+
+    def losses(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
+        """Return the losses of each utterance, (B,) each.
+
+        ``ce`` nats, ``quantity`` tokens too many or too few, and ``wrong``, the tokens the first pass got wrong.
+        """
+        targets, target_lens = self.targets(tokens, token_lens)
         is_target = valid_mask(target_lens, targets.size(1))
         targets = targets.masked_fill(~is_target, self.eos_id)
         cut = self.embedder(speech, targets, target_lens)
-        keys_values = self.decoder.project(speech.enc)
-        mask = speech.valid[:, None, None, :]
-        embeds, wrong = cut.embeds, is_target.new_zeros(len(targets), dtype=torch.int64)
+        keys_values, mask = self.look(speech, cut)
+        embeds, wrong = cut.embeds, target_lens.new_zeros(len(targets))
         if self.training and self.config.glancing_ratio > 0:
             with torch.no_grad():
                 first = self.output(self.decoder(embeds, is_target, keys_values, mask)).argmax(2)
@@ -126,35 +146,43 @@ class ParaformerHead(nn.Module):
             shown = draw_glances(is_target, (self.config.glancing_ratio * wrong).floor().long())
             embeds = self.token_embed(targets).to(embeds.dtype).where(shown[..., None], embeds)
         logits = self.output(self.decoder(embeds, is_target, keys_values, mask))
-        ce = self._cross_entropy(logits, targets.masked_fill(~is_target, -100))
-        quantity = quantity_loss(cut.alphas, target_lens).mean()
-        parts = {"ce": ce.detach(), "quantity": quantity.detach(), "wrong": wrong.float().mean()}
-        weight = torch.tensor(float(len(targets)), device=ce.device)
-        return LossOutput(total=ce + self.config.quantity_weight * quantity, parts=parts, weight=weight)
+        ce = F.cross_entropy(
+            logits.flatten(0, 1).float(),
+            targets.masked_fill(~is_target, -100).flatten(),
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )
+        return {
+            "ce": ce.view_as(targets).sum(1),
+            "quantity": quantity_loss(cut.alphas, target_lens),
+            "wrong": wrong,
+        }
 
-    def _targets(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the end token where it is counted; leave at least one column."""
+    def targets(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the end token to ``tokens`` (B, U) where it is counted; return at least one column, and lengths."""
         if not self.config.count_end:
             return (tokens if tokens.size(1) else F.pad(tokens, (0, 1), value=self.eos_id)), token_lens
         targets = F.pad(tokens, (0, 1), value=self.eos_id)
         return targets.scatter(1, token_lens[:, None], self.eos_id), token_lens + 1
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        summed = F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            targets.flatten(),
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing,
-        )
-        return summed / targets.size(0)
+    def look(self, speech: EncodedSpeech, cut: TokenEmbeddings) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of ``speech``, and the mask (B, 1, 1 or U, frames) of what tokens may see."""
+        if isinstance(speech, WindowedSpeech):
+            visible = speech.visible((cut.ends - 1).clamp(min=0))
+            return self.decoder.project(speech.windows.flatten(1, 2)), visible[:, None]
+        return self.decoder.project(speech.enc), speech.valid[:, None, None, :]
 
     @torch.no_grad()
     def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
         """Return the best token of every fire, sentence start, end and blank left out, with the frames it fired on."""
         cut = self.embedder(speech)
         is_token = valid_mask(cut.lens, cut.embeds.size(1))
-        hidden = self.decoder(cut.embeds, is_token, self.decoder.project(speech.enc), speech.valid[:, None, None, :])
-        scores, tokens = self.output(hidden).log_softmax(2, dtype=torch.float32).max(2)
+        hidden = self.decoder(cut.embeds, is_token, *self.look(speech, cut))
+        return self.paths(cut, self.output(hidden).log_softmax(2, dtype=torch.float32))
+
+    def paths(self, cut: TokenEmbeddings, log_probs: Tensor) -> list[CtcPath]:
+        """Return the best hypotheses by the log-probabilities (B, U, V) of the tokens of ``cut``."""
+        scores, tokens = log_probs.max(2)
         columns = (tokens, cut.starts, cut.ends, scores)
         rows = zip(cut.lens.tolist(), *(column.tolist() for column in columns), strict=True)
         return [self._path(*(column[:num] for column in row)) for num, *row in rows]
@@ -170,8 +198,201 @@ class ParaformerHead(nn.Module):
         )
 
 
+def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | TransformerDecoder:
+    sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
+    if config.decoder == "transformer":
+        return TransformerDecoder(
+            *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
+        )
+    return SanmDecoder(
+        *sizes,
+        kernel_size=config.kernel_size,
+        shift=config.fsmn_shift,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        norm_eps=config.norm_eps,
+    )
+
+
 def draw_glances(is_token: Tensor, counts: Tensor) -> Tensor:
     """Return bool (B, U) with ``counts`` (B,) positions drawn in each row, uniformly among those of ``is_token``."""
     draws = torch.rand(is_token.shape, device=is_token.device).masked_fill(~is_token, 2.0)
     ranks = draws.argsort(dim=1).argsort(dim=1)
     return (ranks < counts[:, None]) & is_token
+
+
+class ParaformerConfig(Config):
+    """Configuration of a `Paraformer`; vocabulary and feature width come from elsewhere."""
+
+    kind: Literal["paraformer"] = "paraformer"
+    frontend: FrontendConfig = KaldiFbankConfig(lfr_window=7, lfr_shift=6)
+    """By default 80 mel bands, seven frames stacked every 60 ms."""
+    normalize: Literal["global", "utterance"] = "global"
+    """``global`` uses stored statistics of stacked features, ``utterance`` those of each utterance."""
+    encoder: Annotated[SanmEncoderConfig | ConformerConfig, Field(discriminator="kind")] = SanmEncoderConfig()
+    head: ParaformerHeadConfig = ParaformerHeadConfig()
+    ctc_weight: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the CTC loss beside the cross-entropy; 0 builds no CTC head."""
+    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig(
+        freq_masks=1, freq_width=30, time_masks=1, time_ratio=0.1
+    )
+    """Bands are masked alike in all stacked frames."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ParaformerConfig":
+        heads, width = self.head.num_heads, self.encoder.model_dim
+        if width % heads:
+            raise ValueError(f"head.num_heads must divide the encoder's width {width}, got {heads}")
+        return self
+
+    @classmethod
+    def debug(cls) -> "ParaformerConfig":
+        """Return a model of well under 1 M parameters with every part present, for tests."""
+        return cls(
+            encoder=SanmEncoderConfig(model_dim=32, num_layers=2, num_heads=2, ff_dim=64),
+            head=ParaformerHeadConfig.debug(),
+            ctc_weight=0.3,
+        )
+
+    @classmethod
+    def small(cls) -> "ParaformerConfig":
+        """Return 12 blocks of width 256 and 6 decoder layers (ours)."""
+        return cls()
+
+    @classmethod
+    def large(cls) -> "ParaformerConfig":
+        """Return FunASR's Paraformer-large: 220.0 M parameters with its 8404 tokens."""
+        return cls(
+            encoder=SanmEncoderConfig(model_dim=512, num_layers=50, ff_dim=2048), head=ParaformerHeadConfig.large()
+        )
+
+    @classmethod
+    def aishell(cls) -> "ParaformerConfig":
+        """Return FunASR's AISHELL recipe: a Conformer encoder, a Transformer decoder, and CTC."""
+        return cls(
+            frontend=KaldiFbankConfig(),
+            normalize="utterance",
+            encoder=ConformerConfig(ff_dim=2048, kernel_size=15, conv_norm="batch", attention_dropout=0.0),
+            head=ParaformerHeadConfig(
+                embedder=CifConfig(conv="depthwise", threshold="fixed"),
+                decoder="transformer",
+                ff_dim=2048,
+                attention_dropout=0.0,
+                norm_eps=1e-12,
+                glancing_ratio=0.4,
+                count_end=False,
+            ),
+            ctc_weight=0.3,
+            spec_augment=SpecAugmentConfig(freq_masks=2, freq_width=30, time_masks=2, time_ratio=0.1),
+        )
+
+
+class Paraformer(nn.Module):
+    """The recogniser: features, encoder, head, and CTC beside it where that is trained."""
+
+    def __init__(self, config: ParaformerConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.blank_id = tokenizer.blank_id
+        self.frontend = build_frontend(config.frontend)
+        num_features = self.frontend.num_features
+        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
+        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
+        self.encoder = _build_encoder(config.encoder, num_features)
+        self.head = ParaformerHead(
+            config.head,
+            config.encoder.model_dim,
+            vocab_size=tokenizer.vocab_size,
+            sos_id=tokenizer.id_of("<sos>"),
+            eos_id=tokenizer.id_of("<eos>"),
+            blank_id=tokenizer.blank_id,
+        )
+        self.ctc: CtcHead | None = None
+        if config.ctc_weight > 0:
+            self.ctc = CtcHead(config.encoder.model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
+
+    @classmethod
+    def from_config(cls, config: ParaformerConfig, tokenizer: Tokenizer) -> "Paraformer":
+        """Build with random weights."""
+        return cls(config, tokenizer)
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds from one encoder frame to the next."""
+        subsampling = self.config.encoder.subsampling if isinstance(self.config.encoder, ConformerConfig) else 1
+        return float(self.frontend.frame_shift_s) * subsampling
+
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths.
+
+        Utterances too short for a frame are extended with zeros to one.
+        """
+        shortest = self.shortest_samples
+        wav = zero_padding(wav, valid_mask(wav_lens, wav.size(1)))
+        wav = F.pad(wav, (0, max(0, shortest - wav.size(1))))
+        with torch.autocast(wav.device.type, enabled=False):
+            feats, feat_lens = self.frontend(wav, wav_lens.clamp(min=shortest))
+            return self.normalizer(feats, feat_lens), feat_lens
+
+    @property
+    def shortest_samples(self) -> int:
+        """Samples that make one frame."""
+        config = self.config.frontend
+        return config.frame_length_samples if isinstance(config, KaldiFbankConfig) else 1
+
+    def encode(self, wav: Tensor, wav_lens: Tensor) -> EncodedSpeech:
+        """Encode waveforms.
+
+        Args:
+            wav: (B, S) float32 in [-1, 1] at the front end's sample rate; anything beyond ``wav_lens``.
+            wav_lens: (B,) samples.
+        """
+        return self.encode_features(*self.features(wav, wav_lens))
+
+    def encode_features(self, feats: Tensor, feat_lens: Tensor) -> EncodedSpeech:
+        """Encode normalised features (B, T, F)."""
+        if isinstance(self.encoder, SanmEncoder):
+            return self.encoder.encode(feats, feat_lens)
+        enc, lens = self.encoder(feats, feat_lens)
+        return EncodedSpeech(enc=zero_padding(enc, valid_mask(lens, enc.size(1))), lens=lens)
+
+    def augment(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
+        """Mask ``feats`` (B, T, F); a band is masked in all frames that were stacked into one."""
+        if self.spec_augment is None or not self.training:
+            return feats
+        num_mels = self.config.frontend.num_mels
+        kept = self.spec_augment(feats.new_ones(*feats.shape[:2], num_mels), feat_lens)
+        return feats * kept.repeat(1, 1, feats.size(2) // num_mels)
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return cross-entropy, quantity and CTC losses, in nats per utterance that has a transcript.
+
+        CE and CTC share the weight (1 - w) and w (FunASR); the tokens are those of the transcript alone.
+        """
+        feats, feat_lens = self.features(batch.wav, batch.wav_lens)
+        speech = self.encode_features(self.augment(feats, feat_lens), feat_lens)
+        tokens, token_lens = batch.asr_tokens, batch.asr_token_lens
+        if batch.prefix is not None:  # a tokenizer of languages and tasks puts these two before the text
+            tokens, token_lens = tokens[:, 2:], token_lens - 2
+        losses = self.head.losses(speech, tokens, token_lens)
+        if self.ctc is not None:
+            losses["ctc"] = self.ctc.loss(self.ctc(speech.enc), speech.lens, tokens, token_lens)
+        learn, count = batch.asr_valid, batch.asr_valid.sum().clamp(min=1)
+        parts = {name: (values * learn).sum() / count for name, values in losses.items()}
+        weight = self.config.ctc_weight
+        total = self.head.total(parts, ce_weight=1 - weight)
+        if self.ctc is not None:
+            total = total + weight * parts["ctc"]
+        num = torch.tensor(float(len(batch.wav)), device=total.device)
+        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=num)
+
+    @torch.no_grad()
+    def recognize(self, batch: SpeechBatch) -> list[list[int]]:
+        """Return the token ids of each utterance."""
+        return [path.tokens for path in self.head.decode(self.encode(batch.wav, batch.wav_lens))]
+
+
+def _build_encoder(config: SanmEncoderConfig | ConformerConfig, num_features: int) -> SanmEncoder | Encoder:
+    if isinstance(config, SanmEncoderConfig):
+        return SanmEncoder(config, num_features)
+    return Encoder(config, num_features)

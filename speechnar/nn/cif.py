@@ -18,8 +18,9 @@ from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.lengths import valid_mask
+from speechnar.nn.sanm import WindowedSpeech
 
-CifThreshold = Literal["dynamic", "fixed"]
+CifThreshold = Literal["dynamic", "rounded", "fixed"]
 PredictorConv = Literal["full", "depthwise"]
 
 TAIL_WEIGHT = 0.45
@@ -47,8 +48,9 @@ def integrate_and_fire(
     """Integrate frames into tokens.
 
     Without ``num_tokens`` the weights decide how many tokens there are. ``dynamic``: their sum rounded up, at a
-    threshold of sum / number (Paraformer, section 2.2). ``fixed``: a token for each whole unit, and one for a rest of
-    at least 0.55, whose vector is not scaled up (FunASR's rule for a single utterance, here in any batch).
+    threshold of sum / number (Paraformer, section 2.2). ``rounded``: the same with the nearest number. ``fixed``: a
+    token for each whole unit, and one for a rest of at least 0.55, whose vector is not scaled up (FunASR's rule for a
+    single utterance, here in any batch).
 
     Args:
         enc: (B, T, D), finite in padding.
@@ -69,11 +71,13 @@ def integrate_and_fire(
     valid = valid_mask(lens, enc.size(1))
     reached = alphas.masked_fill(~valid, 0.0).double().cumsum(1)  # where each frame's interval ends, (B, T)
     total = reached[:, -1]
-    scaled = num_tokens is not None or threshold == "dynamic"
+    scaled = num_tokens is not None or threshold != "fixed"
     if num_tokens is not None:
         token_lens = num_tokens
     elif threshold == "dynamic":
         token_lens = (total.detach() - _TOLERANCE).ceil().clamp(min=0).long()
+    elif threshold == "rounded":
+        token_lens = (total.detach() + 0.5).floor().long()
     else:
         token_lens = (total.detach() + TAIL_WEIGHT + _TOLERANCE).floor().long()
     if scaled:
@@ -157,11 +161,18 @@ class CifPredictor(nn.Module):
             y = self.proj(y.relu()).squeeze(2).sigmoid()
             return (self.smooth_factor * y - self.noise_threshold).relu().masked_fill(~valid, 0.0)
 
+    def weigh(self, speech: EncodedSpeech) -> Tensor:
+        """Return the weights (B, T) of the frames; those of windows are found in each window alone."""
+        if not isinstance(speech, WindowedSpeech):
+            return self.alphas(speech.enc, speech.valid)
+        alphas = self.alphas(speech.windows.flatten(0, 1), speech.windows_valid.flatten(0, 1))
+        return speech.of_frames(alphas.view(speech.windows.shape[:3])).masked_fill(~speech.valid, 0.0)
+
     def forward(
         self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
     ) -> CifEmbeddings:
         """Integrate ``speech`` into as many tokens as ``tokens`` (B, U) has, or as the weights say."""
-        alphas = self.alphas(speech.enc, speech.valid)
+        alphas = self.weigh(speech)
         cut = integrate_and_fire(
             speech.enc,
             alphas,

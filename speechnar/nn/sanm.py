@@ -1,16 +1,73 @@
 """SAN-M: attention beside an FSMN memory, a depthwise convolution that adds its own input.
 
-The decoder's blocks replace self-attention by the memory alone; the attention left looks at the encoder.
-Shapes: B utterances, U tokens (or any positions), T encoder frames, D model width, H heads, L layers, K kernel.
-Sources: Gao et al., "SAN-M", Interspeech 2020, sections 2.2 and 2.3; Zhang et al., "Deep-FSMN", 2018.
+Encoder blocks have both. Decoder layers replace self-attention by the memory alone; the attention left looks at the
+encoder. A streaming encoder runs over overlapping windows: each has a current part, whose outputs count, a look-ahead,
+and sees keys of the windows before it; training and decoding of a whole recording compute the same, all windows at
+once.
+
+Shapes: B utterances, T frames, F features, D model width, H heads, K kernel, U tokens, L layers, W windows, N frames
+of a window.
+Sources: Gao et al., "SAN-M", Interspeech 2020, sections 2.2 and 2.3; Zhang et al., "Deep-FSMN", 2018; Gao et al.,
+"FunASR", Interspeech 2023, section 3.1 (streaming).
 """
 
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.errors import ConfigError
+from speechnar.config import Config
+from speechnar.errors import ConfigError, ShapeError
+from speechnar.nn.attention import SelfAttention
+from speechnar.nn.blocks import FeedForward
+from speechnar.nn.context import BlockContext
 from speechnar.nn.dropout import Dropout
-from speechnar.nn.lengths import zero_padding
+from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.lengths import valid_mask, zero_padding
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class WindowConfig(Config):
+    """How a streaming encoder cuts frames into windows; the defaults are those of FunASR's online models."""
+
+    current_frames: PositiveInt = 10
+    """Frames of a window whose outputs count, and from one window to the next."""
+    ahead_frames: NonNegativeInt = 5
+    """Frames behind them that are only looked at; the last window has no such frames."""
+    encoder_look_back: NonNegativeInt = 4
+    """Windows before it whose current frames an encoder block attends to."""
+    decoder_look_back: NonNegativeInt = 1
+    """The same of the decoder: a token sees the window it fires in, and so many before."""
+
+    @property
+    def frames(self) -> int:
+        """N."""
+        return self.current_frames + self.ahead_frames
+
+
+class SanmEncoderConfig(Config):
+    """Widths of the encoder; the defaults are small."""
+
+    kind: Literal["sanm"] = "sanm"
+    model_dim: PositiveInt = 256
+    num_layers: PositiveInt = 12
+    num_heads: PositiveInt = 4
+    ff_dim: PositiveInt = 1024
+    kernel_size: PositiveInt = 11
+    """Of the memories, in frames."""
+    dropout: Probability = 0.1
+    attention_dropout: Probability = 0.1
+    norm_eps: float = Field(default=1e-12, gt=0)
+    """FunASR's value; bf16 training is safer with 1e-5."""
+    windows: WindowConfig | None = None
+    """None sees the whole utterance."""
 
 
 class FsmnMemory(nn.Conv1d):
@@ -24,10 +81,14 @@ class FsmnMemory(nn.Conv1d):
         super().__init__(model_dim, model_dim, kernel_size, groups=model_dim, bias=False)
         self.left, self.right = left, kernel_size - 1 - left
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:  # type: ignore[override]  # its input needs a mask
-        """Map ``x`` (B, U, D), real where ``valid`` (B, U), to (B, U, D); rows of padding hold finite garbage."""
+    def forward(self, x: Tensor, valid: Tensor, past: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Map ``x`` (B, U, D), real where ``valid`` (B, U), to (B, U, D); rows of padding hold finite garbage.
+
+        ``past`` (B, K - 1, D) is what a causal memory had as its input before ``x``; None: nothing.
+        """
         x = zero_padding(x, valid)
-        return x + super().forward(F.pad(x.transpose(1, 2), (self.left, self.right))).transpose(1, 2)
+        padded = F.pad(x, (0, 0, self.left, self.right)) if past is None else torch.cat([past, x], dim=1)
+        return x + super().forward(padded.transpose(1, 2)).transpose(1, 2)
 
 
 class SanmDecoderFeedForward(nn.Module):
@@ -46,8 +107,33 @@ class SanmDecoderFeedForward(nn.Module):
         return y
 
 
-class SanmDecoderLayer(nn.Module):
-    """Feed-forward into the memory, added to the input; then cross-attention, whose keys and values are given."""
+class _CrossAttendingLayer(nn.Module):
+    """What decoder layers share: pre-normed attention to encoder frames whose keys and values are given."""
+
+    def __init__(
+        self, model_dim: int, num_heads: int, *, dropout: float, attention_dropout: float, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
+        self.query = nn.Linear(model_dim, model_dim)
+        self.out = nn.Linear(model_dim, model_dim)
+        self.dropout = Dropout(dropout)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Map ``x`` (B, U, D) to (B, H, U, D / H)."""
+        return self.query(self.norm_attention(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Add to ``x`` (B, U, D) what it finds among the frames."""
+        dropout = self.attention_dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(self.queries(x), keys, values, mask, dropout)
+        return x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+
+
+class SanmDecoderLayer(_CrossAttendingLayer):
+    """Feed-forward into the memory, added to the input; then cross-attention."""
 
     def __init__(
         self,
@@ -61,17 +147,51 @@ class SanmDecoderLayer(nn.Module):
         attention_dropout: float,
         norm_eps: float,
     ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_dropout = attention_dropout
+        super().__init__(model_dim, num_heads, dropout=dropout, attention_dropout=attention_dropout, norm_eps=norm_eps)
         self.norm_ff = nn.LayerNorm(model_dim, norm_eps)
         self.ff = SanmDecoderFeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.norm_fsmn = nn.LayerNorm(model_dim, norm_eps)
         self.fsmn = FsmnMemory(model_dim, kernel_size, shift=shift)
-        self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
-        self.query = nn.Linear(model_dim, model_dim)
-        self.out = nn.Linear(model_dim, model_dim)
-        self.dropout = Dropout(dropout)
+
+    def remember(self, x: Tensor, valid: Tensor, cache: "DecoderCache | None" = None) -> Tensor:
+        """Add to ``x`` (B, U, D) the memory of its feed-forward output; ``cache`` holds the tokens before."""
+        y = self.norm_fsmn(self.ff(self.norm_ff(x)))
+        memory = self.fsmn(y, valid, None if cache is None else cache.take(self, y))
+        return x + self.dropout(memory)
+
+
+@dataclass
+class DecoderCache:
+    """The memories' inputs of the last tokens of one stream, by layer; empty before the first token."""
+
+    _past: dict[int, Tensor] = field(default_factory=dict)
+
+    def take(self, layer: SanmDecoderLayer, y: Tensor) -> Tensor:
+        """Return what came before ``y`` (B, U, D) in ``layer``, (B, K - 1, D), and keep what the next call needs."""
+        size = layer.fsmn.left
+        past = self._past.get(id(layer), y.new_zeros(y.size(0), size, y.size(2)))
+        joined = torch.cat([past, y], dim=1)
+        self._past[id(layer)] = joined[:, joined.size(1) - size :]
+        return past
+
+
+class TransformerDecoderLayer(_CrossAttendingLayer):
+    """Self-attention that sees all tokens, cross-attention, feed-forward: what the AISHELL recipe uses."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        dropout: float,
+        attention_dropout: float,
+        norm_eps: float,
+    ) -> None:
+        super().__init__(model_dim, num_heads, dropout=dropout, attention_dropout=attention_dropout, norm_eps=norm_eps)
+        self.norm_self = nn.LayerNorm(model_dim, norm_eps)
+        self.self_attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout)
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=nn.ReLU())
 
     def forward(self, x: Tensor, valid: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Map ``x`` (B, U, D) to (B, U, D).
@@ -83,14 +203,55 @@ class SanmDecoderLayer(nn.Module):
             values: likewise.
             mask: bool (B, 1, 1 or U, T), True = may be seen; at least one frame for each token.
         """
-        batch, num_tokens, model_dim = x.shape
-        x = x + self.dropout(self.fsmn(self.norm_fsmn(self.ff(self.norm_ff(x))), valid))
-        q = self.query(self.norm_attention(x)).view(batch, num_tokens, self.num_heads, -1).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, keys, values, mask, self.attention_dropout if self.training else 0.0)
-        return x + self.dropout(self.out(y.transpose(1, 2).reshape(batch, num_tokens, model_dim)))
+        # The first token stands in for those an utterance without tokens has not: nobody attends to nothing.
+        seen = valid | (torch.arange(valid.size(1), device=valid.device) == 0)
+        x = zero_padding(x, valid)
+        context = BlockContext(valid=valid, attn_mask=seen[:, None, None, :])
+        x = x + self.dropout(self.self_attention(self.norm_self(x), context))
+        x = self.attend(x, keys, values, mask)
+        return x + self.ff(x)
 
 
-class SanmDecoder(nn.Module):
+class TokenDecoder(Protocol):
+    """Turns token vectors and encoder frames into hidden vectors of the tokens."""
+
+    def project(self, enc: Tensor) -> Tensor:
+        """Map ``enc`` (B, T, D) to the keys and values (L, 2, B, H, T, D / H) of all layers."""
+        ...
+
+    def __call__(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
+        """Map ``x`` (B, U, D), real where ``valid`` (B, U), to normalised hidden vectors (B, U, D).
+
+        Args:
+            x: (B, U, D)
+            valid: bool (B, U)
+            keys_values: of `project`.
+            mask: bool (B, 1, 1 or U, T), True = may be seen; at least one frame for each token.
+        """
+        ...
+
+
+class _Projector(nn.Module):
+    """Keys and values of all layers by one product, which also serves both passes of training."""
+
+    def __init__(self, model_dim: int, num_layers: int, num_heads: int) -> None:
+        super().__init__()
+        if num_heads < 1 or model_dim % num_heads:
+            raise ConfigError(f"model_dim must be a multiple of num_heads, got {model_dim} and {num_heads}")
+        self.num_layers, self.num_heads = num_layers, num_heads
+        self.key_value = nn.Linear(model_dim, num_layers * 2 * model_dim)
+
+    def project(self, enc: Tensor) -> Tensor:
+        """Map ``enc`` (B, T, D) to the keys and values (L, 2, B, H, T, D / H) of all layers."""
+        batch, num_frames, _ = enc.shape
+        return (
+            self.key_value(enc)
+            .view(batch, num_frames, self.num_layers, 2, self.num_heads, -1)
+            .permute(2, 3, 0, 4, 1, 5)
+        )
+
+
+class SanmDecoder(_Projector):
     """Layers over token vectors that attend to the encoder, a feed-forward module without residual, and a norm.
 
     The vectors carry no positions: the memory tells neighbours apart.
@@ -109,12 +270,7 @@ class SanmDecoder(nn.Module):
         attention_dropout: float = 0.1,
         norm_eps: float = 1e-5,
     ) -> None:
-        super().__init__()
-        if num_heads < 1 or model_dim % num_heads:
-            raise ConfigError(f"model_dim must be a multiple of num_heads, got {model_dim} and {num_heads}")
-        self.num_layers, self.num_heads = num_layers, num_heads
-        # One product serves all layers, and both passes of training.
-        self.key_value = nn.Linear(model_dim, num_layers * 2 * model_dim)
+        super().__init__(model_dim, num_layers, num_heads)
         self.layers = nn.ModuleList(
             SanmDecoderLayer(
                 model_dim,
@@ -132,25 +288,295 @@ class SanmDecoder(nn.Module):
         self.ff_last = SanmDecoderFeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.norm = nn.LayerNorm(model_dim, norm_eps)
 
-    def project(self, enc: Tensor) -> Tensor:
-        """Map ``enc`` (B, T, D) to the keys and values (L, 2, B, H, T, D / H) of all layers."""
-        batch, num_frames, _ = enc.shape
-        return (
-            self.key_value(enc)
-            .view(batch, num_frames, self.num_layers, 2, self.num_heads, -1)
-            .permute(2, 3, 0, 4, 1, 5)
-        )
-
-    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
-        """Map ``x`` (B, U, D), real where ``valid`` (B, U), to normalised hidden vectors (B, U, D).
-
-        Args:
-            x: (B, U, D)
-            valid: bool (B, U)
-            keys_values: of `project`.
-            mask: bool (B, 1, 1 or U, T), True = may be seen; at least one frame for each token.
-        """
+    def forward(
+        self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor, cache: DecoderCache | None = None
+    ) -> Tensor:
+        """Map as `TokenDecoder` does; ``cache`` holds the tokens before, while streaming with a causal memory."""
         for layer, (keys, values) in zip(self.layers, keys_values, strict=True):
-            x = layer(x, valid, keys, values, mask)
+            assert isinstance(layer, SanmDecoderLayer)
+            x = layer.attend(layer.remember(x, valid, cache), keys, values, mask)
         hidden: Tensor = self.norm(self.ff_last(self.norm_last(x)))
         return hidden
+
+    def attention(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
+        """Return the last layer's attention weights (B, H, U, T), float32; the arguments are those of `forward`."""
+        for layer, (keys, values) in zip(self.layers[:-1], keys_values[:-1], strict=True):
+            assert isinstance(layer, SanmDecoderLayer)
+            x = layer.attend(layer.remember(x, valid), keys, values, mask)
+        last = self.layers[-1]
+        assert isinstance(last, SanmDecoderLayer)
+        q, keys = last.queries(last.remember(x, valid)), keys_values[-1, 0]
+        scores = (q @ keys.transpose(2, 3) / math.sqrt(q.size(3))).masked_fill(~mask, -torch.inf)
+        return scores.softmax(3, dtype=torch.float32)
+
+
+class TransformerDecoder(_Projector):
+    """Transformer layers over token vectors, without positions and without a causal mask, and a norm."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_layers: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__(model_dim, num_layers, num_heads)
+        self.layers = nn.ModuleList(
+            TransformerDecoderLayer(
+                model_dim,
+                num_heads,
+                ff_dim,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                norm_eps=norm_eps,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(model_dim, norm_eps)
+
+    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
+        """Map as `TokenDecoder` does."""
+        for layer, (keys, values) in zip(self.layers, keys_values, strict=True):
+            x = layer(x, valid, keys, values, mask)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+class SanmEncoderBlock(nn.Module):
+    """Attention plus the memory of its values, then feed-forward; the first block also changes the width."""
+
+    def __init__(self, in_dim: int, config: SanmEncoderConfig) -> None:
+        super().__init__()
+        model_dim = config.model_dim
+        if model_dim % config.num_heads:
+            raise ConfigError(f"model_dim must be a multiple of num_heads, got {model_dim} and {config.num_heads}")
+        self.num_heads = config.num_heads
+        self.attention_dropout = config.attention_dropout
+        self.has_residual = in_dim == model_dim
+        self.norm_attention = nn.LayerNorm(in_dim, config.norm_eps)
+        self.qkv = nn.Linear(in_dim, 3 * model_dim)
+        self.fsmn = FsmnMemory(model_dim, config.kernel_size)
+        self.out = nn.Linear(model_dim, model_dim)
+        self.ff = FeedForward(
+            model_dim, config.ff_dim, dropout=config.dropout, norm_eps=config.norm_eps, activation=nn.ReLU()
+        )
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, mask: Tensor, extend: Extend | None = None) -> Tensor:
+        """Map ``x`` (B, T, F or D) to (B, T, D).
+
+        Args:
+            x: (B, T, F or D)
+            valid: bool (B, T)
+            mask: bool (B, 1, 1 or T, keys), True = may be seen; at least one key for each frame.
+            extend: puts keys and values (B, H, T, D / H) of earlier windows before those of this one.
+        """
+        qkv = self.qkv(self.norm_attention(x))
+        q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        memory = self.fsmn(qkv.chunk(3, dim=2)[2], valid)
+        if extend is not None:
+            k, v = extend(k, v)
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.attention_dropout if self.training else 0.0)
+        y = self.dropout(self.out(y.transpose(1, 2).flatten(2)) + memory)
+        x = x + y if self.has_residual else y
+        return x + self.ff(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedSpeech(EncodedSpeech):
+    """Encoder output of windows: ``enc`` has each frame as its own window knows it, ``windows`` all that was computed.
+
+    An utterance of n frames has ceil((n - ahead_frames) / current_frames) windows, at least one; the last one counts
+    whole.
+    """
+
+    windows: Tensor
+    """(B, W, N, D), zero in padding."""
+    config: WindowConfig
+
+    @property
+    def windows_valid(self) -> Tensor:
+        """Bool (B, W, N): True = real frame of a window that the utterance has."""
+        return _windows_valid(self.lens, self.windows.size(1), self.config)
+
+    def of_frames(self, x: Tensor) -> Tensor:
+        """Pick the outputs that count from ``x`` (B, W, N, ...): (B, T, ...), whatever stands in padding."""
+        return _of_frames(x, self.lens, self.enc.size(1), self.config)
+
+    def visible(self, frames: Tensor) -> Tensor:
+        """Return bool (B, U, W * N): what tokens that fire at ``frames`` (B, U) may see of the windows."""
+        window = (frames // self.config.current_frames).minimum(num_windows(self.lens, self.config)[:, None] - 1)
+        age = window[..., None] - torch.arange(self.windows.size(1), device=frames.device)  # (B, U, W)
+        is_current = torch.arange(self.windows.size(2), device=frames.device) < self.config.current_frames
+        before = ((age > 0) & (age <= self.config.decoder_look_back))[..., None] & is_current
+        return (((age == 0)[..., None] | before) & self.windows_valid[:, None]).flatten(2)
+
+
+def num_windows(lens: Tensor, config: WindowConfig) -> Tensor:
+    """Map frames (B,) to windows (B,), at least one each."""
+    past = lens - config.ahead_frames + config.current_frames - 1
+    return past.div(config.current_frames, rounding_mode="floor").clamp(min=1)
+
+
+def _windows_valid(lens: Tensor, count: int, config: WindowConfig) -> Tensor:
+    starts = torch.arange(count, device=lens.device) * config.current_frames
+    frames = starts[:, None] + torch.arange(config.frames, device=lens.device)  # (W, N)
+    return (frames < lens[:, None, None]) & valid_mask(num_windows(lens, config), count)[..., None]
+
+
+def _of_frames(x: Tensor, lens: Tensor, num_frames: int, config: WindowConfig) -> Tensor:
+    frames = torch.arange(num_frames, device=x.device)
+    window = (frames // config.current_frames).minimum(num_windows(lens, config)[:, None] - 1)  # (B, T)
+    place = (frames - window * config.current_frames).clamp(max=config.frames - 1)  # clamped in padding only
+    index = window * config.frames + place
+    flat = x.flatten(1, 2)
+    return flat.gather(1, index.view(*index.shape, *[1] * (flat.dim() - 2)).expand(-1, -1, *flat.shape[2:]))
+
+
+class SanmEncoder(nn.Module):
+    """Stacked frames to encoded frames, one each; satisfies ``(feats, feat_lens) -> (enc, enc_lens)``."""
+
+    def __init__(self, config: SanmEncoderConfig, num_features: int) -> None:
+        super().__init__()
+        if num_features % 2:
+            raise ConfigError(f"positions need an even number of features, got {num_features}")
+        self.config = config
+        self.layers = nn.ModuleList(
+            SanmEncoderBlock(config.model_dim if index else num_features, config) for index in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.model_dim, config.norm_eps)
+
+    def forward(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a padded batch ``feats`` (B, T, F), anything beyond ``feat_lens`` (B,), to (B, T, D) and lengths."""
+        speech = self.encode(feats, feat_lens)
+        return speech.enc, speech.lens
+
+    def encode(self, feats: Tensor, feat_lens: Tensor) -> EncodedSpeech:
+        """Encode as `forward` does; an encoder with windows returns `WindowedSpeech`."""
+        if feats.dim() != 3 or feat_lens.shape != feats.shape[:1]:
+            raise ShapeError(
+                f"need feats (B, T, F) and feat_lens (B,), got {tuple(feats.shape)}, {tuple(feat_lens.shape)}"
+            )
+        valid = valid_mask(feat_lens, feats.size(1))
+        x = self.place(zero_padding(feats, valid), first=0)
+        if self.config.windows is not None:
+            return self._encode_windows(zero_padding(x, valid), feat_lens, self.config.windows)
+        for layer in self.layers:
+            x = layer(x, valid, valid[:, None, None, :])
+        return EncodedSpeech(enc=zero_padding(self.norm(x), valid), lens=feat_lens)
+
+    def place(self, feats: Tensor, *, first: int) -> Tensor:
+        """Scale ``feats`` (B, T, F) and add the positions from ``first`` + 1 on: sines, then cosines."""
+        half = feats.size(2) // 2
+        steps = torch.arange(half, device=feats.device, dtype=torch.float32)
+        rates = torch.exp(steps * (-math.log(10000.0) / max(1, half - 1)))
+        numbers = torch.arange(first + 1, first + 1 + feats.size(1), device=feats.device, dtype=torch.float32)
+        angles = numbers[:, None] * rates
+        return feats * math.sqrt(self.config.model_dim) + torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    def _encode_windows(self, x: Tensor, lens: Tensor, config: WindowConfig) -> WindowedSpeech:
+        batch, num_frames, _ = x.shape
+        hop, size = config.current_frames, config.frames
+        count = max(1, -(-(num_frames - config.ahead_frames) // hop))
+        x = F.pad(x, (0, 0, 0, max(0, (count - 1) * hop + size - num_frames)))
+        x = x.unfold(1, size, hop).transpose(2, 3).flatten(0, 1)  # (B W, N, F)
+        valid = _windows_valid(lens, count, config)
+        own = (valid[:, :, None, :] | torch.eye(size, dtype=torch.bool, device=x.device)).flatten(0, 1)  # (B W, N, N)
+        ages = torch.arange(config.encoder_look_back, 0, -1, device=x.device)
+        exists = (torch.arange(count, device=x.device)[:, None] >= ages).repeat_interleave(hop, dim=1)  # (W, keys)
+        past = exists.repeat(batch, 1)[:, None].expand(-1, size, -1)
+        mask = torch.cat([past, own], dim=2)[:, None]
+
+        def extend(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return _look_back(k, batch, config), _look_back(v, batch, config)
+
+        flat = valid.flatten(0, 1)
+        for layer in self.layers:
+            x = layer(x, flat, mask, extend)
+        windows = zero_padding(self.norm(x), flat).view(batch, count, size, -1)
+        enc = zero_padding(_of_frames(windows, lens, num_frames, config), valid_mask(lens, num_frames))
+        return WindowedSpeech(enc=enc, lens=lens, windows=windows, config=config)
+
+    def stream(self) -> "SanmEncoderStream":
+        """Start encoding one utterance as its features come; the result is that of `encode`.
+
+        Raises:
+            ConfigError: the encoder sees whole utterances.
+        """
+        if self.config.windows is None:
+            raise ConfigError("only an encoder with windows can stream; train one with encoder.windows set")
+        return SanmEncoderStream(self, self.config.windows)
+
+
+def _look_back(x: Tensor, batch: int, config: WindowConfig) -> Tensor:
+    """Put before ``x`` (B W, H, N, D / H) the current frames of the windows before, oldest first, zeros where none."""
+    windows = x.view(batch, -1, *x.shape[1:])
+    current = windows[..., : config.current_frames, :]
+    ages = range(config.encoder_look_back, 0, -1)
+    count = windows.size(1)
+    shifted = [F.pad(current, (0, 0) * 3 + (age, 0))[:, :count] for age in ages]
+    return torch.cat([*shifted, windows], dim=3).flatten(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedWindow:
+    """One window of a stream."""
+
+    enc: Tensor
+    """(1, up to N, D)"""
+    num_current: int
+    """How many of its first frames count."""
+    is_last: bool
+
+
+@dataclass
+class SanmEncoderStream:
+    """One utterance encoded window by window, with cached keys and values."""
+
+    encoder: SanmEncoder
+    config: WindowConfig
+    _feats: Tensor | None = None
+    _num_done: int = 0
+    _caches: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._caches = [None] * len(self.encoder.layers)
+
+    def push(self, feats: Tensor) -> Iterator[EncodedWindow]:
+        """Take ``feats`` (1, T, F) of any length; yield each window that is known not to be the last."""
+        self._feats = feats if self._feats is None else torch.cat([self._feats, feats], dim=1)
+        while self._feats.size(1) > self.config.frames:
+            yield self._encode(self._feats[:, : self.config.frames], self.config.current_frames, is_last=False)
+            self._feats = self._feats[:, self.config.current_frames :]
+
+    def finish(self) -> Iterator[EncodedWindow]:
+        """Yield the last window, unless no features came; the stream cannot be used afterwards."""
+        if self._feats is not None and self._feats.size(1) > 0:
+            yield self._encode(self._feats, self._feats.size(1), is_last=True)
+
+    def _encode(self, feats: Tensor, num_current: int, *, is_last: bool) -> EncodedWindow:
+        x = self.encoder.place(feats, first=self._num_done)
+        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        for index, layer in enumerate(self.encoder.layers):
+            cached = self._caches[index]
+            seen = x.size(1) + (0 if cached is None else cached[0].size(2))
+
+            def extend(k: Tensor, v: Tensor, index: int = index) -> tuple[Tensor, Tensor]:
+                return self._extend(k, v, index, num_current)
+
+            x = layer(x, valid, valid.new_ones(1, 1, 1, seen), extend)
+        self._num_done += num_current
+        return EncodedWindow(enc=self.encoder.norm(x), num_current=num_current, is_last=is_last)
+
+    def _extend(self, k: Tensor, v: Tensor, index: int, num_current: int) -> tuple[Tensor, Tensor]:
+        cached = self._caches[index]
+        keep = self.config.encoder_look_back * self.config.current_frames
+        past = (k[:, :, :0], v[:, :, :0]) if cached is None else cached
+        joined = [torch.cat([old, x[:, :, :num_current]], dim=2) for old, x in zip(past, (k, v), strict=True)]
+        first = max(0, joined[0].size(2) - keep)
+        self._caches[index] = (joined[0][:, :, first:], joined[1][:, :, first:])
+        return torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)

@@ -86,7 +86,7 @@ def test_float32_weights_that_should_fill_tokens_exactly_do() -> None:
     torch.testing.assert_close(cut.embeds, torch.ones(1, 10, 1))
 
 
-@pytest.mark.parametrize("threshold", ["dynamic", "fixed"])
+@pytest.mark.parametrize("threshold", ["dynamic", "rounded", "fixed"])
 def test_batch_equals_single(threshold: str) -> None:
     generator = torch.Generator().manual_seed(2)
     lens = torch.tensor([30, 11, 1, 23])
@@ -158,3 +158,14 @@ def test_predictor_gives_the_number_of_tokens_it_is_told() -> None:
 def test_weights_that_can_never_be_positive_are_refused() -> None:
     with pytest.raises(ConfigError, match="smooth_factor"):
         CifPredictor(4, smooth_factor=0.2, noise_threshold=0.3)
+
+
+def test_how_sums_are_counted() -> None:
+    alphas = torch.tensor([[1.0, 1.2], [1.0, 1.5], [1.0, 1.9], [0.0, 0.3]])
+    lens, enc = torch.full((4,), 2), torch.ones(4, 2, 1)
+    expected = {"dynamic": [3, 3, 3, 1], "rounded": [2, 3, 3, 0], "fixed": [2, 2, 3, 0]}
+    for threshold, counts in expected.items():
+        cut = integrate_and_fire(enc, alphas, lens, threshold=threshold)  # type: ignore[arg-type]
+        assert cut.lens.tolist() == counts
+        if threshold != "fixed":  # scaled: every token integrates one unit of weight
+            assert (cut.embeds.sum((1, 2)) - cut.lens).abs().max() < 1e-5
