@@ -97,8 +97,8 @@ class Transcriber:
     @property
     def sample_rate(self) -> int:
         """What the model hears, in Hz; inputs may have any rate."""
-        config: Any = self._loaded.config
-        return int(config.frontend.sample_rate)
+        model: Any = self._loaded.model
+        return int(model.sample_rate)
 
     @property
     def languages(self) -> tuple[str, ...]:

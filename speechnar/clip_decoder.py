@@ -99,6 +99,7 @@ class SpeechModel(Protocol):
 
     blank_id: int
     num_prefix: int
+    sample_rate: int
     frame_shift_s: float
     decoder_names: tuple[str, ...]
     """``ctc``, if the model has it, then others (of a `ManyDecoders`); the first is the default."""
@@ -150,12 +151,11 @@ class ClipDecoder:
     ) -> None:
         if not isinstance(loaded.model, SpeechModel):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
-        config: Any = loaded.config
         self.name = loaded.name
         self.model = cast(SpeechModel, loaded.model)
         self.device = next(loaded.model.parameters()).device
         self.tokenizer = loaded.tokenizer
-        self.sample_rate = int(config.frontend.sample_rate)
+        self.sample_rate = self.model.sample_rate
         self.language_ids = self.tokenizer.language_ids() if self.model.num_prefix else {}
         self.task = task
         self.language = AUTO if language == AUTO else to_iso3(language)

@@ -121,6 +121,11 @@ class Joint(nn.Module):
         return self.trunk.num_prefix
 
     @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz."""
+        return self.trunk.sample_rate
+
+    @property
     def frame_shift_s(self) -> float:
         """Seconds from one output frame to the next."""
         return self.trunk.frame_shift_s

@@ -226,6 +226,11 @@ class OwsmCtc(nn.Module):
         return 0 if self.prompt_encoder is None else 2
 
     @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz."""
+        return int(self.config.frontend.sample_rate)
+
+    @property
     def frame_shift_s(self) -> float:
         """Seconds from one output frame to the next."""
         return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling

@@ -22,7 +22,7 @@ from speechnar.models.base import load_model
 from speechnar.recognizer import Recognizer
 from speechnar.segments import to_segments
 from speechnar.text.tokenizer import CharTokenizer
-from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, write_speechlike
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, speechlike, write_speechlike
 
 PIECES = ("<blank>", "<unk>", "▁", "a", "b", "c")
 
@@ -42,6 +42,12 @@ def plain(tmp_path_factory) -> Transcriber:
     """A model without language or task tokens."""
     folder = tmp_path_factory.mktemp("models") / "plain"
     return Transcriber.load(save_tiny_model(folder, tasks=False, card="---\nlanguage: en\n---\n"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory) -> Transcriber:
+    """A model with every decoder."""
+    return Transcriber.load(save_tiny_joint(tmp_path_factory.mktemp("models") / "joint"), device="cpu")
 
 
 def check_times(transcript) -> None:
@@ -527,5 +533,81 @@ def test_prefix_positions_are_no_audio(transcriber):
 
 def test_half_loaded_models_are_refused(folder):
     loaded = load_model(folder)
-    with pytest.raises(ConfigError, match="no CTC recogniser"):
+    with pytest.raises(ConfigError, match="no speech recogniser"):
         ClipDecoder(replace(loaded, model=torch.nn.Linear(1, 1)))
+
+
+# Decoders.
+
+
+def test_every_decoder_writes_its_own_text_with_times(joint):
+    wav = speechlike(3.0)
+    texts = {}
+    for decoder in joint.decoders:
+        options = DecodeOptions(decoder=decoder)
+        transcript = joint.transcribe(wav, sample_rate=RATE, word_timestamps=True, options=options)
+        check_times(transcript)
+        assert transcript.language in LANGUAGES, "the language is CTC's decision whatever writes the text"
+        texts[decoder] = transcript.text
+    assert list(texts) == ["ctc", "cassnat", "paraformer", "transformer_ar"]
+    assert joint.transcribe(wav, sample_rate=RATE).text == texts["ctc"]
+    assert len(set(texts.values())) > 1
+
+
+@pytest.mark.parametrize("decoder", ["cassnat", "paraformer", "transformer_ar"])
+def test_a_decoder_writes_the_same_alone_and_among_others(joint, decoder):
+    wavs = [speechlike(seconds, seed=i) for i, seconds in enumerate((0.05, 1.0, 2.5))]
+    options = DecodeOptions(decoder=decoder)
+    together = joint.transcribe(wavs, sample_rate=RATE, options=options)
+    assert [t.text for t in together] == [joint.transcribe(w, sample_rate=RATE, options=options).text for w in wavs]
+
+
+def test_sampled_alignments_are_an_option_of_cassnat(joint):
+    wav = speechlike(2.0)
+    best, one, many = (
+        joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_samples=num)).text
+        for num in (None, 1, 8)
+    )
+    assert one == best
+    assert many == joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_samples=8)).text
+
+
+def test_a_decoder_that_cannot_honour_an_option_says_which_can(joint, transcriber):
+    wav = speechlike(1.0)
+
+    def error(model, **options):
+        with pytest.raises(ConfigError) as caught:
+            model.transcribe(wav, sample_rate=RATE, options=DecodeOptions(**options))
+        return str(caught.value)
+
+    assert "decodes with ctc; got decoder 'cassnat'" in error(transcriber, decoder="cassnat")
+    assert "use ctc" in error(joint, decoder="paraformer", hotwords=("the cat",))
+    assert "use ctc or transformer_ar" in error(joint, decoder="cassnat", beam_size=4)
+    assert "use cassnat" in error(joint, num_samples=4)
+    assert "leave it out" in error(transcriber, num_samples=4)
+    with pytest.raises(ConfigError, match="leave it at ctc to translate"):
+        joint.translate(wav, sample_rate=RATE, to="deu", options=DecodeOptions(decoder="cassnat"))
+    with pytest.raises(ConfigError, match="num_samples must be at least 1"):
+        DecodeOptions(num_samples=0)
+
+
+def test_only_ctc_decodes_by_overlapping_windows(joint):
+    wav = speechlike(4.0)
+    options = DecodeOptions(decoder="paraformer", window_s=2.0, vad=False)
+    with pytest.raises(ConfigError, match="leave VAD on"):
+        joint.transcribe(wav, sample_rate=RATE, options=options)
+
+
+def test_comparison_marks_the_words_that_differ(joint):
+    found = joint.compare(speechlike(3.0), sample_rate=RATE)
+    assert [item.decoder for item in found] == list(joint.decoders)
+    assert all(found[0].agrees)
+    first = found[0].transcript.text.split()
+    for item in found:
+        words = item.transcript.text.split()
+        assert len(item.agrees) == len(words)
+        common = [word for word, agrees in zip(words, item.agrees, strict=True) if agrees]
+        places = iter(first)
+        assert all(word in places for word in common), "common words are in the first text, in order"
+        assert item.rtf == pytest.approx(item.wall_s / 3.0)
+    assert not all(all(item.agrees) for item in found)

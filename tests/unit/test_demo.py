@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from speechnar.api import Transcriber
-from tests.unit.tiny import save_tiny_model, write_speechlike
+from speechnar.api import Comparison, Transcriber
+from speechnar.text.transcript import Transcript
+from tests.unit.tiny import save_tiny_joint, save_tiny_model, write_speechlike
 
 gr = pytest.importorskip("gradio")
 
@@ -62,6 +63,26 @@ def test_unknown_models_and_languages_are_shown(page, folder, tmp_path):
         page(str(path), "no such model", "auto")
     with pytest.raises(gr.Error, match="eng, deu, fra"):
         page(str(path), str(folder), "rus")
+
+
+def test_decoders_are_compared_with_differences_marked(tmp_path):
+    folder = save_tiny_joint(tmp_path / "joint")
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"))
+    (compare,) = (fn.fn for fn in page.fns.values() if fn.api_name == "compare")
+    path = write_speechlike(tmp_path / "a.wav", 3.0)
+    html, rows = compare(str(path), str(folder), "auto")
+    assert [row[0] for row in rows] == ["ctc", "cassnat", "paraformer", "transformer_ar"]
+    assert all(float(seconds) > 0 and float(rtf) > 0 for _, seconds, rtf in rows)
+    assert html.startswith("<p><b>ctc</b>: ")
+    assert "<mark>" in html
+    with pytest.raises(gr.Error, match="first"):
+        compare(None, str(folder), "auto")
+
+
+def test_texts_are_escaped_before_they_are_shown():
+    transcript = Transcript("a", "m", "transcribe", "eng", None, 1.0, "<script> & x", ())
+    html = demo_app._mark_differences(Comparison("ctc", transcript, 1.0, (True, False, True)))
+    assert html == "<p><b>ctc</b>: &lt;script&gt; <mark>&amp;</mark> x</p>"
 
 
 def test_the_served_page_answers(folder, tmp_path):

@@ -7,6 +7,7 @@ import soundfile
 import torch
 
 from speechnar.models.base import save_model
+from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.text.tokenizer import SentencePieceTokenizer, task_specials
 
@@ -28,6 +29,17 @@ def save_tiny_model(folder: Path, *, tasks: bool = True, card: str = CARD) -> Pa
     with torch.no_grad():
         model.ctc.proj.weight.mul_(4.0)  # peaky posteriors: many tokens, and no ties for batches to break
     save_model(folder, model, tokenizer, card=card)
+    return folder
+
+
+def save_tiny_joint(folder: Path) -> Path:
+    """Write a model of the same languages with every decoder."""
+    torch.manual_seed(0)
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 60, task_specials(LANGUAGES, ("deu",)))
+    model = Joint(JointConfig.debug(), tokenizer).eval()
+    with torch.no_grad():
+        model.trunk.ctc.proj.weight.mul_(4.0)
+    save_model(folder, model, tokenizer, card=CARD)
     return folder
 
 
