@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
 before="" config=conf/joint.yaml exp=exp/joint data=data decoders="ctc cassnat paraformer" overrides=""
-recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer before config exp data decoders overrides"
+recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer"
+recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -35,7 +36,8 @@ if at_stage 1 "data directories"; then
 fi
 # Stage 2 has nothing to do: the tokenizer, of single characters, is that of the model we start from.
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar.data.describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} |
+        tee "$data/statistics.json"
     "$PYTHON" local/check_spelling.py "$data/statistics.json"
 fi
 
