@@ -28,6 +28,7 @@ from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.encoder import ConformerConfig, Encoder
 from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.mwer import expected_errors, sample_hypotheses
 from speechnar.nn.sanm import SanmDecoder, SanmEncoder, SanmEncoderConfig, TransformerDecoder, WindowedSpeech
 from speechnar.text.tokenizer import Tokenizer
 
@@ -46,6 +47,17 @@ class CifConfig(Config):
     """n of the same."""
     threshold: CifThreshold = "dynamic"
     """How inference counts: ``dynamic`` as in the paper, ``rounded`` to the nearest, ``fixed`` as in FunASR."""
+
+
+class MwerConfig(Config):
+    """Minimum word error rate training, for a model that cross-entropy has trained."""
+
+    num_samples: int = Field(default=4, ge=2)
+    """Hypotheses of an utterance, the best one counted."""
+    mask_prob: float = Field(default=0.1, gt=0, lt=1)
+    """Probability that a sample's token gives way to the second best (ours; the paper names none)."""
+    ce_weight: NonNegativeFloat = 0.01
+    """Weight of the cross-entropy beside it."""
 
 
 class ParaformerHeadConfig(Config):
@@ -74,6 +86,8 @@ class ParaformerHeadConfig(Config):
     """Weight of the difference between the sum of the weights and the number of tokens."""
     count_end: bool = True
     """Let the sentence end fire as a token of its own."""
+    mwer: MwerConfig | None = None
+    """Also learn the expected number of errors."""
 
     @classmethod
     def debug(cls) -> "ParaformerHeadConfig":
@@ -126,12 +140,16 @@ class ParaformerHead(nn.Module):
 
     def total(self, parts: dict[str, Tensor], *, ce_weight: float = 1.0) -> Tensor:
         """Return the weighted sum of the parts that are differentiated."""
-        return ce_weight * parts["ce"] + self.config.quantity_weight * parts["quantity"]
+        total = self.config.quantity_weight * parts["quantity"]
+        if self.config.mwer is None:
+            return total + ce_weight * parts["ce"]
+        return total + ce_weight * (self.config.mwer.ce_weight * parts["ce"] + parts["mwer"])
 
     def losses(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """Return the losses of each utterance, (B,) each.
 
-        ``ce`` nats, ``quantity`` tokens too many or too few, and ``wrong``, the tokens the first pass got wrong.
+        ``ce`` nats, ``quantity`` tokens too many or too few, ``wrong``, the tokens the first pass got wrong, and with
+        ``mwer`` the expected errors beyond their mean.
         """
         targets, target_lens = self.targets(tokens, token_lens)
         is_target = valid_mask(target_lens, targets.size(1))
@@ -152,11 +170,16 @@ class ParaformerHead(nn.Module):
             reduction="none",
             label_smoothing=self.config.label_smoothing,
         )
-        return {
+        losses = {
             "ce": ce.view_as(targets).sum(1),
             "quantity": quantity_loss(cut.alphas, target_lens),
             "wrong": wrong,
         }
+        if self.config.mwer is not None:
+            log_probs = logits.log_softmax(2, dtype=torch.float32)
+            hyps = sample_hypotheses(log_probs, self.config.mwer.num_samples, self.config.mwer.mask_prob)
+            losses["mwer"] = expected_errors(log_probs, hyps, targets, target_lens)
+        return losses
 
     def targets(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Append the end token to ``tokens`` (B, U) where it is counted; return at least one column, and lengths."""

@@ -12,6 +12,7 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import load_model, save_model
 from speechnar.models.paraformer import (
     CifConfig,
+    MwerConfig,
     Paraformer,
     ParaformerConfig,
     ParaformerHead,
@@ -21,6 +22,7 @@ from speechnar.models.paraformer import (
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.lengths import valid_mask
+from speechnar.nn.mwer import expected_errors, sample_hypotheses
 from speechnar.nn.sanm import WindowConfig
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -123,6 +125,23 @@ def test_glancing_leaves_the_gradients_of_the_second_pass_alone() -> None:
     assert grads[0].keys() <= grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad)
+
+
+def test_errors_are_expected_over_samples_of_the_heads_own_output() -> None:
+    head = make_head(SMALL.model_copy(update={"mwer": MwerConfig(num_samples=6, mask_prob=0.5)})).eval()
+    speech, tokens, lens = make_speech([20, 13]), torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0]]), torch.tensor([4, 2])
+    torch.manual_seed(5)
+    out = head.loss(speech, tokens, lens)
+    targets, target_lens = torch.tensor([[3, 4, 5, 6, 2], [7, 8, 2, 2, 2]]), torch.tensor([5, 3])
+    cut = head.embedder(speech, targets, target_lens)
+    log_probs = head.output(head.decoder(cut.embeds, valid_mask(target_lens, 5), *head.look(speech, cut))).log_softmax(
+        2
+    )
+    torch.manual_seed(5)
+    hyps = sample_hypotheses(log_probs, 6, 0.5)
+    torch.testing.assert_close(out.parts["mwer"], expected_errors(log_probs, hyps, targets, target_lens).mean())
+    torch.testing.assert_close(out.total, 0.01 * out.parts["ce"] + out.parts["quantity"] + out.parts["mwer"])
+    check_gradients_reach_all(head, out.total, except_for=("token_embed.weight",))
 
 
 @pytest.mark.parametrize("threshold", ["dynamic", "rounded", "fixed"])
