@@ -4,17 +4,19 @@ CASS-NAT's errors come from alignments with a token too many or too few. So fram
 their second best half of the time; every path drawn is cut into segments, all are decoded, and the best text is kept.
 
 Shapes: B utterances, T frames, V vocabulary (blank included), S samples of an utterance, N different segmentations of
-all utterances, U tokens.
+all utterances, U tokens, and U + 1 slots (see `speechnar.decode.segments`).
 Source: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressive Transformer for Speech Recognition",
 ICASSP 2021, section 2.4; Graves et al. 2006, section 4.1, for the likelihood.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speechnar.decode.align import CtcPath
 from speechnar.decode.segments import Segments, path_segments
 from speechnar.errors import ConfigError
 
@@ -124,3 +126,71 @@ def ctc_log_likelihood(
     labels = (columns[:, :, None] == columns[:, None, :]).int().argmax(2)[:, 1:]
     losses = F.ctc_loss(picked.transpose(0, 1), labels, lens, token_lens, blank=0, reduction="none")
     return -losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSlots:
+    """The slots of N alignments with a token each; (N, U + 1) unless said."""
+
+    tokens: Tensor
+    token_lens: Tensor
+    """(N,) slots before the first end of the sentence; all of them, where none is the end."""
+    starts: Tensor
+    """First of the frames that emit the CTC label of the slot; for the last slot, of those behind the last token."""
+    ends: Tensor
+    """Frame after the last of them."""
+    scores: Tensor
+    """Log-probability of each token, nats."""
+    totals: Tensor
+    """(N,) log-probability of the tokens and of the end, nats."""
+
+    def at(self, rows: Tensor) -> "NamedSlots":
+        """Return the alignments ``rows``."""
+        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
+
+    def texts(self, utterance_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the M different texts of the utterances, since many alignments name the same tokens.
+
+        Returns:
+            utterance_index (M,), tokens (M, U), token_lens (M,), and the text of each alignment (N,).
+        """
+        is_token = torch.arange(self.tokens.size(1), device=self.tokens.device) < self.token_lens[:, None]
+        columns = [utterance_index[:, None], self.token_lens[:, None], self.tokens.where(is_token, 0)]
+        keys, text = torch.unique(torch.cat(columns, dim=1), dim=0, return_inverse=True)
+        return keys[:, 0], keys[:, 2:], keys[:, 1], text
+
+    def paths(self) -> list[CtcPath]:
+        """Return one path per alignment."""
+        columns = (self.tokens, self.starts, self.ends, self.scores)
+        rows = zip(
+            self.token_lens.tolist(), *(column.tolist() for column in columns), self.totals.tolist(), strict=True
+        )
+        return [CtcPath(ids[:n], first[:n], end[:n], score[:n], total) for n, ids, first, end, score, total in rows]
+
+
+def name_slots(log_probs: Tensor, segments: Segments, *, eos_id: int, never: Sequence[int] = ()) -> NamedSlots:
+    """Take the best token of every slot of ``log_probs`` (N, U + 1, V), except those that are ``never`` chosen."""
+    forbidden = torch.tensor(list(never), dtype=torch.long, device=log_probs.device)
+    scores, ids = log_probs.index_fill(2, forbidden, -torch.inf).max(-1)
+    slots = torch.arange(ids.size(1), device=ids.device)
+    is_slot = slots < segments.slot_lens[:, None]
+    token_lens = slots.where((ids == eos_id) | ~is_slot, ids.size(1)).amin(1)
+    begins, ends = segments.windows()
+    last = segments.token_lens[:, None]
+    is_token = slots < last
+    return NamedSlots(
+        tokens=ids,
+        token_lens=token_lens,
+        starts=F.pad(segments.starts, (0, 1)).where(is_token, begins.gather(1, last)),
+        ends=F.pad(segments.ends, (0, 1)).where(is_token, ends.gather(1, last)),
+        scores=scores,
+        totals=scores.where(is_slot & (slots <= token_lens[:, None]), 0.0).sum(1),
+    )
+
+
+def best_rows(scores: Tensor, utterance_index: Tensor, num_utterances: int) -> Tensor:
+    """Return the row of the best of N scores for each utterance (B,): the first of equals; NaN counts as ``-inf``."""
+    scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    best = scores.new_full((num_utterances,), -torch.inf).scatter_reduce(0, utterance_index, scores, "amax")
+    rows = torch.arange(len(scores), device=scores.device).where(scores == best[utterance_index], len(scores))
+    return rows.new_full((num_utterances,), len(scores)).scatter_reduce(0, utterance_index, rows, "amin")

@@ -16,18 +16,20 @@ End-to-end Automatic Speech Recognition", TASLP 2023.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from speechnar.config import Config
-from speechnar.decode.align import CtcPath, viterbi_align
-from speechnar.decode.esa import ctc_log_likelihood, sample_segments
+from speechnar.data.batch import SpeechBatch
+from speechnar.decode.align import Alignment, CtcPath, viterbi_align
+from speechnar.decode.esa import NamedSlots, best_rows, ctc_log_likelihood, name_slots, sample_segments
 from speechnar.decode.segments import Segments, aligned_segments, path_segments
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
+from speechnar.models.ctc_trunk import CtcTrunk, CtcTrunkConfig, TrunkOutput, conformer
 from speechnar.nn.attention import CrossAttention, SelfAttention
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.context import BlockContext
@@ -36,10 +38,11 @@ from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
+from speechnar.text.tokenizer import Tokenizer
 
 
 class CassNatHeadConfig(Config):
-    """The decoder; the defaults are small, `published` is that of LibriSpeech 100 h."""
+    """The decoder; the defaults are small."""
 
     num_self_layers: NonNegativeInt = 2
     """Self-attention blocks (SAD)."""
@@ -82,11 +85,6 @@ class CassNatHeadConfig(Config):
         """Return one SAD and two MAD blocks for an encoder of about 48 channels, for tests."""
         return cls(num_self_layers=1, num_mixed_layers=2, num_heads=2, ff_dim=64, embedder_ff_dim=64, inter_ce_layer=2)
 
-    @classmethod
-    def published(cls) -> "CassNatHeadConfig":
-        """Return the decoder of LibriSpeech 100 h (width 512)."""
-        return cls(num_self_layers=5, num_mixed_layers=2, num_heads=8, embedder_ff_dim=2048, inter_ce_layer=6)
-
 
 class Ranker(Protocol):
     """Scores candidates; `speechnar.models.transformer_ar.TransformerArHead.score` is one."""
@@ -115,7 +113,7 @@ class SlotOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Candidates:
+class Candidates:
     """How N alignments of B utterances lie side by side: they attend to frames that are projected once."""
 
     place: Tensor
@@ -125,7 +123,8 @@ class _Candidates:
     """Alignments of the utterance that has most."""
 
     @classmethod
-    def of(cls, utterance_index: Tensor, num_utterances: int) -> "_Candidates":
+    def of(cls, utterance_index: Tensor, num_utterances: int) -> "Candidates":
+        """Lay out alignments whose utterances ``utterance_index`` (N,) never fall."""
         counts = utterance_index.bincount(minlength=num_utterances)
         number = torch.arange(len(utterance_index), device=counts.device) - (counts.cumsum(0) - counts)[utterance_index]
         width = int(counts.max())
@@ -142,15 +141,32 @@ class _Candidates:
 
 
 class TokenAcousticEmbedder(nn.Module):
-    """The TAE: one vector per slot, attended from the frames of its segment by the slot's number alone."""
+    """The TAE: one vector per slot, attended from the frames of its segment by the slot's number alone.
 
-    def __init__(self, config: CassNatHeadConfig, model_dim: int, *, blank_id: int) -> None:
+    ``residual`` makes it a Transformer layer: the number is normalised before it attends, and added after (UniEnc).
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        *,
+        num_heads: int,
+        ff_dim: int,
+        expand_left: int,
+        expand_right: int,
+        dropout: float,
+        attention_dropout: float,
+        norm_eps: float,
+        blank_id: int,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         self.blank_id = blank_id
-        self.expand_left, self.expand_right = config.expand_left, config.expand_right
-        self.attention = CrossAttention(model_dim, config.num_heads, dropout=config.attention_dropout)
-        self.dropout = Dropout(config.dropout)
-        self.ff = FeedForward(model_dim, config.embedder_ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
+        self.expand_left, self.expand_right = expand_left, expand_right
+        self.norm_attention = nn.LayerNorm(model_dim, norm_eps) if residual else None
+        self.attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout)
+        self.dropout = Dropout(dropout)
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
 
     def forward(
         self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
@@ -173,23 +189,24 @@ class TokenAcousticEmbedder(nn.Module):
         Raises:
             ConfigError: ``speech`` has no CTC posteriors.
         """
-        log_probs = _posteriors(speech)
+        log_probs = posteriors(speech)
         if tokens is None or token_lens is None:
             return path_segments(log_probs.argmax(-1), speech.lens, self.blank_id)
         alignment = viterbi_align(log_probs, speech.lens, tokens, token_lens, self.blank_id)
         return aligned_segments(alignment, speech.lens)
 
-    def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: _Candidates | None = None) -> Tensor:
+    def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None) -> Tensor:
         """Return one vector per slot (N, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
         num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, speech.enc.size(2)
-        queries = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
+        numbers = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
+        queries = numbers if self.norm_attention is None else self.norm_attention(numbers)
         mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)
         if candidates is None:
             x = self.attention(queries, speech.enc, mask[:, None])
         else:
             packed = self.attention(candidates.pack(queries), speech.enc, candidates.pack(mask)[:, None])
             x = candidates.unpack(packed)
-        x = self.dropout(x * math.sqrt(dim))
+        x = self.dropout(x * math.sqrt(dim)) if self.norm_attention is None else numbers + self.dropout(x)
         return x + self.ff(x)
 
 
@@ -212,7 +229,7 @@ class DecoderBlock(nn.Module):
         self.ff = FeedForward(model_dim, config.ff_dim, dropout=config.dropout, norm_eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: BlockContext, candidates: _Candidates | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: BlockContext, candidates: Candidates | None = None) -> Tensor:
         """Map ``x`` (N, U + 1, D) to the same; a mixed block reads ``context.memory`` (B, T, D)."""
         x = x + 0.5 * self.ff_macaron(x)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
@@ -227,6 +244,84 @@ class DecoderBlock(nn.Module):
                 attended = candidates.unpack(packed)
             x = x + self.dropout(attended)
         return x + 0.5 * self.ff(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotLosses:
+    """Divergences from the smoothed targets, each (B,), summed over the slots of an utterance; 0 where impossible."""
+
+    ce: Tensor
+    inter_ce: Tensor | None
+    """None without an intermediate head."""
+    slot_lens: Tensor
+    """(B,) slots that were counted."""
+    possible: Tensor
+    """(B,) bool: False where the frames cannot hold the tokens."""
+
+    def per_slot(self, losses: Tensor, is_valid: Tensor) -> Tensor:
+        """Return the sum of ``losses`` (B,) of the utterances where ``is_valid`` (B,), over their slots."""
+        return (losses * is_valid).sum() / (self.slot_lens * is_valid).sum().clamp(min=1)
+
+
+def slot_losses(out: SlotOutput, alignment: Alignment, *, eos_id: int, smoothing: float) -> SlotLosses:
+    """Compare the slots of an ``alignment`` with its tokens and the end of the sentence."""
+    ends = alignment.tokens.new_full((len(alignment.tokens), 1), eos_id)
+    targets = torch.cat([alignment.tokens, ends], dim=1)
+    is_end = torch.arange(targets.size(1), device=targets.device) >= alignment.token_lens[:, None]
+    targets = targets.masked_fill(is_end, eos_id)
+    slot_lens = out.lens.where(alignment.possible, 0)
+    counted = valid_mask(slot_lens, targets.size(1))
+    inter_ce: Tensor | None = None
+    if out.inter_log_probs is not None:
+        inter_ce = smoothed_divergence(out.inter_log_probs, targets, counted, smoothing)
+    return SlotLosses(
+        ce=smoothed_divergence(out.log_probs, targets, counted, smoothing),
+        inter_ce=inter_ce,
+        slot_lens=slot_lens,
+        possible=alignment.possible,
+    )
+
+
+def choose(
+    named: NamedSlots, speech: EncodedSpeech, utterance_index: Tensor, *, ranker: Ranker | None, blank_id: int
+) -> NamedSlots:
+    """Keep the best alignment of each utterance: by ``ranker`` per slot, or by CTC's likelihood of the tokens."""
+    text_index, tokens, token_lens, text = named.texts(utterance_index)
+    if ranker is None:
+        scores = ctc_log_likelihood(
+            posteriors(speech), speech.lens, tokens, token_lens, utterance_index=text_index, blank_id=blank_id
+        )
+    else:
+        scores = ranker(speech, text_index, tokens, token_lens) / (token_lens + 1)
+    return named.at(best_rows(scores[text], utterance_index, len(speech.lens)))
+
+
+def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smoothing: float) -> Tensor:
+    """Return the divergence of ``log_probs`` (B, N, V) from smoothed one-hot targets, in nats per utterance (B,).
+
+    A target has probability 1 - ``smoothing``; the other V - 1 tokens share the rest (Szegedy et al. 2016, section 7,
+    with a uniform prior over the wrong classes). Only positions where ``counted`` (B, N) add up.
+    """
+    hit = -log_probs.gather(2, targets[..., None]).squeeze(2)
+    divergence = hit
+    if smoothing > 0:
+        others = log_probs.size(2) - 1
+        miss = -log_probs.sum(2) - hit
+        entropy = -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
+        divergence = (1 - smoothing) * hit + smoothing / others * miss - entropy
+    return divergence.where(counted, 0.0).sum(1)
+
+
+def clean(speech: EncodedSpeech) -> EncodedSpeech:
+    """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
+    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
+
+
+def posteriors(speech: EncodedSpeech) -> Tensor:
+    """Return the CTC log-probabilities (B, T, V) as constants."""
+    if speech.log_probs is None:
+        raise ConfigError("CASS-NAT cuts speech by CTC: it needs EncodedSpeech.log_probs (B, T, V), got None")
+    return speech.log_probs.detach()
 
 
 class CassNatHead(nn.Module):
@@ -253,7 +348,17 @@ class CassNatHead(nn.Module):
             raise ConfigError(f"CASS-NAT's sinusoids need an even model_dim, got {model_dim}")
         self.config = config
         self.blank_id, self.sos_id, self.eos_id = blank_id, sos_id, eos_id
-        self.embedder = TokenAcousticEmbedder(config, model_dim, blank_id=blank_id)
+        self.embedder = TokenAcousticEmbedder(
+            model_dim,
+            num_heads=config.num_heads,
+            ff_dim=config.embedder_ff_dim,
+            expand_left=config.expand_left,
+            expand_right=config.expand_right,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            norm_eps=config.norm_eps,
+            blank_id=blank_id,
+        )
         # A buffer that is saved: the authors' checkpoints hold tables that are no sinusoids.
         table = sinusoids(torch.arange(2 * config.max_distance + 1), model_dim)
         self.register_buffer("distances", table)
@@ -278,7 +383,7 @@ class CassNatHead(nn.Module):
             segments: of N alignments.
             utterance_index: (N,), never falling: the utterance of each alignment; None: there is one of each.
         """
-        candidates = None if utterance_index is None else _Candidates.of(utterance_index, len(speech.lens))
+        candidates = None if utterance_index is None else Candidates.of(utterance_index, len(speech.lens))
         x = self.embedder.embed_slots(speech, segments, candidates)
         valid = valid_mask(segments.slot_lens, x.size(1))
         context = BlockContext(
@@ -303,24 +408,22 @@ class CassNatHead(nn.Module):
         the sentence, on the slots of the Viterbi alignment of ``tokens`` (B, U), through which no gradient flows.
         An utterance whose frames cannot hold its tokens counts 0; ``unfit`` is the share of those.
         """
-        speech = _clean(speech)
-        is_token = valid_mask(token_lens, tokens.size(1))
-        tokens = tokens.where(is_token, self.eos_id)
-        alignment = viterbi_align(_posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
-        out = self(speech, aligned_segments(alignment, speech.lens))
-        targets = torch.cat([tokens, tokens.new_full((tokens.size(0), 1), self.eos_id)], dim=1)
-        counted = valid_mask(out.lens, targets.size(1)) & alignment.possible[:, None]
-        ce = smoothed_divergence(out.log_probs, targets, counted, self.config.label_smoothing).mean()
+        losses = self.losses(speech, tokens, token_lens)
+        total = ce = losses.ce.mean()
         parts = {"ce": ce}
-        total = ce
-        if out.inter_log_probs is not None:
-            parts["inter_ce"] = smoothed_divergence(
-                out.inter_log_probs, targets, counted, self.config.label_smoothing
-            ).mean()
+        if losses.inter_ce is not None:
+            parts["inter_ce"] = losses.inter_ce.mean()
             total = total + self.config.inter_ce_weight * parts["inter_ce"]
-        parts["unfit"] = (~alignment.possible).float().mean()
+        parts["unfit"] = (~losses.possible).float().mean()
         weight = torch.tensor(float(tokens.size(0)), device=tokens.device)
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
+
+    def losses(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> SlotLosses:
+        """Return what `loss` is made of, utterance by utterance."""
+        speech = clean(speech)
+        alignment = viterbi_align(posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
+        out = self(speech, aligned_segments(alignment, speech.lens))
+        return slot_losses(out, alignment, eos_id=self.eos_id, smoothing=self.config.label_smoothing)
 
     @torch.no_grad()
     def decode(
@@ -346,33 +449,20 @@ class CassNatHead(nn.Module):
             ranker: chooses by its log-probability per slot, end included, as in the papers; None chooses by the
                 log-likelihood that CTC gives the tokens.
         """
-        speech = _clean(speech)
-        log_probs = _posteriors(speech)
+        speech = clean(speech)
         sampled = sample_segments(
-            log_probs, speech.lens, self.blank_id, num_samples=num_samples, threshold=threshold, generator=generator
+            posteriors(speech),
+            speech.lens,
+            self.blank_id,
+            num_samples=num_samples,
+            threshold=threshold,
+            generator=generator,
         )
-        if num_samples == 1:
-            return self._named(self(speech, sampled.segments), sampled.segments).paths()
-        index = sampled.utterance_index
-        named = self._named(self(speech, sampled.segments, index), sampled.segments)
-        # Different alignments often give the same text, and the ranker need not see it twice.
-        is_token = valid_mask(named.token_lens, named.tokens.size(1))
-        texts = named.tokens.where(is_token, self.blank_id)
-        keys, group = torch.unique(torch.cat([index[:, None], texts], dim=1), dim=0, return_inverse=True)
-        text_index, tokens, token_lens = keys[:, 0], keys[:, 1:], (keys[:, 1:] != self.blank_id).sum(1)
-        if ranker is None:
-            scores = ctc_log_likelihood(
-                log_probs,
-                speech.lens,
-                tokens,
-                token_lens,
-                utterance_index=text_index,
-                blank_id=self.blank_id,
-            )
-        else:
-            scores = ranker(speech, text_index, tokens, token_lens) / (token_lens + 1)
-        scores = scores.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-        return named.at(_best_rows(scores[group], index, len(speech.lens))).paths()
+        index = None if num_samples == 1 else sampled.utterance_index
+        named = self._name(self(speech, sampled.segments, index), sampled.segments)
+        if index is not None:
+            named = choose(named, speech, index, ranker=ranker, blank_id=self.blank_id)
+        return named.paths()
 
     @torch.no_grad()
     def decode_aligned(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> list[CtcPath]:
@@ -380,102 +470,124 @@ class CassNatHead(nn.Module):
 
         As in `speechnar.decode.align.Alignment.paths`, an impossible alignment gives no tokens and a total of ``-inf``.
         """
-        speech = _clean(speech)
-        alignment = viterbi_align(_posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
+        speech = clean(speech)
+        alignment = viterbi_align(posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
         segments = aligned_segments(alignment, speech.lens)
-        named = self._named(self(speech, segments), segments)
+        named = self._name(self(speech, segments), segments)
         return replace(
             named,
             token_lens=named.token_lens.where(alignment.possible, 0),
             totals=named.totals.where(alignment.possible, -torch.inf),
         ).paths()
 
-    def _named(self, out: SlotOutput, segments: Segments) -> "_Named":
-        log_probs = out.log_probs.index_fill(
-            2, torch.tensor([self.blank_id, self.sos_id], device=out.log_probs.device), -torch.inf
+    def _name(self, out: SlotOutput, segments: Segments) -> NamedSlots:
+        return name_slots(out.log_probs, segments, eos_id=self.eos_id, never=(self.blank_id, self.sos_id))
+
+
+class CassNatConfig(CtcTrunkConfig):
+    """The whole recogniser; the defaults are ours, `published` those of the authors."""
+
+    kind: Literal["cassnat"] = "cassnat"
+    head: CassNatHeadConfig = CassNatHeadConfig()
+
+    @classmethod
+    def debug(cls) -> "CassNatConfig":
+        """Return a model of well under 1 M parameters with every part present, for tests."""
+        return cls(
+            encoder=conformer(model_dim=48, num_layers=3, num_heads=2, subsampling_channels=8, kernel_size=7),
+            interctc_layer=1,
+            head=CassNatHeadConfig.debug(),
         )
-        scores, ids = log_probs.max(-1)
-        slots = torch.arange(ids.size(1), device=ids.device)
-        is_end = (ids == self.eos_id) | (slots >= out.lens[:, None])
-        # Without an end among the slots, all of them are tokens.
-        token_lens = slots.where(is_end, ids.size(1)).amin(1)
-        counted = (slots <= token_lens[:, None]) & (slots < out.lens[:, None])
-        starts, ends = self._slot_spans(segments)
-        return _Named(
-            tokens=ids,
-            token_lens=token_lens,
-            starts=starts,
-            ends=ends,
-            scores=scores,
-            totals=scores.where(counted, 0.0).sum(1),
+
+    @classmethod
+    def small(cls) -> "CassNatConfig":
+        """Return 12 blocks of width 256 and the default decoder (ours)."""
+        return cls()
+
+    @classmethod
+    def published(cls) -> "CassNatConfig":
+        """Return the model of LibriSpeech 100 h: 95.1 M parameters with 1024 tokens."""
+        return cls(
+            encoder=conformer(model_dim=512, num_layers=12, num_heads=8),
+            head=CassNatHeadConfig(
+                num_self_layers=5, num_mixed_layers=2, num_heads=8, embedder_ff_dim=2048, inter_ce_layer=6
+            ),
         )
 
-    @staticmethod
-    def _slot_spans(segments: Segments) -> tuple[Tensor, Tensor]:
-        """Return the first frame and the frame after the last one of each slot, both (B, U + 1)."""
-        begins, ends = segments.windows()
-        last_begin = begins.gather(1, segments.token_lens[:, None])
-        last_end = ends.gather(1, segments.token_lens[:, None])
-        starts = torch.cat([segments.starts, last_begin], dim=1)
-        stops = torch.cat([segments.ends, last_end], dim=1)
-        is_end = torch.arange(starts.size(1), device=starts.device) >= segments.token_lens[:, None]
-        return last_begin.where(is_end, starts), last_end.where(is_end, stops)
 
+class CassNat(nn.Module):
+    """Encoder with CTC, and the CASS-NAT decoder on it."""
 
-@dataclass(frozen=True, kw_only=True)
-class _Named:
-    """The slots of N alignments with their tokens, each (N, U + 1) unless said."""
+    decoder_names = ("cassnat", "ctc")
+    num_prefix = 0
 
-    tokens: Tensor
-    token_lens: Tensor
-    """(N,)"""
-    starts: Tensor
-    ends: Tensor
-    scores: Tensor
-    totals: Tensor
-    """(N,)"""
-
-    def at(self, rows: Tensor) -> "_Named":
-        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
-
-    def paths(self) -> list[CtcPath]:
-        columns = (self.tokens, self.starts, self.ends, self.scores)
-        rows = zip(
-            self.token_lens.tolist(), *(column.tolist() for column in columns), self.totals.tolist(), strict=True
+    def __init__(self, config: CassNatConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.blank_id = tokenizer.blank_id
+        self.trunk = CtcTrunk(config, tokenizer)
+        self.head = CassNatHead(
+            config.head,
+            config.encoder.model_dim,
+            vocab_size=tokenizer.vocab_size,
+            sos_id=tokenizer.id_of("<sos>"),
+            eos_id=tokenizer.id_of("<eos>"),
+            blank_id=tokenizer.blank_id,
         )
-        return [CtcPath(ids[:n], first[:n], end[:n], score[:n], total) for n, ids, first, end, score, total in rows]
 
+    @classmethod
+    def from_config(cls, config: CassNatConfig, tokenizer: Tokenizer) -> "CassNat":
+        """Build with random weights."""
+        return cls(config, tokenizer)
 
-def _best_rows(scores: Tensor, utterance_index: Tensor, num_utterances: int) -> Tensor:
-    """Return the row of the best score of each utterance (B,), the first of equals."""
-    best = scores.new_full((num_utterances,), -torch.inf).scatter_reduce(0, utterance_index, scores, "amax")
-    rows = torch.arange(len(scores), device=scores.device).where(scores == best[utterance_index], len(scores))
-    return rows.new_full((num_utterances,), len(scores)).scatter_reduce(0, utterance_index, rows, "amin")
+    @property
+    def frontend(self) -> nn.Module:
+        """The front end."""
+        return self.trunk.frontend
 
+    @property
+    def normalizer(self) -> nn.Module:
+        """The normaliser of features."""
+        return self.trunk.normalizer
 
-def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smoothing: float) -> Tensor:
-    """Return the divergence of ``log_probs`` (B, N, V) from smoothed one-hot targets, in nats per utterance (B,).
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds from one encoder frame to the next."""
+        return self.trunk.frame_shift_s
 
-    A target has probability 1 - ``smoothing``; the other V - 1 tokens share the rest (Szegedy et al. 2016, section 7,
-    with a uniform prior over the wrong classes). Only positions where ``counted`` (B, N) add up.
-    """
-    hit = -log_probs.gather(2, targets[..., None]).squeeze(2)
-    divergence = hit
-    if smoothing > 0:
-        others = log_probs.size(2) - 1
-        miss = -log_probs.sum(2) - hit
-        entropy = -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
-        divergence = (1 - smoothing) * hit + smoothing / others * miss - entropy
-    return divergence.where(counted, 0.0).sum(1)
+    def encode(self, wav: Tensor, wav_lens: Tensor) -> TrunkOutput:
+        """Encode waveforms (B, S) in [-1, 1] of ``wav_lens`` (B,) samples."""
+        return self.trunk.encode(*self.trunk.features(wav, wav_lens))
 
+    def decode(self, out: TrunkOutput, decoder: str = "cassnat", **options: Any) -> list[CtcPath]:
+        """Decode what `encode` returned; the options are those of `CassNatHead.decode`.
 
-def _clean(speech: EncodedSpeech) -> EncodedSpeech:
-    """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
-    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
+        Raises:
+            ConfigError: there is no such decoder.
+        """
+        if decoder != "cassnat":
+            raise ConfigError(f"this model decodes with {', '.join(self.decoder_names)}; got {decoder!r}")
+        return self.head.decode(out.speech, **options)
 
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return the weighted sum of the four losses (TASLP 2023, section III).
 
-def _posteriors(speech: EncodedSpeech) -> Tensor:
-    """Return the CTC log-probabilities (B, T, V) as constants."""
-    if speech.log_probs is None:
-        raise ConfigError("CASS-NAT cuts speech by CTC: it needs EncodedSpeech.log_probs (B, T, V), got None")
-    return speech.log_probs.detach()
+        As in the authors' code, CTC is divided by the number of tokens, utterance by utterance, and the cross-entropies
+        by the number of slots of the batch, so that the weights compare losses per token.
+        """
+        out = self.trunk.encode(*self.trunk.training_features(batch.wav, batch.wav_lens))
+        total, parts = self.trunk.losses(out, batch.tokens, batch.token_lens, batch.tokens_valid)
+        losses = self.head.losses(out.speech, batch.tokens, batch.token_lens)
+        parts["ce"] = losses.per_slot(losses.ce, batch.tokens_valid)
+        total = total + parts["ce"]
+        if losses.inter_ce is not None:
+            parts["inter_ce"] = losses.per_slot(losses.inter_ce, batch.tokens_valid)
+            total = total + self.config.head.inter_ce_weight * parts["inter_ce"]
+        parts["unfit"] = (~losses.possible).float().mean()
+        weight = torch.tensor(float(len(batch.wav)), device=batch.wav.device)
+        return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
+
+    @torch.no_grad()
+    def recognize(self, batch: SpeechBatch) -> list[list[int]]:
+        """Return the token ids of each utterance, from the best CTC path's slots."""
+        return [path.tokens for path in self.decode(self.encode(batch.wav, batch.wav_lens))]

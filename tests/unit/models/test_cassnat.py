@@ -172,7 +172,7 @@ def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time():
         candidates = []
         for row in range(len(sampled.utterance_index)):
             segments = Segments(**{name: column[row : row + 1] for name, column in vars(sampled.segments).items()})
-            (candidate,) = head._named(head(alone, segments), segments).paths()
+            (candidate,) = head._name(head(alone, segments), segments).paths()
             tokens = torch.tensor([candidate.tokens], dtype=torch.long)
             losses = F.ctc_loss(alone.log_probs[0], tokens[0], alone.lens[0], torch.tensor(len(candidate.tokens)))
             score = -float(losses) * max(1, len(candidate.tokens))  # the mean divides by the number of tokens
