@@ -1,8 +1,8 @@
 """Fill the tables of the documents from result files, so that no number is typed by hand.
 
 Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md and in the recipes' RESULTS.md.
-Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>.json``, which is
-what ``speechnar score --json`` prints.
+Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
+which is what ``speechnar score --json`` prints. README.md has the shipped models only.
 """
 
 import argparse
@@ -35,6 +35,8 @@ class Score:
     model: str
     test_set: str
     task: str
+    decoder: str
+    """Empty where the model has one."""
     lang: str
     values: Mapping[str, Any]
     lid: Mapping[str, Any] | None
@@ -93,42 +95,40 @@ def read_scores(root: Path) -> list[Score]:
     scores = []
     for path in sorted(root.glob("recipes/*/*/results/*/*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
-        test_set, _, task = path.stem.partition(".")
+        test_set, task, decoder = [*path.stem.split("."), ""][:3]
         recipe = path.parents[2].relative_to(root / "recipes").as_posix()
-        for lang, values in report["languages"].items():
-            scores.append(Score(recipe, path.parent.name, test_set, task or "asr", lang, values, report.get("lid")))
+        place = (recipe, path.parent.name, test_set, task, decoder)
+        scores += [Score(*place, lang, values, report.get("lid")) for lang, values in report["languages"].items()]
         if report.get("macro"):
             rates = {unit: {"rate": rate} for unit, rate in report["macro"].items()}
-            scores.append(Score(recipe, path.parent.name, test_set, task or "asr", MACRO, rates, None))
+            scores.append(Score(*place, MACRO, rates, None))
     return scores
 
 
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
-    """Return a line for every shipped model and result file, over all languages."""
-    header = ["model", "size", "languages", "licence", "test set", "task", "utterances", *METRICS, "language right"]
+    """Return a line for every shipped model and result file of it: over all languages, and their mean."""
+    header = ["model", "size", "languages", "licence", "test set", "task", "decoder", "utterances", *METRICS]
+    header += ["mean CER of the languages", "language right"]
     rows = []
-    shipped = {model.name: model for model in models}
-    for name in dict.fromkeys([*shipped, *(score.model for score in scores)]):
-        model = shipped.get(name)
-        about = (
-            [f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
-            if model
-            else ["not shipped", "", ""]
-        )
-        for score in whole(score for score in scores if score.model == name):
+    for model in models:
+        about = [model.name, f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
+        own = [score for score in scores if score.model == model.name]
+        for score in whole(own):
             set_name = f"{score.recipe} {score.test_set}"
-            rows.append([name, *about, set_name, score.task, *numbers(score), language_right(score)])
-        if not any(score.model == name for score in scores):
-            rows.append([name, *about, "not measured yet", *[""] * (len(METRICS) + 3)])
+            means = [numbers(other)[2] for other in own if other.lang == MACRO and place(other) == place(score)]
+            cells = [set_name, score.task, score.decoder, *numbers(score), *(means or [""]), language_right(score)]
+            rows.append([*about, *cells])
+        if not own:
+            rows.append([*about, "not measured yet", *[""] * (len(header) - 5)])
     return markdown(header, rows)
 
 
 def results_table(scores: Iterable[Score]) -> str:
     """Return a line for every language of every result file."""
-    header = ["model", "test set", "task", "language", "utterances", *METRICS, "language right"]
+    header = ["model", "test set", "task", "decoder", "language", "utterances", *METRICS, "language right"]
     names = {ALL: ALL, MACRO: "mean of the languages", "und": "unknown"}
     rows = [
-        [s.model, s.test_set, s.task, names.get(s.lang) or name_of(s.lang), *numbers(s), language_right(s)]
+        [s.model, s.test_set, s.task, s.decoder, names.get(s.lang) or name_of(s.lang), *numbers(s), language_right(s)]
         for s in scores
     ]
     return markdown(header, rows)
@@ -147,12 +147,16 @@ def benchmarks_table(folder: Path) -> str:
 
 def whole(scores: Iterable[Score]) -> list[Score]:
     """Return the line over all languages of each result file, which is the only one where there is one language."""
-    last: dict[tuple[str, str, str], Score] = {}
+    last: dict[tuple[str, ...], Score] = {}
     for score in scores:
-        key = (score.recipe, score.test_set, score.task)
-        if key not in last or score.lang == ALL:
-            last[key] = score
+        if score.lang != MACRO and (place(score) not in last or score.lang == ALL):
+            last[place(score)] = score
     return list(last.values())
+
+
+def place(score: Score) -> tuple[str, ...]:
+    """Return what a result file is about."""
+    return score.recipe, score.model, score.test_set, score.task, score.decoder
 
 
 def numbers(score: Score) -> list[str]:

