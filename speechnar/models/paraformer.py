@@ -9,6 +9,8 @@ Shapes: B utterances, S samples, T encoder frames, F features, D model width, V 
 Source: Gao et al., "Paraformer", Interspeech 2022, section 2.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -22,8 +24,9 @@ from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_fronte
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
+from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
-from speechnar.nn.cif import CifPredictor, CifThreshold, PredictorConv, quantity_loss
+from speechnar.nn.cif import CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.encoder import ConformerConfig, Encoder
@@ -60,6 +63,17 @@ class MwerConfig(Config):
     """Weight of the cross-entropy beside it."""
 
 
+class TimestampConfig(Config):
+    """The second weights of BiCIF, which time the tokens."""
+
+    steps_per_frame: PositiveInt = 3
+    """Weights for each encoder frame; frames of 60 ms give steps of 20 ms."""
+    smooth_factor: PositiveFloat = 0.25
+    noise_threshold: NonNegativeFloat = 0.01
+    weight: NonNegativeFloat = 0.5
+    """Of their quantity loss."""
+
+
 class ParaformerHeadConfig(Config):
     """Predictor and decoder behind any encoder, of the encoder's width."""
 
@@ -88,6 +102,8 @@ class ParaformerHeadConfig(Config):
     """Let the sentence end fire as a token of its own."""
     mwer: MwerConfig | None = None
     """Also learn the expected number of errors."""
+    timestamps: TimestampConfig | None = None
+    """Also predict when tokens are spoken."""
 
     @classmethod
     def debug(cls) -> "ParaformerHeadConfig":
@@ -98,6 +114,14 @@ class ParaformerHeadConfig(Config):
     def large(cls) -> "ParaformerHeadConfig":
         """Return the head of FunASR's Paraformer-large, for an encoder of width 512."""
         return cls(embedder=CifConfig(threshold="fixed"), num_layers=16, ff_dim=2048, norm_eps=1e-12)
+
+
+@dataclass(frozen=True)
+class TokenTimes:
+    """When the tokens of one path are spoken, in encoder frames and fractions of them."""
+
+    starts: list[float]
+    ends: list[float]
 
 
 class ParaformerHead(nn.Module):
@@ -128,6 +152,14 @@ class ParaformerHead(nn.Module):
         self.decoder = _build_decoder(config, model_dim)
         self.token_embed = nn.Embedding(vocab_size, model_dim)
         self.output = nn.Linear(model_dim, vocab_size)
+        self.timestamps: TimestampPredictor | None = None
+        if config.timestamps is not None:
+            self.timestamps = TimestampPredictor(
+                model_dim,
+                steps_per_frame=config.timestamps.steps_per_frame,
+                smooth_factor=config.timestamps.smooth_factor,
+                noise_threshold=config.timestamps.noise_threshold,
+            )
 
     def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
         """Return cross-entropy (nats per utterance, label-smoothed) plus the weighted quantity loss.
@@ -141,6 +173,8 @@ class ParaformerHead(nn.Module):
     def total(self, parts: dict[str, Tensor], *, ce_weight: float = 1.0) -> Tensor:
         """Return the weighted sum of the parts that are differentiated."""
         total = self.config.quantity_weight * parts["quantity"]
+        if self.config.timestamps is not None:
+            total = total + self.config.timestamps.weight * parts["times"]
         if self.config.mwer is None:
             return total + ce_weight * parts["ce"]
         return total + ce_weight * (self.config.mwer.ce_weight * parts["ce"] + parts["mwer"])
@@ -148,8 +182,8 @@ class ParaformerHead(nn.Module):
     def losses(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """Return the losses of each utterance, (B,) each.
 
-        ``ce`` nats, ``quantity`` tokens too many or too few, ``wrong``, the tokens the first pass got wrong, and with
-        ``mwer`` the expected errors beyond their mean.
+        ``ce`` nats, ``quantity`` tokens too many or too few, ``wrong``, the tokens the first pass got wrong; ``mwer``,
+        the expected errors beyond their mean, and ``times``, the quantity of the second weights, where configured.
         """
         targets, target_lens = self.targets(tokens, token_lens)
         is_target = valid_mask(target_lens, targets.size(1))
@@ -179,6 +213,8 @@ class ParaformerHead(nn.Module):
             log_probs = logits.log_softmax(2, dtype=torch.float32)
             hyps = sample_hypotheses(log_probs, self.config.mwer.num_samples, self.config.mwer.mask_prob)
             losses["mwer"] = expected_errors(log_probs, hyps, targets, target_lens)
+        if self.timestamps is not None:
+            losses["times"] = quantity_loss(self.timestamps.alphas(speech.enc, speech.lens), target_lens)
         return losses
 
     def targets(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,6 +238,20 @@ class ParaformerHead(nn.Module):
         is_token = valid_mask(cut.lens, cut.embeds.size(1))
         hidden = self.decoder(cut.embeds, is_token, *self.look(speech, cut))
         return self.paths(cut, self.output(hidden).log_softmax(2, dtype=torch.float32))
+
+    @torch.no_grad()
+    def times(self, speech: EncodedSpeech, paths: Sequence[CtcPath]) -> list[TokenTimes]:
+        """Return when the tokens of ``paths``, decoded from ``speech``, are spoken.
+
+        Raises:
+            ConfigError: the head was built without ``timestamps``.
+        """
+        if self.timestamps is None:
+            raise ConfigError("this head predicts no times; use the frames of the path, or train it with timestamps")
+        lens = torch.tensor([len(path.tokens) for path in paths], device=speech.lens.device)
+        starts, ends = self.timestamps.spans(speech.enc, speech.lens, lens)
+        rows = zip(lens.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        return [TokenTimes(begin[:num], end[:num]) for num, begin, end in rows]
 
     def paths(self, cut: TokenEmbeddings, log_probs: Tensor) -> list[CtcPath]:
         """Return the best hypotheses by the log-probabilities (B, U, V) of the tokens of ``cut``."""

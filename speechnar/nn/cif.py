@@ -3,7 +3,8 @@
 Every frame carries a weight (alpha); their running sum is an axis on which token u occupies the interval [u, u + 1).
 A token's vector is the sum of the frames, each weighted by what its own interval on that axis shares with the token's.
 Shapes: B utterances, T encoder frames, D model width, U tokens.
-Sources: Dong and Xu, "CIF", ICASSP 2020, section 3; Gao et al., "Paraformer", Interspeech 2022, section 2.2.
+Sources: Dong and Xu, "CIF", ICASSP 2020, section 3; Gao et al., "Paraformer", Interspeech 2022, section 2.2; Shi et
+al., "Achieving Timestamp Prediction While Recognizing with Non-autoregressive End-to-End ASR Model", 2023 (BiCIF).
 Differs from the papers: they run frame by frame and fire at most once in each; intervals need one product of matrices
 and let a frame close any number of tokens.
 """
@@ -13,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.dropout import Dropout
@@ -182,3 +184,74 @@ class CifPredictor(nn.Module):
             threshold=self.threshold,
         )
         return CifEmbeddings(embeds=cut.embeds, lens=cut.lens, starts=cut.starts, ends=cut.ends, alphas=alphas)
+
+
+MAX_TOKEN_STEPS = 12
+"""A token ends after so many steps of 20 ms; what follows is silence (BiCIF)."""
+MAX_END_STEPS = 5
+"""If more is left behind the last fire, the last token takes half of it only (BiCIF)."""
+FIRE_SHIFT_STEPS = -1.5
+"""Tokens begin earlier than the second weights fire (FunASR's constant)."""
+_FIRE_STEP = 1.0 - 1e-4  # FunASR's threshold: the last fire must not be lost to rounding
+
+
+class TimestampPredictor(nn.Module):
+    """Second weights, several per frame, that fire where tokens begin (BiCIF, section 3.2)."""
+
+    def __init__(
+        self, model_dim: int, *, steps_per_frame: int = 3, smooth_factor: float = 0.25, noise_threshold: float = 0.01
+    ) -> None:
+        super().__init__()
+        if smooth_factor <= noise_threshold:
+            raise ConfigError(
+                f"smooth_factor must exceed noise_threshold for any token to fire, "
+                f"got {smooth_factor} and {noise_threshold}"
+            )
+        self.steps_per_frame = steps_per_frame
+        self.smooth_factor = smooth_factor
+        self.noise_threshold = noise_threshold
+        self.upsample = nn.ConvTranspose1d(model_dim, model_dim, steps_per_frame, steps_per_frame)
+        self.blstm = nn.LSTM(model_dim, model_dim, batch_first=True, bidirectional=True)
+        self.proj = nn.Linear(2 * model_dim, 1)
+
+    def alphas(self, enc: Tensor, lens: Tensor) -> Tensor:
+        """Map ``enc`` (B, T, D) to weights (B, T * steps_per_frame), float32, zero beyond ``lens`` (B,).
+
+        Differs from FunASR: the recurrence stops at the end of each utterance and does not see padding.
+        """
+        with torch.autocast(enc.device.type, enabled=False):
+            x = self.upsample(enc.to(self.proj.weight.dtype).transpose(1, 2)).transpose(1, 2)
+            step_lens = lens * self.steps_per_frame
+            packed = pack_padded_sequence(x, step_lens.cpu(), batch_first=True, enforce_sorted=False)
+            y, _ = pad_packed_sequence(self.blstm(packed)[0], batch_first=True, total_length=x.size(1))
+            y = (self.smooth_factor * self.proj(y).squeeze(2).sigmoid() - self.noise_threshold).relu()
+            return y.masked_fill(~valid_mask(step_lens, y.size(1)), 0.0)
+
+    def spans(self, enc: Tensor, lens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where ``token_lens`` (B,) tokens start and end in ``enc`` (B, T, D): (B, U) float64 frames each."""
+        starts, ends = spans_of_fires(self.alphas(enc, lens), lens * self.steps_per_frame, token_lens)
+        return starts / self.steps_per_frame, ends / self.steps_per_frame
+
+
+def spans_of_fires(alphas: Tensor, lens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return starts and ends, in steps, (B, U) float64 each, of ``token_lens`` (B,) tokens; 0 where there is none.
+
+    The weights ``alphas`` (B, T), zero beyond ``lens`` (B,), are scaled to one fire more than there are tokens: token
+    u lasts from fire u to fire u + 1, at most `MAX_TOKEN_STEPS`. The rule is FunASR's ``ts_prediction_lfr6_standard``.
+    """
+    reached = alphas.double().cumsum(1)
+    reached = reached * ((token_lens + 1) / reached[:, -1].clamp(min=_TOLERANCE))[:, None]
+    num_fires = max(1, int(token_lens.max())) + 1
+    thresholds = (torch.arange(1, num_fires + 1, device=alphas.device, dtype=torch.float64) * _FIRE_STEP).expand(
+        alphas.size(0), -1
+    )
+    steps = torch.searchsorted(reached.contiguous(), thresholds.contiguous()).minimum(lens[:, None] - 1)
+    fires = (steps + FIRE_SHIFT_STEPS).clamp(min=0.0)
+    starts, ends = fires[:, :-1], fires[:, 1:]
+    numbers, total = torch.arange(num_fires - 1, device=alphas.device), lens[:, None].double()
+    last_end = total.where(total - ends <= MAX_END_STEPS, (total + ends) / 2)
+    is_short = ends - starts <= MAX_TOKEN_STEPS
+    is_last = numbers == token_lens[:, None] - 1
+    ends = last_end.where(is_last, ends).where(is_short, starts + MAX_TOKEN_STEPS)
+    is_token = numbers < token_lens[:, None]
+    return starts.masked_fill(~is_token, 0.0), ends.masked_fill(~is_token, 0.0)

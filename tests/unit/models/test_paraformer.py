@@ -17,6 +17,7 @@ from speechnar.models.paraformer import (
     ParaformerConfig,
     ParaformerHead,
     ParaformerHeadConfig,
+    TimestampConfig,
     draw_glances,
 )
 from speechnar.nn.embedder import EncodedSpeech
@@ -142,6 +143,24 @@ def test_errors_are_expected_over_samples_of_the_heads_own_output() -> None:
     torch.testing.assert_close(out.parts["mwer"], expected_errors(log_probs, hyps, targets, target_lens).mean())
     torch.testing.assert_close(out.total, 0.01 * out.parts["ce"] + out.parts["quantity"] + out.parts["mwer"])
     check_gradients_reach_all(head, out.total, except_for=("token_embed.weight",))
+
+
+def test_times_of_tokens() -> None:
+    head = make_head(SMALL.model_copy(update={"timestamps": TimestampConfig()})).train()
+    speech, tokens, lens = make_speech([20, 13]), torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0]]), torch.tensor([4, 2])
+    out = head.loss(speech, tokens, lens)
+    torch.testing.assert_close(out.total, out.parts["ce"] + out.parts["quantity"] + 0.5 * out.parts["times"])
+    check_gradients_reach_all(head, out.total)
+    assert head.timestamps is not None
+    second = head.timestamps.alphas(speech.enc, speech.lens).sum(1)
+    torch.testing.assert_close(out.parts["times"], (second - torch.tensor([5, 3])).abs().mean())
+    head.eval()
+    paths = head.decode(speech)
+    for path, times, num in zip(paths, head.times(speech, paths), speech.lens.tolist(), strict=True):
+        assert len(times.starts) == len(times.ends) == len(path.tokens)
+        assert all(0 <= s < e <= num for s, e in zip(times.starts, times.ends, strict=True))
+    with pytest.raises(ConfigError, match="timestamps"):
+        make_head().times(speech, paths)
 
 
 @pytest.mark.parametrize("threshold", ["dynamic", "rounded", "fixed"])

@@ -3,7 +3,14 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import ConfigError, ShapeError
-from speechnar.nn.cif import TAIL_WEIGHT, CifPredictor, integrate_and_fire, quantity_loss
+from speechnar.nn.cif import (
+    TAIL_WEIGHT,
+    CifPredictor,
+    TimestampPredictor,
+    integrate_and_fire,
+    quantity_loss,
+    spans_of_fires,
+)
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
 
@@ -169,3 +176,57 @@ def test_how_sums_are_counted() -> None:
         assert cut.lens.tolist() == counts
         if threshold != "fixed":  # scaled: every token integrates one unit of weight
             assert (cut.embeds.sum((1, 2)) - cut.lens).abs().max() < 1e-5
+
+
+def spans_one_by_one(alphas: list[float], num_tokens: int) -> list[tuple[float, float]]:
+    """Follow the rule of BiCIF step by step."""
+    scale = (num_tokens + 1) / sum(alphas)
+    fires, held = [], 0.0
+    for step, alpha in enumerate(alphas):
+        held += alpha * scale
+        if held >= 1 - 1e-4:
+            fires.append(max(0.0, step - 1.5))
+            held -= 1 - 1e-4
+    spans = []
+    for i in range(num_tokens):
+        start, end = fires[i], fires[i + 1]
+        if end - start > 12:
+            end = start + 12
+        elif i == num_tokens - 1:
+            end = len(alphas) if len(alphas) - end <= 5 else (len(alphas) + end) / 2
+        spans.append((start, end))
+    return spans
+
+
+@pytest.mark.parametrize(("tail", "gap"), [(0, 0), (4, 0), (30, 0), (0, 40), (30, 40)])
+def test_spans_of_fires_follow_the_rule(tail: int, gap: int) -> None:
+    generator = torch.Generator().manual_seed(tail + gap)
+    rows, lens, counts = [], [], [9, 4, 0]
+    for row in range(3):
+        weights = (torch.rand(50 - 7 * row, generator=generator) * 0.24).tolist()
+        weights = weights[:20] + [0.0] * gap + weights[20:] + [0.0] * tail
+        rows.append(weights)
+        lens.append(len(weights))
+    alphas = torch.tensor([weights + [0.0] * (max(lens) - len(weights)) for weights in rows], dtype=torch.float64)
+    starts, ends = spans_of_fires(alphas, torch.tensor(lens), torch.tensor(counts))
+    for row, count in enumerate(counts):
+        expected = spans_one_by_one(rows[row], count)
+        assert starts[row, :count].tolist() == [start for start, _ in expected]
+        assert ends[row, :count].tolist() == [end for _, end in expected]
+        assert not starts[row, count:].any()
+        assert not ends[row, count:].any()
+
+
+def test_timestamp_weights_do_not_depend_on_the_batch() -> None:
+    torch.manual_seed(5)
+    predictor = TimestampPredictor(4).eval()
+    lens = torch.tensor([9, 5])
+    enc = torch.randn(2, 9, 4)
+    batch, alone = predictor.alphas(enc, lens), predictor.alphas(enc[1:, :5], lens[1:])
+    assert batch.shape == (2, 27)
+    torch.testing.assert_close(batch[1, :15], alone[0])
+    assert not batch[1, 15:].any()
+    assert batch.max() <= 0.24
+    starts, ends = predictor.spans(enc, lens, torch.tensor([3, 1]))
+    assert ((starts >= 0) & (ends <= 9)).all()
+    assert (ends[0] > starts[0]).all()
