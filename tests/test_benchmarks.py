@@ -1,13 +1,15 @@
 """The benchmarks measure what they say, and the documents' tables are those of the result files."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from benchmarks import make_tables, memory, result, word_times
+from benchmarks import make_tables, memory, result, speed_decoders, word_times
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
 from speechnar.text.transcript import Segment, Transcript, Word
@@ -141,3 +143,53 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
     short, long = memory.compare(str(model), 300, 1800, way="windows", threads=1)
     assert short["words"] > 0 and long["words"] > 3 * short["words"]
     assert long["peak_mib"] - short["peak_mib"] < memory.LIMIT_MIB
+
+
+def test_planted_posteriors_hold_the_tokens_asked_for():
+    log_probs = speed_decoders.plant_tokens(2, 100, 40, 13)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 100))
+    paths = speed_decoders.greedy(log_probs, torch.tensor([100, 100]), 0)
+    assert [len(path.tokens) for path in paths] == [13, 13]
+    assert not {0, 39} & set(paths[0].tokens)
+    unsure = log_probs.exp().max(-1).values < 0.9
+    assert unsure.sum(1).tolist() == [6, 6]  # three spikes, and three blanks
+
+
+def time_decoders(monkeypatch, folder, *options):
+    threads = ("--threads", str(torch.get_num_threads()))
+    monkeypatch.setattr(sys, "argv", ["speed_decoders", "--quick", *threads, "--output", str(folder), *options])
+    assert speed_decoders.main() == 0
+    return [json.loads((folder / f"speed_decoders_tiny_batch{batch}.json").read_text()) for batch in (1, 2)]
+
+
+def test_decoders_are_timed_over_the_same_tokens(tmp_path, monkeypatch):
+    for batch, values in enumerate(time_decoders(monkeypatch, tmp_path, "--no_espnet"), start=1):
+        cases = values["a"]["cases"]
+        assert {case["seconds"] for case in cases} == {1.0, 2.0} and {case["batch"] for case in cases} == {batch}
+        tokens = {(case["system"], case["seconds"]): case["tokens"] for case in cases}
+        assert len(tokens) == len(cases) == 2 * 8
+        for seconds, planted in ((1.0, 4), (2.0, 7)):
+            for system in (speed_decoders.CTC, speed_decoders.AR_GREEDY, speed_decoders.AR_BEAM):
+                assert tokens[system, seconds] == planted
+            assert tokens[speed_decoders.CASSNAT, seconds] == planted + 1
+            assert tokens[speed_decoders.PARAFORMER, seconds] == pytest.approx(planted, abs=1)
+        for case in cases:
+            assert 0 < case["decode_s"] < case["whole_s"]
+            for baseline, ratio in case["times_faster_decode"].items():
+                other = next(c for c in cases if (c["system"], c["seconds"]) == (baseline, case["seconds"]))
+                assert ratio == pytest.approx(other["decode_s"] / case["decode_s"], rel=0.01, abs=0.01)
+        assert values["b"]["label"] == speed_decoders.AR_BEAM
+        assert [claim["system"] for claim in values["a"]["claims_of_papers"]] == [
+            "CTC greedy",
+            "CASS-NAT best path",
+            "Paraformer",
+        ]
+
+
+@pytest.mark.slow
+def test_the_reference_beam_finds_the_same_tokens(tmp_path, monkeypatch):
+    pytest.importorskip("espnet")
+    for values in time_decoders(monkeypatch, tmp_path):
+        rows = [case for case in values["a"]["cases"] if case["system"] == speed_decoders.REFERENCE]
+        assert len(rows) == 2 and all(row["same_tokens_as_ours"] for row in rows)
+        assert values["b"]["label"] == speed_decoders.REFERENCE
