@@ -10,7 +10,7 @@ Source: Gao et al., "Paraformer", Interspeech 2022, section 2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -26,7 +26,8 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
-from speechnar.nn.cif import CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
+from speechnar.models.ctc_embedder import CtcEmbedder
+from speechnar.nn.cif import CifEmbeddings, CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.encoder import ConformerConfig, Encoder
@@ -50,6 +51,12 @@ class CifConfig(Config):
     """n of the same."""
     threshold: CifThreshold = "dynamic"
     """How inference counts: ``dynamic`` as in the paper, ``rounded`` to the nearest, ``fixed`` as in FunASR."""
+
+
+class CtcEmbedderConfig(Config):
+    """CTC posteriors averaged over the frames of each token (Paraformer-v2)."""
+
+    kind: Literal["ctc"] = "ctc"
 
 
 class MwerConfig(Config):
@@ -78,7 +85,7 @@ class ParaformerHeadConfig(Config):
     """Predictor and decoder behind any encoder, of the encoder's width."""
 
     kind: Literal["paraformer"] = "paraformer"
-    embedder: CifConfig = CifConfig()
+    embedder: Annotated[CifConfig | CtcEmbedderConfig, Field(discriminator="kind")] = CifConfig()
     decoder: Literal["sanm", "transformer"] = "sanm"
     """``transformer``: self-attention in place of the memory, as in the AISHELL recipe."""
     num_layers: PositiveInt = 6
@@ -99,7 +106,7 @@ class ParaformerHeadConfig(Config):
     quantity_weight: NonNegativeFloat = 1.0
     """Weight of the difference between the sum of the weights and the number of tokens."""
     count_end: bool = True
-    """Let the sentence end fire as a token of its own."""
+    """Let the sentence end fire as a token of its own; one that CTC counts has no end."""
     mwer: MwerConfig | None = None
     """Also learn the expected number of errors."""
     timestamps: TimestampConfig | None = None
@@ -141,14 +148,8 @@ class ParaformerHead(nn.Module):
         self.config = config
         self.eos_id = eos_id
         self.silent_ids = frozenset((sos_id, eos_id, blank_id))
-        self.embedder = CifPredictor(
-            model_dim,
-            conv=config.embedder.conv,
-            smooth_factor=config.embedder.smooth_factor,
-            noise_threshold=config.embedder.noise_threshold,
-            threshold=config.embedder.threshold,
-            dropout=config.dropout,
-        )
+        self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
+        self.counts_end = config.count_end and config.embedder.kind == "cif"
         self.decoder = _build_decoder(config, model_dim)
         self.token_embed = nn.Embedding(vocab_size, model_dim)
         self.output = nn.Linear(model_dim, vocab_size)
@@ -172,18 +173,19 @@ class ParaformerHead(nn.Module):
 
     def total(self, parts: dict[str, Tensor], *, ce_weight: float = 1.0) -> Tensor:
         """Return the weighted sum of the parts that are differentiated."""
-        total = self.config.quantity_weight * parts["quantity"]
-        if self.config.timestamps is not None:
-            total = total + self.config.timestamps.weight * parts["times"]
-        if self.config.mwer is None:
-            return total + ce_weight * parts["ce"]
-        return total + ce_weight * (self.config.mwer.ce_weight * parts["ce"] + parts["mwer"])
+        mwer, timestamps = self.config.mwer, self.config.timestamps
+        total = ce_weight * parts["ce"] if mwer is None else ce_weight * (mwer.ce_weight * parts["ce"] + parts["mwer"])
+        if "quantity" in parts:
+            total = total + self.config.quantity_weight * parts["quantity"]
+        if timestamps is not None:
+            total = total + timestamps.weight * parts["times"]
+        return total
 
     def losses(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """Return the losses of each utterance, (B,) each.
 
-        ``ce`` nats, ``quantity`` tokens too many or too few, ``wrong``, the tokens the first pass got wrong; ``mwer``,
-        the expected errors beyond their mean, and ``times``, the quantity of the second weights, where configured.
+        ``ce`` nats and ``wrong``, the tokens the first pass got wrong; where configured, ``quantity``, tokens fired too
+        many or too few, ``mwer``, the expected errors beyond their mean, and ``times``, the quantity of second weights.
         """
         targets, target_lens = self.targets(tokens, token_lens)
         is_target = valid_mask(target_lens, targets.size(1))
@@ -204,11 +206,9 @@ class ParaformerHead(nn.Module):
             reduction="none",
             label_smoothing=self.config.label_smoothing,
         )
-        losses = {
-            "ce": ce.view_as(targets).sum(1),
-            "quantity": quantity_loss(cut.alphas, target_lens),
-            "wrong": wrong,
-        }
+        losses = {"ce": ce.view_as(targets).sum(1), "wrong": wrong}
+        if isinstance(cut, CifEmbeddings):
+            losses["quantity"] = quantity_loss(cut.alphas, target_lens)
         if self.config.mwer is not None:
             log_probs = logits.log_softmax(2, dtype=torch.float32)
             hyps = sample_hypotheses(log_probs, self.config.mwer.num_samples, self.config.mwer.mask_prob)
@@ -219,7 +219,7 @@ class ParaformerHead(nn.Module):
 
     def targets(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Append the end token to ``tokens`` (B, U) where it is counted; return at least one column, and lengths."""
-        if not self.config.count_end:
+        if not self.counts_end:
             return (tokens if tokens.size(1) else F.pad(tokens, (0, 1), value=self.eos_id)), token_lens
         targets = F.pad(tokens, (0, 1), value=self.eos_id)
         return targets.scatter(1, token_lens[:, None], self.eos_id), token_lens + 1
@@ -271,6 +271,22 @@ class ParaformerHead(nn.Module):
         )
 
 
+def _build_embedder(
+    config: ParaformerHeadConfig, model_dim: int, *, vocab_size: int, blank_id: int
+) -> CifPredictor | CtcEmbedder:
+    embedder = config.embedder
+    if isinstance(embedder, CtcEmbedderConfig):
+        return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
+    return CifPredictor(
+        model_dim,
+        conv=embedder.conv,
+        smooth_factor=embedder.smooth_factor,
+        noise_threshold=embedder.noise_threshold,
+        threshold=embedder.threshold,
+        dropout=config.dropout,
+    )
+
+
 def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | TransformerDecoder:
     sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
     if config.decoder == "transformer":
@@ -316,6 +332,8 @@ class ParaformerConfig(Config):
         heads, width = self.head.num_heads, self.encoder.model_dim
         if width % heads:
             raise ValueError(f"head.num_heads must divide the encoder's width {width}, got {heads}")
+        if self.head.embedder.kind == "ctc" and self.ctc_weight == 0:
+            raise ValueError("an embedder of kind ctc needs ctc_weight above 0; Paraformer-v2 has 0.5")
         return self
 
     @classmethod
@@ -358,6 +376,12 @@ class ParaformerConfig(Config):
             ctc_weight=0.3,
             spec_augment=SpecAugmentConfig(freq_masks=2, freq_width=30, time_masks=2, time_ratio=0.1),
         )
+
+    @classmethod
+    def large_v2(cls) -> "ParaformerConfig":
+        """Return Paraformer-v2 of the size of the large model: tokens cut by CTC, no sampler."""
+        head = ParaformerHeadConfig.large().model_copy(update={"embedder": CtcEmbedderConfig(), "glancing_ratio": 0.0})
+        return cls.large().model_copy(update={"head": head, "ctc_weight": 0.5})
 
 
 class Paraformer(nn.Module):
@@ -425,9 +449,11 @@ class Paraformer(nn.Module):
     def encode_features(self, feats: Tensor, feat_lens: Tensor) -> EncodedSpeech:
         """Encode normalised features (B, T, F)."""
         if isinstance(self.encoder, SanmEncoder):
-            return self.encoder.encode(feats, feat_lens)
-        enc, lens = self.encoder(feats, feat_lens)
-        return EncodedSpeech(enc=zero_padding(enc, valid_mask(lens, enc.size(1))), lens=lens)
+            speech = self.encoder.encode(feats, feat_lens)
+        else:
+            enc, lens = self.encoder(feats, feat_lens)
+            speech = EncodedSpeech(enc=zero_padding(enc, valid_mask(lens, enc.size(1))), lens=lens)
+        return speech if self.ctc is None else replace(speech, log_probs=self.ctc(speech.enc))
 
     def augment(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Mask ``feats`` (B, T, F); a band is masked in all frames that were stacked into one."""
@@ -448,8 +474,8 @@ class Paraformer(nn.Module):
         if batch.prefix is not None:  # a tokenizer of languages and tasks puts these two before the text
             tokens, token_lens = tokens[:, 2:], token_lens - 2
         losses = self.head.losses(speech, tokens, token_lens)
-        if self.ctc is not None:
-            losses["ctc"] = self.ctc.loss(self.ctc(speech.enc), speech.lens, tokens, token_lens)
+        if self.ctc is not None and speech.log_probs is not None:
+            losses["ctc"] = self.ctc.loss(speech.log_probs, speech.lens, tokens, token_lens)
         learn, count = batch.asr_valid, batch.asr_valid.sum().clamp(min=1)
         parts = {name: (values * learn).sum() / count for name, values in losses.items()}
         weight = self.config.ctc_weight

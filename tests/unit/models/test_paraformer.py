@@ -8,10 +8,12 @@ from torch.nn import functional as F
 from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.config import parse_config
 from speechnar.data.batch import SpeechBatch
+from speechnar.decode.ctc import greedy
 from speechnar.errors import ConfigError
 from speechnar.models.base import load_model, save_model
 from speechnar.models.paraformer import (
     CifConfig,
+    CtcEmbedderConfig,
     MwerConfig,
     Paraformer,
     ParaformerConfig,
@@ -195,6 +197,23 @@ def test_an_utterance_without_text_can_be_trained_on(count_end: bool) -> None:
     assert head.embedder.proj.weight.grad.isfinite().all()
 
 
+def test_tokens_cut_by_ctc() -> None:
+    head = ParaformerHeadConfig.debug().model_copy(update={"embedder": CtcEmbedderConfig(), "dropout": 0.0})
+    model = make_model(head=head, ctc_weight=0.5).train()
+    batch = make_batch([40000, 23000, 9000])
+    out = model.loss(batch)
+    torch.testing.assert_close(out.total, 0.5 * out.parts["ce"] + 0.5 * out.parts["ctc"])
+    check_gradients_reach_all(model, out.total)
+    model.eval()
+    assert model.ctc is not None
+    speech = model.encode(batch.wav, batch.wav_lens)
+    assert speech.log_probs is not None
+    for path, ctc_path in zip(model.head.decode(speech), greedy(speech.log_probs, speech.lens, 0), strict=True):
+        assert (path.starts, path.ends) == (ctc_path.starts, ctc_path.ends)
+    with pytest.raises(ConfigError, match="ctc_weight"):
+        parse_config({"head": {"embedder": {"kind": "ctc"}}}, ParaformerConfig)
+
+
 @pytest.mark.parametrize(("decoder", "count_end"), [("sanm", True), ("transformer", False)])
 def test_head_memorises_two_utterances(decoder: str, count_end: bool) -> None:
     rounded = CifConfig(threshold="rounded")  # a sum a little above the number would be rounded up by the paper's rule
@@ -261,12 +280,14 @@ def test_published_sizes() -> None:
     with torch.device("meta"):
         large = Paraformer(ParaformerConfig.large(), _Pieces(8404))  # type: ignore[arg-type]
         aishell = Paraformer(ParaformerConfig.aishell(), _Pieces(4234))  # type: ignore[arg-type]
+        v2 = Paraformer(ParaformerConfig.large_v2(), _Pieces(8404))  # type: ignore[arg-type]
         debug = Paraformer(ParaformerConfig.debug(), _Pieces(1000))  # type: ignore[arg-type]
     head = large.head
     parts = (large.encoder, head.embedder, nn.ModuleList([head.decoder, head.token_embed, head.output]), large)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     # Counted on FunASR 1.4.16's SANMEncoder, CifPredictorV2 and ParaformerSANMDecoder.
     assert counts == [157_975_648, 787_457, 61_321_428, 220_084_533]
+    assert v2.head.config.embedder.kind == "ctc"
     assert 43e6 < sum(p.numel() for p in aishell.parameters()) < 46.5e6
     assert sum(p.numel() for p in debug.parameters()) < 1e6
 
