@@ -6,8 +6,8 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads letters=upper
 url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
-before="conf/short.yaml" config=conf/train.yaml exp=exp/train data=data vocab_size=133 overrides=""
-recipe_options="stage stop_stage corpus downloads url letters before config exp data vocab_size overrides"
+before="conf/short.yaml" config=conf/train.yaml exp=exp/train data=data vocab_size=133 decoders="" overrides=""
+recipe_options="stage stop_stage corpus downloads url letters before config exp data vocab_size decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
@@ -27,6 +27,21 @@ if at_stage 3 "statistics"; then # of the data; those of the features are measur
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 
-decode_sets() { for set in dev test; do decode "$set" "$set"; done; }
-score_sets() { for set in dev test; do score "$set" "$set" "$set.asr"; done; }
+# --decoders "ctc cassnat transformer_ar transformer_ar_beam10": of a model that has several, each to files of its own.
+decode_sets() {
+    for set in dev test; do
+        if [ -z "$decoders" ]; then decode "$set" "$set"; fi
+        for decoder in $decoders; do
+            beam=()
+            if [[ $decoder == *_beam* ]]; then beam=(--beam-size "${decoder##*_beam}"); fi
+            decode "$set" "$set.asr.$decoder" --decoder "${decoder%_beam*}" "${beam[@]}"
+        done
+    done
+}
+score_sets() {
+    for set in dev test; do
+        if [ -z "$decoders" ]; then score "$set" "$set" "$set.asr"; fi
+        for decoder in $decoders; do score "$set" "$set.asr.$decoder" "$set.asr.$decoder"; done
+    done
+}
 . ../../shared/train_stages.sh

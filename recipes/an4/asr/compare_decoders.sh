@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All decoders on one encoder, three times: `./compare_decoders.sh --corpus an4_sphere.tar.gz`, data stages included.
+# Scores go to results/joint-seed<N>/, from where `python -m benchmarks.make_tables` takes them. Options go to run.sh.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+decoders="ctc cassnat paraformer transformer_ar transformer_ar_beam10"
+./run.sh --stop_stage 3 "$@"
+for seed in 0 1 2; do
+    exp=exp/joint-seed$seed
+    ./run.sh --stage 4 --stop_stage 7 --before "" --config conf/joint.yaml --exp "$exp" --decoders "$decoders" \
+        --overrides "train.seed=$seed" "$@"
+    mkdir -p "results/joint-seed$seed"
+    cp "$exp"/{dev,test}.asr.*.json "$exp"/test.asr.*.hyp "results/joint-seed$seed/"
+done
