@@ -27,6 +27,7 @@ from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
 from speechnar.models.ctc_embedder import CtcEmbedder
+from speechnar.models.seaco import SeacoBias, SeacoConfig
 from speechnar.nn.cif import CifEmbeddings, CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
@@ -262,6 +263,8 @@ class ParaformerHead(nn.Module):
 
     def _path(self, tokens: list[int], starts: list[int], ends: list[int], scores: list[float]) -> CtcPath:
         kept = [i for i, token in enumerate(tokens) if token not in self.silent_ids]
+        # Two tokens share the frame on whose weight one ends and the next begins: it counts for the next.
+        ends = [*map(min, ends, starts[1:]), *ends[-1:]]
         return CtcPath(
             tokens=[tokens[i] for i in kept],
             starts=[starts[i] for i in kept],
@@ -320,6 +323,8 @@ class ParaformerConfig(Config):
     """``global`` uses stored statistics of stacked features, ``utterance`` those of each utterance."""
     encoder: Annotated[SanmEncoderConfig | ConformerConfig, Field(discriminator="kind")] = SanmEncoderConfig()
     head: ParaformerHeadConfig = ParaformerHeadConfig()
+    hotwords: SeacoConfig | None = None
+    """Hotword modules, trained alone: the rest of the model is then frozen."""
     ctc_weight: float = Field(default=0.0, ge=0, lt=1)
     """Share of the CTC loss beside the cross-entropy; 0 builds no CTC head."""
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig(
@@ -407,6 +412,16 @@ class Paraformer(nn.Module):
         self.ctc: CtcHead | None = None
         if config.ctc_weight > 0:
             self.ctc = CtcHead(config.encoder.model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
+        self.bias: SeacoBias | None = None
+        if config.hotwords is not None:
+            self.requires_grad_(False)
+            self.bias = SeacoBias(
+                config.hotwords,
+                config.encoder.model_dim,
+                vocab_size=tokenizer.vocab_size,
+                sos_id=tokenizer.id_of("<sos>"),
+                blank_id=tokenizer.blank_id,
+            )
 
     @classmethod
     def from_config(cls, config: ParaformerConfig, tokenizer: Tokenizer) -> "Paraformer":
@@ -466,29 +481,85 @@ class Paraformer(nn.Module):
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return cross-entropy, quantity and CTC losses, in nats per utterance that has a transcript.
 
-        CE and CTC share the weight (1 - w) and w (FunASR); the tokens are those of the transcript alone.
+        CE and CTC share the weight (1 - w) and w (FunASR); the tokens are those of the transcript alone. A model with
+        ``hotwords`` learns these alone.
         """
         feats, feat_lens = self.features(batch.wav, batch.wav_lens)
         speech = self.encode_features(self.augment(feats, feat_lens), feat_lens)
         tokens, token_lens = batch.asr_tokens, batch.asr_token_lens
         if batch.prefix is not None:  # a tokenizer of languages and tasks puts these two before the text
             tokens, token_lens = tokens[:, 2:], token_lens - 2
-        losses = self.head.losses(speech, tokens, token_lens)
-        if self.ctc is not None and speech.log_probs is not None:
-            losses["ctc"] = self.ctc.loss(speech.log_probs, speech.lens, tokens, token_lens)
+        if self.bias is not None:
+            losses = self._hotword_losses(self.bias, speech, tokens, token_lens)
+        else:
+            losses = self.head.losses(speech, tokens, token_lens)
+            if self.ctc is not None and speech.log_probs is not None:
+                losses["ctc"] = self.ctc.loss(speech.log_probs, speech.lens, tokens, token_lens)
         learn, count = batch.asr_valid, batch.asr_valid.sum().clamp(min=1)
         parts = {name: (values * learn).sum() / count for name, values in losses.items()}
         weight = self.config.ctc_weight
-        total = self.head.total(parts, ce_weight=1 - weight)
-        if self.ctc is not None:
+        total = parts["hotword"] if self.bias is not None else self.head.total(parts, ce_weight=1 - weight)
+        if "ctc" in parts:
             total = total + weight * parts["ctc"]
         num = torch.tensor(float(len(batch.wav)), device=total.device)
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=num)
 
+    def _hotword_losses(
+        self, bias: SeacoBias, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor
+    ) -> dict[str, Tensor]:
+        with torch.no_grad():
+            targets, target_lens = self.head.targets(tokens, token_lens)
+            cut = self.head.embedder(speech, targets, target_lens)
+            valid = valid_mask(target_lens, targets.size(1))
+            hidden = self.head.decoder(cut.embeds, valid, *self.head.look(speech, cut))
+        ce, inside = bias.loss(cut.embeds, hidden, valid, tokens, token_lens, self.head.token_embed)
+        return {"hotword": ce, "inside": inside}
+
+    def train(self, mode: bool = True) -> "Paraformer":
+        """Switch to training; what is frozen beside hotword modules stays in evaluation mode."""
+        super().train(mode)
+        if self.bias is not None:
+            for module in self.children():
+                module.train(mode and module is self.bias)
+        return self
+
+    @torch.no_grad()
+    def hotword_vectors(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
+        """Map the token ids of hotwords to vectors (R, D) for `decode`; they serve every utterance.
+
+        Raises:
+            ConfigError: the model was built without ``hotwords``.
+            DataError: a hotword is empty, or holds an id outside the vocabulary.
+        """
+        if self.bias is None:
+            raise ConfigError("this model knows no hotwords; train it with hotwords configured")
+        return self.bias.embed(hotwords, self.head.token_embed)
+
+    @torch.no_grad()
+    def decode(
+        self, speech: EncodedSpeech, hotwords: Tensor | None = None, *, hotword_weight: float = 1.0
+    ) -> list[CtcPath]:
+        """Return the best hypothesis of each utterance.
+
+        Args:
+            speech: of `encode`.
+            hotwords: of `hotword_vectors`.
+            hotword_weight: 1 lets the bias decoder alone decide about hotwords, 0 ignores it.
+        """
+        if hotwords is None or self.bias is None:
+            return self.head.decode(speech)
+        cut = self.head.embedder(speech)
+        valid = valid_mask(cut.lens, cut.embeds.size(1))
+        hidden = self.head.decoder(cut.embeds, valid, *self.head.look(speech, cut))
+        vectors = self.bias.select(hidden, valid, hotwords)
+        log_probs = self.head.output(hidden).log_softmax(2, dtype=torch.float32)
+        bias_logits = self.bias(cut.embeds, hidden, valid, vectors)
+        return self.head.paths(cut, self.bias.merge(log_probs, bias_logits, hotword_weight))
+
     @torch.no_grad()
     def recognize(self, batch: SpeechBatch) -> list[list[int]]:
         """Return the token ids of each utterance."""
-        return [path.tokens for path in self.head.decode(self.encode(batch.wav, batch.wav_lens))]
+        return [path.tokens for path in self.decode(self.encode(batch.wav, batch.wav_lens))]
 
 
 def _build_encoder(config: SanmEncoderConfig | ConformerConfig, num_features: int) -> SanmEncoder | Encoder:
