@@ -351,8 +351,9 @@ def test_librispeech_data(tmp_path):
     assert train[1].text == "CHAPTER MISSUS RACHEL"
 
 
-def test_aishell1_data(tmp_path):
-    """Archives of speakers inside the archive, as the corpus comes, and the same tree unpacked by hand."""
+@pytest.fixture
+def aishell1(tmp_path) -> Path:
+    """Return the unpacked tree, with the archives of speakers still there; half the recordings have no transcript."""
     root = tmp_path / "tree/data_aishell"
     speakers = {"train": ["S0002", "S0003"], "dev": ["S0724"], "test": ["S0764"]}
     (root / "transcript").mkdir(parents=True)
@@ -360,16 +361,21 @@ def test_aishell1_data(tmp_path):
     lines += ["BAC009S0724W0122 广州市 房地产", "BAC009S0764W0122 甚至 出现"]
     (root / "transcript/aishell_transcript_v0.8.txt").write_text("".join(f"{line}\n" for line in lines))
     for name, speaker in ((name, speaker) for name, found in speakers.items() for speaker in found):
-        for utt_id in (f"BAC009{speaker}W0122", f"BAC009{speaker}W0123"):  # the second has no transcript
+        for utt_id in (f"BAC009{speaker}W0122", f"BAC009{speaker}W0123"):
             write_tone(root / "wav" / name / speaker / f"{utt_id}.wav", 0.5)
         with tarfile.open(root / f"wav/{speaker}.tar.gz", "w:gz") as tar:
             tar.add(root / "wav" / name / speaker, f"{name}/{speaker}")
+    return root
+
+
+def test_aishell1_data(aishell1, tmp_path):
+    """The archive that holds archives of speakers, as it is distributed, and the same tree unpacked by hand."""
     archive = tmp_path / "data_aishell.tgz"
     with tarfile.open(archive, "w:gz") as tar:
-        for path in (root / "transcript", *sorted(root.glob("wav/*.tar.gz"))):
-            tar.add(path, path.relative_to(root.parent))
+        for path in (aishell1 / "transcript", *sorted(aishell1.glob("wav/*.tar.gz"))):
+            tar.add(path, path.relative_to(aishell1.parent))
     sets = {}
-    for corpus in (archive, root):
+    for corpus in (archive, aishell1):
         data = tmp_path / f"data-of-{corpus.name}"
         arguments = ["--corpus", str(corpus), "--downloads", str(tmp_path / "downloads"), "--data", str(data)]
         arguments += ["--stage", "1", "--stop_stage", "3"]
@@ -378,7 +384,7 @@ def test_aishell1_data(tmp_path):
         assert "train must hold 120098 utterances, got 2" in finished.stderr
         out = run_well("aishell1/asr", *arguments, "--check", "incomplete")
         assert "train: 2 utterances, 0.0 hours; 2 without transcript dropped" in out
-        sets[corpus] = {name: read_kaldi_dir(data / name) for name in speakers}
+        sets[corpus] = {name: read_kaldi_dir(data / name) for name in ("train", "dev", "test")}
         pieces = (data / "tokenizer/tokens.txt").read_text().split("\n")
         assert set(pieces[2:-4]) == set("而对楼市成交抑制作用最大")
         assert json.loads((data / "statistics.json").read_text())[str(data / "train")]["unknown_tokens"] == 0
@@ -386,11 +392,29 @@ def test_aishell1_data(tmp_path):
     assert (first.utt_id, first.spk_id, first.lang) == ("BAC009S0002W0122", "S0002", "cmn")
     assert (first.text, second.text) == ("而对楼市成交", "抑制作用最大")
     assert [u.utt_id for u in sets[archive]["test"]] == ["BAC009S0764W0122"]
-    for name in speakers:
+    for name in ("train", "dev", "test"):
         texts = [[(u.utt_id, u.text, u.duration_s) for u in found[name]] for found in sets.values()]
         assert texts[0] == texts[1]
-    assert not any(u.wav_path.is_relative_to(root) for u in sets[archive]["train"])
-    assert all(u.wav_path.is_relative_to(root) for u in sets[root]["train"])
+    assert not any(u.wav_path.is_relative_to(aishell1) for u in sets[archive]["train"])
+    assert all(u.wav_path.is_relative_to(aishell1) for u in sets[aishell1]["train"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("paraformer", "num_layers=1 ff_dim=32"), ("cassnat", "num_self_layers=1 num_mixed_layers=2 inter_ce_layer=2")],
+)
+def test_aishell1_goes_through_all_stages(kind: str, head: str, aishell1, tmp_path):
+    """The published configurations, made small."""
+    settings = "model.encoder.model_dim=16 model.encoder.num_layers=7 model.encoder.ff_dim=32 train.max_steps=2"
+    settings += "".join(f" model.head.{setting}" for setting in head.split())
+    settings += " train.precision=fp32 train.validate_every=2"
+    arguments = ["--corpus", str(aishell1), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
+    arguments += ["--check", "incomplete", "--config", f"conf/train_{kind}.yaml", "--overrides", settings]
+    run_well("aishell1/asr", *arguments)
+    assert json.loads((tmp_path / "exp/test.asr.json").read_text())["languages"].keys() == {"cmn"}
+    assert json.loads((tmp_path / "exp/export/config.json").read_text())["kind"] == kind
+    assert (tmp_path / "exp/export/model.safetensors").stat().st_size
 
 
 def test_mustc_data(tmp_path):
