@@ -72,6 +72,8 @@ class CassNatHeadConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
     norm_eps: float = Field(default=1e-5, gt=0)
+    lose_last_emission: bool = False
+    """Reproduce the authors' decoding, which has no slot for a token first emitted on the last frame of a batch."""
 
     @model_validator(mode="after")
     def _check(self) -> "CassNatHeadConfig":
@@ -317,6 +319,17 @@ def clean(speech: EncodedSpeech) -> EncodedSpeech:
     return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
 
 
+def cut_posteriors(speech: EncodedSpeech, blank_id: int, *, lose_last: bool) -> Tensor:
+    """Return `posteriors` from which segments are cut; with ``lose_last``, the last frame of the batch is blank."""
+    log_probs = posteriors(speech)
+    if not lose_last:
+        return log_probs
+    log_probs = log_probs.clone()
+    log_probs[:, -1] = -torch.inf
+    log_probs[:, -1, blank_id] = 0.0
+    return log_probs
+
+
 def posteriors(speech: EncodedSpeech) -> Tensor:
     """Return the CTC log-probabilities (B, T, V) as constants."""
     if speech.log_probs is None:
@@ -451,7 +464,7 @@ class CassNatHead(nn.Module):
         """
         speech = clean(speech)
         sampled = sample_segments(
-            posteriors(speech),
+            cut_posteriors(speech, self.blank_id, lose_last=self.config.lose_last_emission),
             speech.lens,
             self.blank_id,
             num_samples=num_samples,
@@ -576,15 +589,19 @@ class CassNat(nn.Module):
         by the number of slots of the batch, so that the weights compare losses per token.
         """
         out = self.trunk.encode(*self.trunk.training_features(batch.wav, batch.wav_lens))
-        total, parts = self.trunk.losses(out, batch.tokens, batch.token_lens, batch.tokens_valid)
-        losses = self.head.losses(out.speech, batch.tokens, batch.token_lens)
-        parts["ce"] = losses.per_slot(losses.ce, batch.tokens_valid)
+        return self.loss_of(out, batch.tokens, batch.token_lens, batch.tokens_valid)
+
+    def loss_of(self, out: TrunkOutput, tokens: Tensor, token_lens: Tensor, is_valid: Tensor) -> LossOutput:
+        """Return the loss of what the trunk made of a batch; utterances count where ``is_valid`` (B,)."""
+        total, parts = self.trunk.losses(out, tokens, token_lens, is_valid)
+        losses = self.head.losses(out.speech, tokens, token_lens)
+        parts["ce"] = losses.per_slot(losses.ce, is_valid)
         total = total + parts["ce"]
         if losses.inter_ce is not None:
-            parts["inter_ce"] = losses.per_slot(losses.inter_ce, batch.tokens_valid)
+            parts["inter_ce"] = losses.per_slot(losses.inter_ce, is_valid)
             total = total + self.config.head.inter_ce_weight * parts["inter_ce"]
         parts["unfit"] = (~losses.possible).float().mean()
-        weight = torch.tensor(float(len(batch.wav)), device=batch.wav.device)
+        weight = torch.tensor(float(len(tokens)), device=tokens.device)
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
 
     @torch.no_grad()

@@ -33,6 +33,7 @@ from speechnar.models.cassnat import (
     SlotOutput,
     TokenAcousticEmbedder,
     choose,
+    cut_posteriors,
     posteriors,
     slot_losses,
 )
@@ -57,6 +58,8 @@ class UniEncConfig(CtcTrunkConfig):
     second_ctc_weight: NonNegativeFloat = 1.0
     """Of the CTC losses of the second pass, beside those of the first."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    lose_last_emission: bool = False
+    """Reproduce the authors' decoding, which has no slot for a token first emitted on the last frame of a batch."""
 
     @model_validator(mode="after")
     def _check(self) -> "UniEncConfig":
@@ -189,7 +192,10 @@ class UniEnc(nn.Module):
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the weighted sum of the losses of both passes, per token as in `CassNat.loss`."""
         first = self.trunk.encode(*self.trunk.training_features(batch.wav, batch.wav_lens))
-        tokens, token_lens, is_valid = batch.tokens, batch.token_lens, batch.tokens_valid
+        return self.loss_of(first, batch.tokens, batch.token_lens, batch.tokens_valid)
+
+    def loss_of(self, first: TrunkOutput, tokens: Tensor, token_lens: Tensor, is_valid: Tensor) -> LossOutput:
+        """Return the loss of what the first pass made of a batch; utterances count where ``is_valid`` (B,)."""
         total, parts = self.trunk.losses(first, tokens, token_lens, is_valid)
         alignment = viterbi_align(posteriors(first.speech), first.lens, tokens, token_lens, self.blank_id)
         segments = aligned_segments(alignment, first.lens)
@@ -211,7 +217,7 @@ class UniEnc(nn.Module):
             total = total + self.config.second_ctc_weight * second_total
             parts |= {f"second_{name}": loss for name, loss in second_parts.items()}
         parts["unfit"] = (~losses.possible).float().mean()
-        weight = torch.tensor(float(len(batch.wav)), device=batch.wav.device)
+        weight = torch.tensor(float(len(tokens)), device=tokens.device)
         return LossOutput(total=total, parts={k: v.detach() for k, v in parts.items()}, weight=weight)
 
     def _second_output(self, first: TrunkOutput, second: SecondPass) -> TrunkOutput:
@@ -266,7 +272,7 @@ class UniEnc(nn.Module):
         speech = out.speech
         for number in range(1, num_passes):
             sampled = sample_segments(
-                posteriors(speech),
+                cut_posteriors(speech, self.blank_id, lose_last=self.config.lose_last_emission),
                 speech.lens,
                 self.blank_id,
                 num_samples=num_samples if number == 1 else later_samples,
