@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from speechnar.clip_decoder import ClipDecoder, Decoded
+from speechnar.clip_decoder import CTC, ClipDecoder, Decoded
 from speechnar.clips import Blocks, Samples, cut, gather
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
@@ -89,10 +89,12 @@ class Recognizer:
         """Return ``text`` with the times of its words in a recording of at most one window.
 
         Raises:
-            ConfigError: the text is empty, or the model cannot spell it.
+            ConfigError: the model has no CTC to align by, the text is empty, or the model cannot spell it.
             AudioError: the recording is longer than a window, or too short for the text.
         """
         decoder = self.decoder
+        if CTC not in decoder.model.decoder_names:
+            raise ConfigError(f"model {decoder.name} has no CTC to align by; use one that has")
         tokens = decoder.spell(text, "text")
         clip, rest = self._head(source)
         if next(rest, None) is not None:
