@@ -512,7 +512,7 @@ class Paraformer(nn.Module):
             cut = self.head.embedder(speech, targets, target_lens)
             valid = valid_mask(target_lens, targets.size(1))
             hidden = self.head.decoder(cut.embeds, valid, *self.head.look(speech, cut))
-        ce, inside = bias.loss(cut.embeds, hidden, valid, tokens, token_lens, self.head.token_embed)
+        ce, inside = bias.loss(cut.embeds, hidden, valid, tokens, token_lens, token_embed=self.head.token_embed)
         return {"hotword": ce, "inside": inside}
 
     def train(self, mode: bool = True) -> "Paraformer":
