@@ -34,7 +34,14 @@ from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.encoder import ConformerConfig, Encoder
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.mwer import expected_errors, sample_hypotheses
-from speechnar.nn.sanm import SanmDecoder, SanmEncoder, SanmEncoderConfig, TransformerDecoder, WindowedSpeech
+from speechnar.nn.sanm import (
+    SanmDecoder,
+    SanmEncoder,
+    SanmEncoderConfig,
+    TransformerDecoder,
+    WindowConfig,
+    WindowedSpeech,
+)
 from speechnar.text.tokenizer import Tokenizer
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -381,6 +388,13 @@ class ParaformerConfig(Config):
             ctc_weight=0.3,
             spec_augment=SpecAugmentConfig(freq_masks=2, freq_width=30, time_masks=2, time_ratio=0.1),
         )
+
+    @classmethod
+    def large_online(cls) -> "ParaformerConfig":
+        """Return the large model for streaming: windows of 600 ms and 300 ms ahead, and a causal decoder."""
+        large = cls.large()
+        encoder = large.encoder.model_copy(update={"windows": WindowConfig()})
+        return large.model_copy(update={"encoder": encoder, "head": large.head.model_copy(update={"fsmn_shift": 5})})
 
     @classmethod
     def large_v2(cls) -> "ParaformerConfig":

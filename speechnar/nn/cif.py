@@ -86,23 +86,74 @@ def integrate_and_fire(
         reached = reached * (token_lens / total.clamp(min=_TOLERANCE))[:, None]
     if max_tokens is None:
         max_tokens = max(1, int(token_lens.max()))
-    numbers = torch.arange(max_tokens, device=enc.device, dtype=torch.float64)
-    # What the frames up to t give to token u, (B, U, T); the differences over t are the frames' own shares.
-    given = (reached[:, None, :] - numbers[:, None]).clamp(0.0, 1.0)
-    weights = torch.diff(given, dim=2, prepend=given.new_zeros(1, 1, 1).expand(given.size(0), max_tokens, 1))
+    weights = _shares(reached.new_zeros(len(reached)), reached, max_tokens)
     is_token = valid_mask(token_lens, max_tokens)
     embeds = torch.bmm(weights.masked_fill(~is_token[..., None], 0.0).to(enc.dtype), enc)
-    with torch.no_grad():
-        begin, end = (numbers + _TOLERANCE).expand(enc.size(0), -1), (numbers + 1 - _TOLERANCE).expand(enc.size(0), -1)
-        edges = reached.detach().contiguous()
-        ends = (torch.searchsorted(edges, end.contiguous()) + 1).minimum(lens[:, None])
-        starts = torch.searchsorted(edges, begin.contiguous(), right=True).minimum(ends - 1)
+    starts, ends = _frames(reached.detach(), max_tokens)
+    ends = ends.minimum(lens[:, None])
+    starts = starts.minimum(ends - 1)
     return TokenEmbeddings(
         embeds=embeds,
         lens=token_lens,
         starts=starts.masked_fill(~is_token, 0),
         ends=ends.masked_fill(~is_token, 0),
     )
+
+
+def _shares(before: Tensor, reached: Tensor, max_tokens: int) -> Tensor:
+    """Return what each frame gives to each token, (B, U, T): how far the frame's interval lies in the token's.
+
+    The first frame's interval begins at ``before`` (B,), each ends at ``reached`` (B, T) and begins where the one
+    before it ends.
+    """
+    numbers = torch.arange(max_tokens, device=reached.device, dtype=reached.dtype)[:, None]
+    edges = torch.cat([before[:, None], reached], dim=1)
+    return (edges[:, None] - numbers).clamp(0.0, 1.0).diff(dim=2)
+
+
+def _frames(reached: Tensor, max_tokens: int) -> tuple[Tensor, Tensor]:
+    """Return the first frame of each token and the one after its last, (B, U) each, T or T + 1 if they are to come."""
+    numbers = torch.arange(max_tokens, device=reached.device, dtype=reached.dtype).expand(len(reached), -1)
+    reached = reached.contiguous()
+    ends = torch.searchsorted(reached, (numbers + (1 - _TOLERANCE)).contiguous()) + 1
+    return torch.searchsorted(reached, (numbers + _TOLERANCE).contiguous(), right=True), ends
+
+
+@dataclass
+class CifStream:
+    """Integration of one utterance piece by piece, at a fixed threshold; equal to `integrate_and_fire` of the whole."""
+
+    _held: Tensor | None = None
+    """(1,) float64 weight integrated for the token that has not fired."""
+    _part: Tensor | None = None
+    """(1, D) its vector so far."""
+    _start: int = 0
+    """Its first frame."""
+    _num_frames: int = 0
+
+    @property
+    def next_start(self) -> int:
+        """First frame of the token that has not fired, as far as is known."""
+        return self._start
+
+    def integrate(self, enc: Tensor, alphas: Tensor, *, is_last: bool) -> TokenEmbeddings:
+        """Take frames ``enc`` (1, T, D) and weights (1, T); return the tokens that fire, in frames of the utterance."""
+        before = alphas.new_zeros(1, dtype=torch.float64) if self._held is None else self._held
+        reached = before[:, None] + alphas.double().cumsum(1)
+        total, num_frames = float(reached[0, -1]), enc.size(1)
+        num = int(total + (TAIL_WEIGHT if is_last else 0.0) + _TOLERANCE)
+        vectors = torch.bmm(_shares(before, reached, num + 1).to(enc.dtype), enc)
+        if self._part is not None:
+            vectors[:, 0] += self._part
+        starts, ends = _frames(reached, num + 1)
+        starts, ends = starts + self._num_frames, ends.clamp(max=num_frames) + self._num_frames
+        if float(before) > _TOLERANCE:
+            starts[:, 0] = self._start
+        self._held, self._part = reached[:, -1] - num, vectors[:, num]
+        self._start, self._num_frames = int(starts[0, num]), self._num_frames + num_frames
+        lens = torch.tensor([num], device=enc.device)
+        starts = starts.minimum(ends - 1)
+        return TokenEmbeddings(embeds=vectors[:, :num], lens=lens, starts=starts[:, :num], ends=ends[:, :num])
 
 
 def quantity_loss(alphas: Tensor, num_tokens: Tensor) -> Tensor:

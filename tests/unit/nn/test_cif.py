@@ -6,6 +6,7 @@ from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.cif import (
     TAIL_WEIGHT,
     CifPredictor,
+    CifStream,
     TimestampPredictor,
     integrate_and_fire,
     quantity_loss,
@@ -230,3 +231,20 @@ def test_timestamp_weights_do_not_depend_on_the_batch() -> None:
     starts, ends = predictor.spans(enc, lens, torch.tensor([3, 1]))
     assert ((starts >= 0) & (ends <= 9)).all()
     assert (ends[0] > starts[0]).all()
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.9, 3.0])
+@pytest.mark.parametrize("piece", [1, 4, 30])
+def test_integration_by_pieces_equals_that_of_the_whole(scale: float, piece: int) -> None:
+    generator = torch.Generator().manual_seed(7)
+    enc, alphas = torch.randn(1, 23, 4, generator=generator), scale * torch.rand(1, 23, generator=generator)
+    alphas[:, 8:11] = 0.0
+    whole = integrate_and_fire(enc, alphas, torch.tensor([23]), threshold="fixed")
+    stream = CifStream()
+    cuts = [
+        stream.integrate(enc[:, t : t + piece], alphas[:, t : t + piece], is_last=t + piece >= 23)
+        for t in range(0, 23, piece)
+    ]
+    torch.testing.assert_close(torch.cat([cut.embeds for cut in cuts], dim=1), whole.embeds)
+    assert torch.cat([cut.starts for cut in cuts], dim=1).tolist() == whole.starts.tolist()
+    assert torch.cat([cut.ends for cut in cuts], dim=1).tolist() == whole.ends.tolist()
