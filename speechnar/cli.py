@@ -113,10 +113,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add("models", _models, "the models on this machine")
     verb.add_argument("--json", action="store_true", help="one object per line")
 
-    verb = add("convert", _convert, "turn a checkpoint of another toolkit (ESPnet) into a model folder")
+    verb = add("convert", _convert, "turn a checkpoint of ESPnet or FunASR into a model folder")
     verb.add_argument("source", metavar="SRC", type=Path)
     verb.add_argument("destination", metavar="DST", type=Path)
-    verb.add_argument("--skip-decoder", action="store_true", help="of a hybrid model, keep the CTC branch only")
+    verb.add_argument("--skip-decoder", action="store_true", help="of ESPnet's hybrid models, keep the CTC branch only")
 
     verb = add("train", _train, "train a model, or continue a run", repeated="overrides")
     verb.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
@@ -316,9 +316,9 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from speechnar.models.interop import convert_espnet  # noqa: PLC0415
+    from speechnar.models.interop import convert  # noqa: PLC0415
 
-    report = convert_espnet(args.source, args.destination, skip_decoder=args.skip_decoder)
+    report = convert(args.source, args.destination, skip_decoder=args.skip_decoder)
     _put(f"{report}\n")
     return OK
 

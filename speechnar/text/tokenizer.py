@@ -3,7 +3,7 @@
 The id space is a list of *pieces*: ``<blank>``, ``<unk>``, the pieces of a SentencePiece model (or single characters),
 then ``<sop>``, ``<sos>``, ``<eos>``. Ids are looked up by string, never assumed. A piece written ``<...>`` is a
 *special*; ``▁`` (U+2581) begins a word. A folder holds ``tokens.txt`` (one piece per line, its number is the id) and,
-for SentencePiece, ``tokenizer.model``.
+for SentencePiece, ``tokenizer.model``, or ``lexicon.txt`` for words in pieces.
 
 Source: OWSM-CTC, Peng et al., ACL 2024, section 3; SentencePiece, Kudo and Richardson, EMNLP 2018.
 """
@@ -12,7 +12,7 @@ import io
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 BLANK, UNK, NA, NOLANG, ASR = "<blank>", "<unk>", "<na>", "<nolang>", "<asr>"
 WORD_START = "▁"
 UNKNOWN_SHOWN_AS = "⁇"
-MODEL_NAME, TOKENS_NAME = "tokenizer.model", "tokens.txt"
+CONTINUED = "@@"
+MODEL_NAME, TOKENS_NAME, LEXICON_NAME = "tokenizer.model", "tokens.txt", "lexicon.txt"
 
 SENTENCE_PIECES = ("<sop>", "<sos>", "<eos>")
 # Specials that only code may emit: text that spells one of them is text.
@@ -35,6 +36,9 @@ MAX_TRAINING_LINE_BYTES = 1 << 20
 
 _SPECIAL = re.compile(r"<[^<>\s]+>")
 _LANGUAGE = re.compile(r"<[a-z]{3}>")
+_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff0-9]+")
+"""What FunASR writes without spaces."""
+_LEXICON_WORD = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")
 _NOT_LANGUAGES = CONTROL_PIECES | {ASR}
 
 
@@ -311,8 +315,83 @@ class CharTokenizer(_PieceTokenizer):
         return [self._ids.get(character, self.unk_id) for character in WORD_START.join(text.split())]
 
 
+class LexiconTokenizer(_PieceTokenizer):
+    """Characters of Chinese, and words of other scripts in pieces that a lexicon lists.
+
+    A piece written ``xx@@`` is continued by the next one. Words are lower-cased; a word that the lexicon does not hold
+    is spelled by its characters.
+
+    Args:
+        pieces: the id space.
+        lexicon: pieces of each word; those that are not in the id space count as ``<unk>``.
+
+    Raises:
+        DataError: a piece is listed twice, or ``<blank>`` or ``<unk>`` is missing. The message gives the line.
+
+    Source: FunASR 1.4, ``CharTokenizer`` with a ``seg_dict``. Differs from it: Chinese needs no spaces around words of
+    other scripts, and single letters in a row stay apart instead of becoming an abbreviation.
+    """
+
+    def __init__(self, pieces: Sequence[str], lexicon: Mapping[str, Sequence[str]], *, source: str = "pieces") -> None:
+        super().__init__(pieces, source=source)
+        self._lexicon = {word: tuple(spelled) for word, spelled in lexicon.items()}
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return [
+            self._ids.get(piece, self.unk_id) for word in _LEXICON_WORD.findall(text) for piece in self._spell(word)
+        ]
+
+    def _spell(self, word: str) -> Sequence[str]:
+        word = word.lower()
+        if word in self._lexicon:
+            return self._lexicon[word]
+        if word in self._ids:
+            return (word,)
+        return [piece for character in word for piece in self._lexicon.get(character, (character,))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ``ids``: words apart, Chinese without spaces; specials as in the other tokenizers.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        text = ""
+        apart = False  # whether a space goes before the next word that is not Chinese
+        for token_id in ids:
+            piece = self.piece_of(token_id)
+            if piece == UNK:
+                piece = UNKNOWN_SHOWN_AS
+            elif self._special[token_id]:
+                continue
+            is_ideograph = _IDEOGRAPHS.fullmatch(piece) is not None
+            text += f" {piece}" if apart and not is_ideograph else piece
+            apart = not is_ideograph and all(letter.isalpha() or letter == "'" for letter in piece)
+            text = text.removesuffix(CONTINUED)
+        return text
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokens.txt`` and ``lexicon.txt`` into ``folder``, which is made if absent."""
+        super().save(folder)
+        text = "".join(f"{word} {' '.join(spelled)}\n" for word, spelled in self._lexicon.items())
+        (Path(folder) / LEXICON_NAME).write_bytes(text.encode("utf-8"))
+
+
+def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Return the pieces of each word of a file with one word and its pieces a line; words without pieces are left out.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from None
+    fields = [line.split() for line in lines]
+    return {row[0]: tuple(row[1:]) for row in fields if len(row) > 1}
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read ``tokens.txt`` and, when it is there, ``tokenizer.model`` from ``folder``.
+    """Read ``tokens.txt`` and, where they are there, ``tokenizer.model`` or ``lexicon.txt`` from ``folder``.
 
     Raises:
         DataError: a file is missing, unreadable or inconsistent; the message gives the line of a wrong piece.
@@ -330,6 +409,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     model = Path(folder) / MODEL_NAME
     if model.exists():
         return SentencePieceTokenizer(model, pieces, source=str(path))
+    lexicon = Path(folder) / LEXICON_NAME
+    if lexicon.exists():
+        return LexiconTokenizer(pieces, read_lexicon(lexicon), source=str(path))
     return CharTokenizer(pieces, source=str(path))
 
 
