@@ -168,18 +168,23 @@ class NamedSlots:
         return [CtcPath(ids[:n], first[:n], end[:n], score[:n], total) for n, ids, first, end, score, total in rows]
 
 
-def name_slots(log_probs: Tensor, segments: Segments, *, eos_id: int, never: Sequence[int] = ()) -> NamedSlots:
-    """Take the best token of every slot of ``log_probs`` (N, U + 1, V), except those that are ``never`` chosen."""
+def best_tokens(log_probs: Tensor, never: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """Return the best token of every slot of ``log_probs`` (N, U + 1, V), one that may be chosen, and its score."""
     forbidden = torch.tensor(list(never), dtype=torch.long, device=log_probs.device)
-    scores, ids = log_probs.index_fill(2, forbidden, -torch.inf).max(-1)
-    slots = torch.arange(ids.size(1), device=ids.device)
+    scores, tokens = log_probs.index_fill(2, forbidden, -torch.inf).max(-1)
+    return tokens, scores
+
+
+def name_slots(tokens: Tensor, scores: Tensor, segments: Segments, *, eos_id: int) -> NamedSlots:
+    """Cut the best ``tokens`` (N, U + 1) of ``segments`` at the first end of the sentence."""
+    slots = torch.arange(tokens.size(1), device=tokens.device)
     is_slot = slots < segments.slot_lens[:, None]
-    token_lens = slots.where((ids == eos_id) | ~is_slot, ids.size(1)).amin(1)
+    token_lens = slots.where((tokens == eos_id) | ~is_slot, tokens.size(1)).amin(1)
     begins, ends = segments.windows()
     last = segments.token_lens[:, None]
     is_token = slots < last
     return NamedSlots(
-        tokens=ids,
+        tokens=tokens,
         token_lens=token_lens,
         starts=F.pad(segments.starts, (0, 1)).where(is_token, begins.gather(1, last)),
         ends=F.pad(segments.ends, (0, 1)).where(is_token, ends.gather(1, last)),

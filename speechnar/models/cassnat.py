@@ -15,6 +15,7 @@ End-to-end Automatic Speech Recognition", TASLP 2023.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import Alignment, CtcPath, viterbi_align
-from speechnar.decode.esa import NamedSlots, best_rows, ctc_log_likelihood, name_slots, sample_segments
+from speechnar.decode.esa import NamedSlots, best_rows, best_tokens, ctc_log_likelihood, name_slots, sample_segments
 from speechnar.decode.segments import Segments, aligned_segments, path_segments
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
@@ -39,6 +40,9 @@ from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
+
+ALIGNMENTS_AT_ONCE = 32
+"""Whose posteriors over the vocabulary are in memory together while decoding."""
 
 
 class CassNatHeadConfig(Config):
@@ -284,6 +288,15 @@ def slot_losses(out: SlotOutput, alignment: Alignment, *, eos_id: int, smoothing
     )
 
 
+def name_in_parts(
+    x: Tensor, segments: Segments, log_probs: Callable[[Tensor], Tensor], *, never: tuple[int, ...], eos_id: int
+) -> NamedSlots:
+    """Name the slots ``x`` (N, U + 1, D), whose ``log_probs`` all together would be the largest tensor by far."""
+    parts = [best_tokens(log_probs(part), never) for part in torch.split(x, ALIGNMENTS_AT_ONCE)]
+    tokens, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+    return name_slots(tokens, scores, segments, eos_id=eos_id)
+
+
 def choose(
     named: NamedSlots, speech: EncodedSpeech, utterance_index: Tensor, *, ranker: Ranker | None, blank_id: int
 ) -> NamedSlots:
@@ -388,8 +401,22 @@ class CassNatHead(nn.Module):
         self.inter_out = nn.Linear(model_dim, vocab_size) if has_inter else None
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, speech: EncodedSpeech, segments: Segments, utterance_index: Tensor | None = None) -> SlotOutput:
-        """Name the token of every slot of ``segments``.
+    def forward(self, speech: EncodedSpeech, segments: Segments) -> SlotOutput:
+        """Name the token of every slot of ``segments``, one alignment per utterance of ``speech``."""
+        x, inter = self.decode_slots(speech, segments)
+        inter_log_probs: Tensor | None = None
+        if self.inter_norm is not None and self.inter_out is not None:
+            inter_log_probs = self.inter_out(self.inter_norm(inter)).log_softmax(-1, dtype=torch.float32)
+        return SlotOutput(log_probs=self.log_probs(x), lens=segments.slot_lens, inter_log_probs=inter_log_probs)
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """Map slots (N, U + 1, D) to log-probabilities (N, U + 1, V), float32 under any autocast."""
+        return self.out(x).log_softmax(-1, dtype=torch.float32)
+
+    def decode_slots(
+        self, speech: EncodedSpeech, segments: Segments, utterance_index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return all slots (N, U + 1, D) as they are named, and as they leave block ``inter_ce_layer``.
 
         Args:
             speech: encoder output of B utterances, zero in padding.
@@ -406,13 +433,12 @@ class CassNatHead(nn.Module):
             memory=speech.enc,
             memory_mask=speech.valid[:, None, None, :],
         )
-        inter: Tensor | None = None
+        inter = x
         for number, block in enumerate([*self.self_blocks, *self.mixed_blocks], start=1):
             x = block(x, context, candidates)
-            if number == self.config.inter_ce_layer and self.inter_norm is not None and self.inter_out is not None:
-                inter = self.inter_out(self.inter_norm(x)).log_softmax(-1, dtype=torch.float32)
-        log_probs = self.out(self.norm(x)).log_softmax(-1, dtype=torch.float32)
-        return SlotOutput(log_probs=log_probs, lens=segments.slot_lens, inter_log_probs=inter)
+            if number == self.config.inter_ce_layer:
+                inter = x
+        return self.norm(x), inter
 
     def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
         """Return the label-smoothed cross-entropy and the weighted intermediate one, in nats per utterance.
@@ -472,7 +498,8 @@ class CassNatHead(nn.Module):
             generator=generator,
         )
         index = None if num_samples == 1 else sampled.utterance_index
-        named = self._name(self(speech, sampled.segments, index), sampled.segments)
+        x, _ = self.decode_slots(speech, sampled.segments, index)
+        named = self._name(x, sampled.segments)
         if index is not None:
             named = choose(named, speech, index, ranker=ranker, blank_id=self.blank_id)
         return named.paths()
@@ -486,15 +513,15 @@ class CassNatHead(nn.Module):
         speech = clean(speech)
         alignment = viterbi_align(posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
         segments = aligned_segments(alignment, speech.lens)
-        named = self._name(self(speech, segments), segments)
+        named = self._name(self.decode_slots(speech, segments)[0], segments)
         return replace(
             named,
             token_lens=named.token_lens.where(alignment.possible, 0),
             totals=named.totals.where(alignment.possible, -torch.inf),
         ).paths()
 
-    def _name(self, out: SlotOutput, segments: Segments) -> NamedSlots:
-        return name_slots(out.log_probs, segments, eos_id=self.eos_id, never=(self.blank_id, self.sos_id))
+    def _name(self, x: Tensor, segments: Segments) -> NamedSlots:
+        return name_in_parts(x, segments, self.log_probs, never=(self.blank_id, self.sos_id), eos_id=self.eos_id)
 
 
 class CassNatConfig(CtcTrunkConfig):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath, viterbi_align
-from speechnar.decode.esa import name_slots, sample_segments
+from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments, aligned_segments
 from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
@@ -34,6 +34,7 @@ from speechnar.models.cassnat import (
     TokenAcousticEmbedder,
     choose,
     cut_posteriors,
+    name_in_parts,
     posteriors,
     slot_losses,
 )
@@ -201,7 +202,7 @@ class UniEnc(nn.Module):
         segments = aligned_segments(alignment, first.lens)
         second = self.second_pass(first.frames, first.speech, segments)
         out = SlotOutput(
-            log_probs=self._slot_log_probs(second),
+            log_probs=self.slot_log_probs(second.slots),
             lens=segments.slot_lens,
             inter_log_probs=None if self.inter_out is None else self.inter_out(second.inter_slots),
         )
@@ -230,8 +231,9 @@ class UniEnc(nn.Module):
             inter_log_probs=None if inter_ctc is None else inter_ctc(second.inter_enc),
         )
 
-    def _slot_log_probs(self, second: SecondPass) -> Tensor:
-        return self.out(second.slots).log_softmax(-1, dtype=torch.float32)
+    def slot_log_probs(self, slots: Tensor) -> Tensor:
+        """Map slots (N, U + 1, D) of the second pass to log-probabilities (N, U + 1, V), float32 under any autocast."""
+        return self.out(slots).log_softmax(-1, dtype=torch.float32)
 
     @torch.no_grad()
     def decode(
@@ -285,8 +287,8 @@ class UniEnc(nn.Module):
             second = self.second_pass(out.frames[index], speech, segments, candidates)
             if number < num_passes - 1:
                 speech = EncodedSpeech(enc=second.enc, lens=segments.lens, log_probs=self.trunk.ctc(second.enc))
-        named = name_slots(
-            self._slot_log_probs(second), segments, eos_id=self.eos_id, never=(self.blank_id, self.sos_id)
+        named = name_in_parts(
+            second.slots, segments, self.slot_log_probs, never=(self.blank_id, self.sos_id), eos_id=self.eos_id
         )
         if len(index) > len(out.lens):
             named = choose(named, out.speech, index, ranker=ranker, blank_id=self.blank_id)

@@ -105,7 +105,7 @@ def test_unienc_step_by_step():
         {
             "embeds": model.embedder.embed_slots(out.speech, segments)[0],
             "second_log_probs": model.trunk.ctc(second.enc)[0],
-            "slot_log_probs": model._slot_log_probs(second)[0],
+            "slot_log_probs": model.slot_log_probs(second.slots)[0],
             "slot_inter_log_probs": model.inter_out(second.inter_slots)[0],
         },
     )

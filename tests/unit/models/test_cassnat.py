@@ -8,6 +8,7 @@ from speechnar.decode.align import viterbi_align
 from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments
 from speechnar.errors import ConfigError
+from speechnar.models import cassnat
 from speechnar.models.cassnat import CassNatHead, CassNatHeadConfig, smoothed_divergence
 from speechnar.models.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.nn.embedder import EncodedSpeech
@@ -160,8 +161,9 @@ def test_one_sample_or_certain_frames_give_the_best_path():
 
 
 @torch.no_grad()
-def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time():
+def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time(monkeypatch):
     """The independent implementation: no sharing of frames, one alignment a call, the full CTC loss."""
+    monkeypatch.setattr(cassnat, "ALIGNMENTS_AT_ONCE", 4)
     head, speech = build(), speech_of(LENS)
     options = {"num_samples": 12, "threshold": 0.95}
     found = head.decode(speech, **options)
@@ -172,7 +174,7 @@ def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time():
         candidates = []
         for row in range(len(sampled.utterance_index)):
             segments = Segments(**{name: column[row : row + 1] for name, column in vars(sampled.segments).items()})
-            (candidate,) = head._name(head(alone, segments), segments).paths()
+            (candidate,) = head._name(head.decode_slots(alone, segments)[0], segments).paths()
             tokens = torch.tensor([candidate.tokens], dtype=torch.long)
             losses = F.ctc_loss(alone.log_probs[0], tokens[0], alone.lens[0], torch.tensor(len(candidate.tokens)))
             score = -float(losses) * max(1, len(candidate.tokens))  # the mean divides by the number of tokens

@@ -196,7 +196,7 @@ def test_later_passes_cut_by_the_posteriors_of_the_pass_before():
     second = model.second_pass(out.frames, out.speech, segments)
     again = EncodedSpeech(enc=second.enc, lens=out.lens, log_probs=model.trunk.ctc(second.enc))
     last_segments = sample_segments(posteriors(again), again.lens, 0, num_samples=1).segments
-    log_probs = model._slot_log_probs(model.second_pass(out.frames, again, last_segments))
+    log_probs = model.slot_log_probs(model.second_pass(out.frames, again, last_segments).slots)
     first = last_segments.slot_lens[0]
     scores = log_probs[0, :first].index_fill(1, torch.tensor([0, 1]), -math.inf).max(-1).values
     assert thrice[0].scores == pytest.approx(scores[: len(thrice[0].scores)].tolist(), abs=1e-4)
