@@ -45,6 +45,7 @@ from speechnar.nn.sanm import (
 from speechnar.text.tokenizer import Tokenizer
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+PARAFORMER = "paraformer"
 
 
 class CifConfig(Config):
@@ -258,6 +259,8 @@ class ParaformerHead(nn.Module):
             raise ConfigError("this head predicts no times; use the frames of the path, or train it with timestamps")
         lens = torch.tensor([len(path.tokens) for path in paths], device=speech.lens.device)
         starts, ends = self.timestamps.spans(speech.enc, speech.lens, lens)
+        if isinstance(speech, WindowedSpeech):
+            starts, ends = ((x - speech.config.lead_frames).clamp(min=0) for x in (starts, ends))
         rows = zip(lens.tolist(), starts.tolist(), ends.tolist(), strict=True)
         return [TokenTimes(begin[:num], end[:num]) for num, begin, end in rows]
 
@@ -406,6 +409,8 @@ class ParaformerConfig(Config):
 class Paraformer(nn.Module):
     """The recogniser: features, encoder, head, and CTC beside it where that is trained."""
 
+    num_prefix = 0
+
     def __init__(self, config: ParaformerConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.config = config
@@ -441,6 +446,16 @@ class Paraformer(nn.Module):
     def from_config(cls, config: ParaformerConfig, tokenizer: Tokenizer) -> "Paraformer":
         """Build with random weights."""
         return cls(config, tokenizer)
+
+    @property
+    def decoder_names(self) -> tuple[str, ...]:
+        """What can be asked to decode; the first is the default."""
+        return (PARAFORMER,) if self.ctc is None else (PARAFORMER, "ctc")
+
+    @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz."""
+        return self.config.frontend.sample_rate
 
     @property
     def frame_shift_s(self) -> float:
@@ -551,15 +566,26 @@ class Paraformer(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, speech: EncodedSpeech, hotwords: Tensor | None = None, *, hotword_weight: float = 1.0
+        self,
+        speech: EncodedSpeech,
+        decoder: str = PARAFORMER,
+        *,
+        hotwords: Tensor | None = None,
+        hotword_weight: float = 1.0,
     ) -> list[CtcPath]:
         """Return the best hypothesis of each utterance.
 
         Args:
             speech: of `encode`.
+            decoder: the only one that is decoded here; CTC has its own search.
             hotwords: of `hotword_vectors`.
             hotword_weight: 1 lets the bias decoder alone decide about hotwords, 0 ignores it.
+
+        Raises:
+            ConfigError: this model has no such decoder.
         """
+        if decoder != PARAFORMER:
+            raise ConfigError(f"this model decodes with {', '.join(self.decoder_names)}; got {decoder!r}")
         if hotwords is None or self.bias is None:
             return self.head.decode(speech)
         cut = self.head.embedder(speech)

@@ -6,8 +6,8 @@ what is left as the last window, however short it is.
 
 Shapes: S samples, T frames, F features, D model width, U tokens.
 Source: Gao et al., "FunASR", Interspeech 2023, section 3.1.
-Differs from FunASR: its first window begins with zero frames in place of a look-back, its last one depends on how the
-samples arrive, and less than 60 ms at the end are dropped.
+Differs from FunASR, whose features and last window depend on how the samples arrive. `WindowConfig` can have the zero
+frames that begin its first window, and its cache of keys.
 """
 
 from dataclasses import dataclass, field, replace
@@ -101,12 +101,17 @@ class ParaformerStream:
         keys_values = self._decoder.project(window.enc)
         seen = torch.cat([*self._keys_values, keys_values], dim=4)
         look_back = self._encoder.config.decoder_look_back
-        kept = [*self._keys_values, keys_values[..., :current, :]]
-        self._keys_values = kept[len(kept) - look_back :] if look_back else []
+        hop = self._encoder.config.current_frames
+        late = self._encoder.config.late_look_back
+        kept = [*self._keys_values, keys_values[..., -hop:, :] if late else keys_values[..., :current, :]]
+        self._keys_values = kept[max(0, len(kept) - look_back) :]
         if cut.embeds.size(1) == 0:
             return _join([])
+        starts, ends = cut.starts, cut.ends
         if not window.is_last:  # the frame that the last token shares with the next one is the next one's
-            cut = replace(cut, ends=cut.ends.clamp(max=self._cif.next_start))
+            ends = ends.clamp(max=self._cif.next_start)
+        lead = self._encoder.config.lead_frames
+        cut = replace(cut, starts=(starts - lead).clamp(min=0), ends=(ends - lead).clamp(min=min(1, lead)))
         is_token = cut.embeds.new_ones(cut.embeds.shape[:2], dtype=torch.bool)
         mask = is_token.new_ones(1, 1, 1, seen.size(4))
         hidden = self._decoder(cut.embeds, is_token, seen, mask, self._cache)

@@ -234,7 +234,11 @@ class CifPredictor(nn.Module):
             max_tokens=None if tokens is None else tokens.size(1),
             threshold=self.threshold,
         )
-        return CifEmbeddings(embeds=cut.embeds, lens=cut.lens, starts=cut.starts, ends=cut.ends, alphas=alphas)
+        starts, ends = cut.starts, cut.ends
+        if isinstance(speech, WindowedSpeech) and speech.config.lead_frames:  # frames of the utterance are counted
+            starts = (starts - speech.config.lead_frames).clamp(min=0)
+            ends = (ends - speech.config.lead_frames).clamp(min=1).minimum(ends)
+        return CifEmbeddings(embeds=cut.embeds, lens=cut.lens, starts=starts, ends=ends, alphas=alphas)
 
 
 MAX_TOKEN_STEPS = 12

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +45,18 @@ class WindowConfig(Config):
     """Windows before it whose current frames an encoder block attends to."""
     decoder_look_back: NonNegativeInt = 1
     """The same of the decoder: a token sees the window it fires in, and so many before."""
+    lead_frames: NonNegativeInt = 0
+    """Zero frames put before the first one; FunASR's runtime has ``ahead_frames`` of them."""
+    late_look_back: bool = False
+    """Let the decoder look back on the last frames of the window before, as FunASR's cache does, not the current ones."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "WindowConfig":
+        if self.lead_frames >= self.current_frames:
+            raise ValueError(f"lead_frames must stay below current_frames {self.current_frames}")
+        if self.late_look_back and self.decoder_look_back > 1:
+            raise ValueError(f"late_look_back needs decoder_look_back of at most 1, got {self.decoder_look_back}")
+        return self
 
     @property
     def frames(self) -> int:
@@ -390,8 +402,8 @@ class SanmEncoderBlock(nn.Module):
 class WindowedSpeech(EncodedSpeech):
     """Encoder output of windows: ``enc`` has each frame as its own window knows it, ``windows`` all that was computed.
 
-    An utterance of n frames has ceil((n - ahead_frames) / current_frames) windows, at least one; the last one counts
-    whole.
+    ``lens`` counts ``lead_frames``. An utterance of n frames has ceil((n - ahead_frames) / current_frames) windows, at
+    least one; the last one counts whole.
     """
 
     windows: Tensor
@@ -408,11 +420,14 @@ class WindowedSpeech(EncodedSpeech):
         return _of_frames(x, self.lens, self.enc.size(1), self.config)
 
     def visible(self, frames: Tensor) -> Tensor:
-        """Return bool (B, U, W * N): what tokens that fire at ``frames`` (B, U) may see of the windows."""
+        """Return bool (B, U, W * N): what of the windows tokens see that fire at ``frames`` (B, U) behind the lead."""
+        frames = frames + self.config.lead_frames
         window = (frames // self.config.current_frames).minimum(num_windows(self.lens, self.config)[:, None] - 1)
         age = window[..., None] - torch.arange(self.windows.size(1), device=frames.device)  # (B, U, W)
-        is_current = torch.arange(self.windows.size(2), device=frames.device) < self.config.current_frames
-        before = ((age > 0) & (age <= self.config.decoder_look_back))[..., None] & is_current
+        places = torch.arange(self.windows.size(2), device=frames.device)
+        late = self.config.late_look_back
+        is_kept = places >= self.config.ahead_frames if late else places < self.config.current_frames
+        before = ((age > 0) & (age <= self.config.decoder_look_back))[..., None] & is_kept
         return (((age == 0)[..., None] | before) & self.windows_valid[:, None]).flatten(2)
 
 
@@ -464,7 +479,9 @@ class SanmEncoder(nn.Module):
         valid = valid_mask(feat_lens, feats.size(1))
         x = self.place(zero_padding(feats, valid), first=0)
         if self.config.windows is not None:
-            return self._encode_windows(zero_padding(x, valid), feat_lens, self.config.windows)
+            lead = self.config.windows.lead_frames
+            x = F.pad(zero_padding(x, valid), (0, 0, lead, 0))
+            return self._encode_windows(x, feat_lens + lead, self.config.windows)
         for layer in self.layers:
             x = layer(x, valid, valid[:, None, None, :])
         return EncodedSpeech(enc=zero_padding(self.norm(x), valid), lens=feat_lens)
@@ -539,8 +556,9 @@ class SanmEncoderStream:
 
     encoder: SanmEncoder
     config: WindowConfig
-    _feats: Tensor | None = None
-    _num_done: int = 0
+    _frames: Tensor | None = None
+    """(1, T, F) with positions, from the first frame of the next window on."""
+    _num_feats: int = 0
     _caches: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -548,18 +566,22 @@ class SanmEncoderStream:
 
     def push(self, feats: Tensor) -> Iterator[EncodedWindow]:
         """Take ``feats`` (1, T, F) of any length; yield each window that is known not to be the last."""
-        self._feats = feats if self._feats is None else torch.cat([self._feats, feats], dim=1)
-        while self._feats.size(1) > self.config.frames:
-            yield self._encode(self._feats[:, : self.config.frames], self.config.current_frames, is_last=False)
-            self._feats = self._feats[:, self.config.current_frames :]
+        frames = self.encoder.place(feats, first=self._num_feats)
+        self._num_feats += feats.size(1)
+        if self._frames is None:
+            self._frames = F.pad(frames, (0, 0, self.config.lead_frames, 0))
+        else:
+            self._frames = torch.cat([self._frames, frames], dim=1)
+        while self._frames.size(1) > self.config.frames:
+            yield self._encode(self._frames[:, : self.config.frames], self.config.current_frames, is_last=False)
+            self._frames = self._frames[:, self.config.current_frames :]
 
     def finish(self) -> Iterator[EncodedWindow]:
         """Yield the last window, unless no features came; the stream cannot be used afterwards."""
-        if self._feats is not None and self._feats.size(1) > 0:
-            yield self._encode(self._feats, self._feats.size(1), is_last=True)
+        if self._frames is not None and self._num_feats > 0:
+            yield self._encode(self._frames, self._frames.size(1), is_last=True)
 
-    def _encode(self, feats: Tensor, num_current: int, *, is_last: bool) -> EncodedWindow:
-        x = self.encoder.place(feats, first=self._num_done)
+    def _encode(self, x: Tensor, num_current: int, *, is_last: bool) -> EncodedWindow:
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         for index, layer in enumerate(self.encoder.layers):
             cached = self._caches[index]
@@ -569,7 +591,6 @@ class SanmEncoderStream:
                 return self._extend(k, v, index, num_current)
 
             x = layer(x, valid, valid.new_ones(1, 1, 1, seen), extend)
-        self._num_done += num_current
         return EncodedWindow(enc=self.encoder.norm(x), num_current=num_current, is_last=is_last)
 
     def _extend(self, k: Tensor, v: Tensor, index: int, num_current: int) -> tuple[Tensor, Tensor]:

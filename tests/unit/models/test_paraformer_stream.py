@@ -82,10 +82,16 @@ def test_an_utterance_without_samples_is_empty() -> None:
     assert streaming.finish() == CtcPath([], [], [], [], 0)
 
 
-def test_published_windows_stream_too() -> None:
-    model, wav = make_model(windows=WindowConfig()), make_wav(50000)
+@pytest.mark.parametrize("windows", [WindowConfig(), WindowConfig(lead_frames=5, late_look_back=True)])
+def test_published_windows_stream_too(windows: WindowConfig) -> None:
+    model, wav = make_model(windows=windows), make_wav(50000)
     (whole,) = model.decode(model.encode(wav[None], torch.tensor([50000])))
-    assert [token for path in stream(model, wav, 9600) for token in path.tokens] == whole.tokens
+    paths = stream(model, wav, 9600)
+    assert [token for path in paths for token in path.tokens] == whole.tokens
+    assert [start for path in paths for start in path.starts] == whole.starts
+    assert [end for path in paths for end in path.ends][:-1] == whole.ends[:-1]
+    assert whole.starts[0] == 0
+    assert whole.ends[-1] <= 52
 
 
 def test_the_published_size_can_stream() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from speechnar.config import parse_config
 from speechnar.errors import ConfigError
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.sanm import (
@@ -178,10 +179,11 @@ def test_windows_that_cover_an_utterance_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 6, 7, 10, 11, 23])
-@pytest.mark.parametrize("piece", [1, 4, 5, 100])
-def test_streamed_windows_equal_those_of_the_whole(num_frames: int, piece: int) -> None:
+@pytest.mark.parametrize(("piece", "lead"), [(1, 0), (4, 0), (5, 2), (100, 3)])
+def test_streamed_windows_equal_those_of_the_whole(num_frames: int, piece: int, lead: int) -> None:
     torch.manual_seed(10)
-    encoder = SanmEncoder(TINY.model_copy(update={"windows": WINDOWS}), 6).eval()
+    windowing = WINDOWS.model_copy(update={"lead_frames": lead})
+    encoder = SanmEncoder(TINY.model_copy(update={"windows": windowing}), 6).eval()
     feats = torch.randn(1, num_frames, 6)
     speech = encoder.encode(feats, torch.tensor([num_frames]))
     assert isinstance(speech, WindowedSpeech)
@@ -190,7 +192,7 @@ def test_streamed_windows_equal_those_of_the_whole(num_frames: int, piece: int) 
     windows += stream.finish()
     assert [w.is_last for w in windows] == [False] * (len(windows) - 1) + [True]
     assert len(windows) == int(num_windows(speech.lens, WINDOWS))
-    assert sum(w.num_current for w in windows) == num_frames
+    assert sum(w.num_current for w in windows) == num_frames + lead == int(speech.lens)
     for index, window in enumerate(windows):
         whole = speech.windows[0, index, : window.enc.size(1)]
         torch.testing.assert_close(window.enc[0], whole, atol=1e-5, rtol=1e-5)
@@ -206,6 +208,19 @@ def test_tokens_see_the_window_they_fire_in_and_those_before() -> None:
     visible = speech.visible(torch.tensor([[0, 3, 4, 10]])).view(4, 3, 6).int().tolist()
     all_of, current, none = [1] * 6, [1, 1, 1, 1, 0, 0], [0] * 6
     assert visible == [[all_of, none, none]] * 2 + [[current, all_of, none], [none, current, [1, 1, 1, 0, 0, 0]]]
+
+
+def test_late_look_back_and_lead() -> None:
+    update = {"late_look_back": True, "lead_frames": 3}
+    encoder = SanmEncoder(TINY.model_copy(update={"windows": WINDOWS.model_copy(update=update)}), 6).eval()
+    speech = encoder.encode(torch.randn(1, 8, 6), torch.tensor([8]))  # with the lead 11 frames as above
+    assert isinstance(speech, WindowedSpeech)
+    visible = speech.visible(torch.tensor([[0, 1, 7]])).view(3, 3, 6).int().tolist()
+    all_of, late, none = [1] * 6, [0, 0, 1, 1, 1, 1], [0] * 6
+    assert visible == [[all_of, none, none], [late, all_of, none], [none, late, [1, 1, 1, 0, 0, 0]]]
+    for wrong in ({"lead_frames": 4}, {"late_look_back": True, "decoder_look_back": 2}):
+        with pytest.raises(ConfigError):
+            parse_config({"current_frames": 4} | wrong, WindowConfig)
 
 
 def test_only_an_encoder_with_windows_streams() -> None:
