@@ -48,7 +48,7 @@ class WindowConfig(Config):
     lead_frames: NonNegativeInt = 0
     """Zero frames put before the first one; FunASR's runtime has ``ahead_frames`` of them."""
     late_look_back: bool = False
-    """Let the decoder look back on the last frames of the window before, as FunASR's cache does, not the current ones."""
+    """Look back on the last frames of the window before, as the cache of FunASR's decoder does."""
 
     @model_validator(mode="after")
     def _check(self) -> "WindowConfig":
