@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -28,8 +27,8 @@ from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.models.base import save_model
 from speechnar.models.cassnat import CassNat, CassNatConfig
-from speechnar.models.interop.espnet import ConversionReport
 from speechnar.models.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.models.interop.files import ConversionReport, read_tensors, read_yaml
 from speechnar.models.unienc import UniEnc, UniEncConfig
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import WORD_START, CharTokenizer, SentencePieceTokenizer, Tokenizer
@@ -198,9 +197,9 @@ def convert_cassnat(source: str | Path, destination: str | Path) -> ConversionRe
         raise ModelNotFoundError(
             f"{source}: need {CONFIG_FILE}, {VOCAB_FILE} and one .mdl file; found {len(weights_files)} .mdl files"
         )
-    config = parse_options(_read_yaml(source / CONFIG_FILE), source=str(source / CONFIG_FILE)).to_config()
+    config = parse_options(read_yaml(source / CONFIG_FILE), source=str(source / CONFIG_FILE)).to_config()
     tokenizer = read_tokenizer(source)
-    theirs = read_state(weights_files[0])
+    theirs = read_tensors(weights_files[0], ["model_state"])
     state, keys = map_state(theirs, unienc=isinstance(config, UniEncConfig), source=str(weights_files[0]))
     mean, std = _statistics(source, config)
     state |= {"trunk.normalizer.mean": mean, "trunk.normalizer.std": std}
@@ -240,23 +239,6 @@ def read_tokenizer(source: Path) -> Tokenizer:
     if (source / SENTENCEPIECE_FILE).is_file():
         return SentencePieceTokenizer(source / SENTENCEPIECE_FILE, [*SPECIALS, *lines], source=str(path))
     return CharTokenizer([*SPECIALS, *(WORD_START if line == "|" else line for line in lines)], source=str(path))
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the ``model_state`` of a ``.mdl`` file; anything but tensors in it is refused before it could run.
-
-    Raises:
-        CheckpointError: it is not such a file.
-    """
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: must be a checkpoint of tensors only ({reason})") from None
-    state = document.get("model_state") if isinstance(document, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
-        raise CheckpointError(f"{path}: must hold model_state, a mapping of names to tensors")
-    return state
 
 
 _FEED_FORWARD = {"w_1": "1", "w_2": "4"}
@@ -410,22 +392,12 @@ def _fused(name: str, parts: Mapping[int, Tensor], source: str) -> Tensor:
 
 def _statistics(source: Path, config: CassNatConfig | UniEncConfig) -> tuple[Tensor, Tensor]:
     size = config.frontend.num_mels
-    if not _read_yaml(source / CONFIG_FILE).get("use_cmvn", True):
+    if not read_yaml(source / CONFIG_FILE).get("use_cmvn", True):
         return torch.zeros(size), torch.ones(size)
     if not (source / CMVN_FILE).is_file():
         raise ModelNotFoundError(f"{source}: {CMVN_FILE} with the Kaldi statistics is missing; or set use_cmvn: False")
     mean, std = read_kaldi_cmvn(source / CMVN_FILE)
     return torch.from_numpy(np.asarray(mean, np.float32)), torch.from_numpy(np.asarray(std, np.float32))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise CheckpointError(f"{path}: must be plain YAML ({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: must hold a mapping, got {type(values).__name__}")
-    return values
 
 
 def _card(source: Path) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
 from speechnar.models.base import load_model
+from speechnar.models.interop import convert
 from speechnar.models.interop.cassnat import convert_cassnat, destination_of, map_state, parse_options, read_tokenizer
 from speechnar.text.tokenizer import SentencePieceTokenizer
 from tests.unit.tiny import TEXTS
@@ -46,7 +47,7 @@ def test_a_folder_is_converted_and_works(golden, tmp_path):
     mels = golden["feats"].shape[1]
     statistics = [[*[20.0] * mels, 10.0], [*[130.0] * mels, 0.0]]  # mean 2, variance 13 - 4
     (source / "cmvn.ark").write_text("cmvn [\n" + "\n".join(" ".join(map(str, row)) for row in statistics) + " ]\n")
-    report = convert_cassnat(source, tmp_path / "ours")
+    report = convert(source, tmp_path / "ours")
     loaded = load_model(tmp_path / "ours")
     assert loaded.config.kind == ("unienc" if "multi_ctc" in json.loads(str(golden["options"])) else "cassnat")
     assert loaded.tokenizer.pieces[:6] == ("<blank>", "<sos>", "<eos>", "<unk>", "▁", "a")
@@ -102,6 +103,8 @@ def test_tensors_that_do_not_fit_are_named(cassnat, tmp_path):
 def test_files_that_are_missing_or_are_no_tensors(cassnat, tmp_path):
     with pytest.raises(ModelNotFoundError, match=r"one \.mdl file; found 0"):
         convert_cassnat(tmp_path, tmp_path / "ours")
+    with pytest.raises(ConfigError, match="--skip-decoder is for ESPnet's hybrid models"):
+        convert(write(tmp_path / "d", cassnat), tmp_path / "ours", skip_decoder=True)
     with pytest.raises(ModelNotFoundError, match=r"cmvn\.ark with the Kaldi statistics is missing"):
         convert_cassnat(write(tmp_path / "a", cassnat, use_cmvn=True), tmp_path / "ours")
     source = write(tmp_path / "b", cassnat)
@@ -115,7 +118,7 @@ def test_files_that_are_missing_or_are_no_tensors(cassnat, tmp_path):
         convert_cassnat(source, tmp_path / "ours")
     assert not (tmp_path / "executed").exists()
     torch.save([1], source / "averaged.mdl")
-    with pytest.raises(CheckpointError, match="must hold model_state"):
+    with pytest.raises(CheckpointError, match="must hold a mapping of names to tensors"):
         convert_cassnat(source, tmp_path / "ours")
     (source / "config.yaml").write_text("- a list")
     with pytest.raises(CheckpointError, match="must hold a mapping"):
