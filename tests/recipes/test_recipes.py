@@ -307,6 +307,7 @@ def test_joint_data_are_those_of_three_recipes_in_lower_case(asterisk, an4, fsdd
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 14 decodings and 28 scorings, each a process
 def test_joint_goes_through_all_stages(asterisk, an4, fsdd, tmp_path):
     pytest.importorskip("num2words", reason="the recipe spells numbers out")
     prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
@@ -318,7 +319,9 @@ def test_joint_goes_through_all_stages(asterisk, an4, fsdd, tmp_path):
     values["model"] = {"kind": "joint", "trunk": values["model"], "cassnat": cassnat, "paraformer": paraformer}
     config.write_text(yaml.safe_dump(values))
     arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
-    run_well("joint/s2t", *arguments, "--exp", str(tmp_path / "exp"), "--config", str(config), "--init_from", "")
+    arguments += ["--exp", str(tmp_path / "exp"), "--before", str(config), "--config", str(config), "--init_from", ""]
+    run_well("joint/s2t", *arguments)
+    assert (tmp_path / "exp/tiny/model/model.safetensors").stat().st_size
     for corpus, size in (("asterisk", None), ("an4", 130), ("fsdd", 300)):
         for decoder in ("ctc", "cassnat", "paraformer"):
             lines = (tmp_path / f"exp/{corpus}.asr.{decoder}.hyp").read_text().splitlines()
