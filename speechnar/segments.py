@@ -1,6 +1,7 @@
 """Token paths to segments of text with times: cut at pauses, words inside the recording and without overlap."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from speechnar.decode.align import WORD_START, CtcPath, widen_words, word_spans
@@ -27,20 +28,25 @@ def to_segments(
         tokenizer: of the tokens.
         frame_shift_s: seconds from one frame to the next.
         duration_s: of the recording.
-        language: of the text, ISO 639-3; where words are written without spaces, every token counts as one.
+        language: of the text, ISO 639-3; where words are written without spaces, every token counts as one, unless the
+            tokenizer knows words in several pieces.
     """
-    pieces = tokenizer.pieces
-    if language in UNSPACED_LANGUAGES:
-        pieces = tuple(piece if _begins_word(piece) else WORD_START + piece for piece in pieces)
+    unspaced = language in UNSPACED_LANGUAGES
     max_gap = round(MIN_PAUSE_S / frame_shift_s)
-    parts = [(offset_s, part) for offset_s, path in paths for part in _split_at_pauses(path, pieces, max_gap)]
+    parts = [
+        (offset_s, part)
+        for offset_s, path in paths
+        for part in _split_at_pauses(path, tokenizer.spell(path.tokens, unspaced=unspaced), max_gap)
+    ]
     starts_s = [min(offset_s + part.starts[0] * frame_shift_s, duration_s) for offset_s, part in parts]
     segments: list[Segment] = []
     for (offset_s, part), start_s, limit_s in zip(parts, starts_s, [*starts_s, duration_s][1:], strict=True):
         text = tokenizer.decode(part.tokens)
         if not text:
             continue
-        spikes = word_spans(part, pieces, frame_shift_s=frame_shift_s, offset_s=offset_s)
+        spelled = tokenizer.spell(part.tokens, unspaced=unspaced)
+        places = replace(part, tokens=list(range(len(part.tokens))))
+        spikes = word_spans(places, spelled, frame_shift_s=frame_shift_s, offset_s=offset_s)
         spans = widen_words(spikes, duration_s=max(start_s, limit_s))
         words = tuple(Word(span.start_s, span.end_s, span.word, span.probability) for span in spans)
         begin_s, end_s = (words[0].start, words[-1].end) if words else (start_s, max(start_s, limit_s))
@@ -53,12 +59,15 @@ def _begins_word(piece: str) -> bool:
     return piece.startswith((WORD_START, "<"))
 
 
-def _split_at_pauses(path: CtcPath, pieces: Sequence[str], max_gap: int) -> Iterator[CtcPath]:
-    """Cut a path before words that begin more than ``max_gap`` frames after the token before them."""
+def _split_at_pauses(path: CtcPath, spelled: Sequence[str], max_gap: int) -> Iterator[CtcPath]:
+    """Cut a path before words that begin more than ``max_gap`` frames after the token before them.
+
+    ``spelled`` holds the piece of every token of the path.
+    """
     cuts = [
         i
         for i in range(1, len(path.tokens))
-        if path.starts[i] - path.ends[i - 1] > max_gap and _begins_word(pieces[path.tokens[i]])
+        if path.starts[i] - path.ends[i - 1] > max_gap and _begins_word(spelled[i])
     ]
     for begin, end in pairwise([0, *cuts, len(path.tokens)]):
         if begin < end:

@@ -78,6 +78,13 @@ class Tokenizer(Protocol):
         """Return the text of ``ids`` without specials."""
         ...
 
+    def spell(self, ids: Sequence[int], *, unspaced: bool = False) -> list[str]:
+        """Return the pieces of ``ids``, each that begins a word written with ``▁`` in front.
+
+        In text that is ``unspaced``, every token counts as a word, unless the tokenizer knows better.
+        """
+        ...
+
     def id_of(self, piece: str) -> int:
         """Return the id of ``piece``."""
         ...
@@ -167,6 +174,17 @@ class _PieceTokenizer(ABC):
             elif not self._special[token_id]:
                 shown.append(piece)
         return "".join(shown).replace(WORD_START, " ").strip(" ")
+
+    def spell(self, ids: Sequence[int], *, unspaced: bool = False) -> list[str]:
+        """Return the pieces of ``ids``; where text is ``unspaced``, with ``▁`` in front of every one but specials.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        pieces = [self.piece_of(token_id) for token_id in ids]
+        if not unspaced:
+            return pieces
+        return [piece if piece.startswith((WORD_START, "<")) else WORD_START + piece for piece in pieces]
 
     def id_of(self, piece: str) -> int:
         """Return the id of ``piece``.
@@ -368,6 +386,21 @@ class LexiconTokenizer(_PieceTokenizer):
             apart = not is_ideograph and all(letter.isalpha() or letter == "'" for letter in piece)
             text = text.removesuffix(CONTINUED)
         return text
+
+    def spell(self, ids: Sequence[int], *, unspaced: bool = False) -> list[str]:
+        """Return the pieces of ``ids``: ``▁`` stands in front of all but specials and what continues a word.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        del unspaced  # Chinese is, other scripts are not
+        spelled, continues = [], False
+        for token_id in ids:
+            piece = self.piece_of(token_id)
+            begins = not (continues or self._special[token_id] or piece == WORD_START)
+            spelled.append((WORD_START if begins else "") + piece.removesuffix(CONTINUED))
+            continues = piece.endswith(CONTINUED)
+        return spelled
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokens.txt`` and ``lexicon.txt`` into ``folder``, which is made if absent."""

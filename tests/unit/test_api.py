@@ -22,7 +22,15 @@ from speechnar.models.base import load_model
 from speechnar.recognizer import Recognizer
 from speechnar.segments import to_segments
 from speechnar.text.tokenizer import CharTokenizer
-from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, speechlike, write_speechlike
+from tests.unit.tiny import (
+    LANGUAGES,
+    RATE,
+    save_tiny_joint,
+    save_tiny_model,
+    save_tiny_paraformer,
+    speechlike,
+    write_speechlike,
+)
 
 PIECES = ("<blank>", "<unk>", "▁", "a", "b", "c")
 
@@ -596,6 +604,21 @@ def test_only_ctc_decodes_by_overlapping_windows(joint):
     options = DecodeOptions(decoder="paraformer", window_s=2.0, vad=False)
     with pytest.raises(ConfigError, match="leave VAD on"):
         joint.transcribe(wav, sample_rate=RATE, options=options)
+
+
+def test_paraformer_needs_no_ctc(tmp_path):
+    model = Transcriber.load(save_tiny_paraformer(tmp_path / "paraformer"), device="cpu")
+    assert model.decoders == ("paraformer",)
+    wavs = [speechlike(seconds, seed=i) for i, seconds in enumerate([3.0, 0.05, 1.5])]
+    together = model.transcribe(wavs, sample_rate=RATE, word_timestamps=True)
+    alone = [model.transcribe(wav, sample_rate=RATE, word_timestamps=True) for wav in wavs]
+    assert [t.text for t in together] == [t.text for t in alone]
+    assert together[0].text
+    assert together[0].language == "zho"
+    assert "".join(word.word for segment in together[0].segments for word in segment.words) == together[0].text
+    check_times(together[0])
+    with pytest.raises(ConfigError, match="decodes with paraformer; got decoder 'ctc'"):
+        model.transcribe(wavs[0], sample_rate=RATE, options=DecodeOptions(decoder="ctc"))
 
 
 def test_comparison_marks_the_words_that_differ(joint):

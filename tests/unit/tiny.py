@@ -9,7 +9,8 @@ import torch
 from speechnar.models.base import save_model
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.text.tokenizer import SentencePieceTokenizer, task_specials
+from speechnar.models.paraformer import Paraformer, ParaformerConfig
+from speechnar.text.tokenizer import LexiconTokenizer, SentencePieceTokenizer, task_specials
 
 RATE = 16000
 LANGUAGES = ("eng", "deu", "fra")
@@ -40,6 +41,20 @@ def save_tiny_joint(folder: Path) -> Path:
     with torch.no_grad():
         model.trunk.ctc.proj.weight.mul_(4.0)
     save_model(folder, model, tokenizer, card=CARD)
+    return folder
+
+
+def save_tiny_paraformer(folder: Path) -> Path:
+    """Write a Paraformer without CTC, whose weights fire a few times a second, as a model of one language."""
+    torch.manual_seed(0)
+    pieces = ("<blank>", "<sos>", "<eos>", *"一二三四五六七八九十", "a@@", "bc", "<unk>")
+    tokenizer = LexiconTokenizer(pieces, {"abc": ("a@@", "bc")})
+    model = Paraformer(ParaformerConfig.debug().model_copy(update={"ctc_weight": 0.0}), tokenizer).eval()
+    with torch.no_grad():
+        model.head.embedder.proj.bias.fill_(-1.0)
+        model.head.output.weight.normal_()
+        model.head.output.bias[[0, 1, 2, -1]] = -100.0
+    save_model(folder, model, tokenizer, card="---\nlanguage: zh\n---\n# tiny\n")
     return folder
 
 

@@ -144,10 +144,10 @@ def test_a_weight_of_zero_changes_nothing() -> None:
     model, batch = make_model().eval(), make_batch([40000, 23000])
     speech, vectors = model.encode(batch.wav, batch.wav_lens), model.hotword_vectors([[6, 7], [3]])
     without = model.decode(speech)
-    assert model.decode(speech, vectors, hotword_weight=0.0) == without
+    assert model.decode(speech, hotwords=vectors, hotword_weight=0.0) == without
     with torch.no_grad():
         model.bias.output.bias[9] = 99.0  # type: ignore[union-attr]  # now every token is piece 9
-    assert {token for path in model.decode(speech, vectors) for token in path.tokens} == {9}
+    assert {token for path in model.decode(speech, hotwords=vectors) for token in path.tokens} == {9}
 
 
 def test_a_model_without_hotword_modules_says_so() -> None:

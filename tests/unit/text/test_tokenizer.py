@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechnar.errors import ConfigError, DataError
-from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, load_tokenizer, task_specials
+from speechnar.text.tokenizer import (
+    CharTokenizer,
+    LexiconTokenizer,
+    SentencePieceTokenizer,
+    load_tokenizer,
+    task_specials,
+)
 
 TEXTS = ["good day", "hello world it's a good day", "the quick brown fox", "jumps over the lazy dog", "", "  "] * 3
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
@@ -201,3 +207,57 @@ def test_only_newline_ends_a_line(tmp_path):
 
 def test_task_specials_in_order():
     assert task_specials(["eng"], ["deu"]) == ("<na>", "<nospeech>", "<nolang>", "<eng>", "<asr>", "<st_deu>")
+
+
+LEXICON_PIECES = ("<blank>", "<sos>", "<eos>", "你", "好", "hel@@", "lo", "world", "a", "b", "2", "don't", "<unk>")
+LEXICON = {"hello": ("hel@@", "lo"), "one": ("1",), "好": ("好",)}
+
+
+@pytest.fixture
+def lexicon_tokenizer():
+    return LexiconTokenizer(LEXICON_PIECES, LEXICON)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("你好", ["你", "好"]),
+        ("你 好", ["你", "好"]),
+        ("Hello WORLD", ["hel@@", "lo", "world"]),
+        ("你hello好", ["你", "hel@@", "lo", "好"]),
+        ("ab b", ["a", "b", "b"]),
+        ("one 您", ["<unk>", "<unk>"]),
+        ("2 don't", ["2", "don't"]),
+        ("  ", []),
+    ],
+)
+def test_lexicon_spells_words(lexicon_tokenizer, text, pieces):
+    assert [lexicon_tokenizer.piece_of(i) for i in lexicon_tokenizer.encode(text)] == pieces
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["你", "好"], "你好"),
+        (["hel@@", "lo", "world", "你", "2", "world"], "hello world你2world"),
+        (["hel@@", "好"], "hel好"),
+        (["<eos>", "a", "<unk>", "don't", "hel@@"], "a ⁇don't hel"),
+        ([], ""),
+    ],
+)
+def test_lexicon_joins_pieces(lexicon_tokenizer, pieces, text):
+    assert lexicon_tokenizer.decode(lexicon_tokenizer.id_of(piece) for piece in pieces) == text
+
+
+def test_lexicon_marks_where_words_begin(lexicon_tokenizer, tmp_path):
+    lexicon_tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    ids = [loaded.id_of(piece) for piece in ("你", "hel@@", "lo", "<unk>", "好")]
+    assert loaded.spell(ids) == loaded.spell(ids, unspaced=True) == ["▁你", "▁hel", "lo", "<unk>", "▁好"]
+    assert loaded.encode("Hello one") == lexicon_tokenizer.encode("Hello one")
+
+
+def test_every_token_is_a_word_where_text_has_no_spaces():
+    tokenizer = CharTokenizer(("<blank>", "<unk>", "▁", "a"))
+    assert tokenizer.spell([3, 2, 0], unspaced=True) == ["▁a", "▁", "<blank>"]
+    assert tokenizer.spell([3, 2, 0]) == ["a", "▁", "<blank>"]
