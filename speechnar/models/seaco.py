@@ -44,6 +44,8 @@ class SeacoConfig(Config):
     """The token that says "no hotword here"; None takes blank, which no transcript holds."""
     max_hotwords: PositiveInt = 50
     """Longer lists are reduced to so many for each utterance."""
+    leaky_selection: bool = False
+    """Reproduce FunASR: the first utterance of a batch selects for all, and "no hotword" takes a place if attended."""
     span_prob: float = Field(default=0.5, gt=0, le=1)
     """Probability that an utterance gives a hotword to its batch, in training (ours)."""
     min_span: PositiveInt = 2
@@ -129,7 +131,10 @@ class SeacoBias(nn.Module):
         keys_values = self.decoder.project(vectors[None]).expand(-1, -1, len(hidden), -1, -1, -1)
         weights = self.decoder.attention(hidden, valid, keys_values, valid.new_ones(1, 1, 1, len(vectors)))
         scores = weights.sum(1).masked_fill(~valid[..., None], 0.0).sum(1)  # (B, R)
-        best = scores[:, :num_hotwords].topk(self.config.max_hotwords, dim=1).indices
+        if self.config.leaky_selection:
+            best = scores[:1].topk(self.config.max_hotwords, dim=1).indices
+        else:
+            best = scores[:, :num_hotwords].topk(self.config.max_hotwords, dim=1).indices
         return vectors[F.pad(best, (0, 1), value=num_hotwords)]
 
     def merge(self, log_probs: Tensor, bias_logits: Tensor, weight: float = 1.0) -> Tensor:

@@ -1,0 +1,30 @@
+"""FunASR folders out of the golden files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def read_golden(name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of golden/paraformer_NAME.npz."""
+    with np.load(GOLDEN / f"paraformer_{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def golden_state(golden: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return the weights as FunASR used them."""
+    state = {name[6:]: torch.from_numpy(value) for name, value in golden.items() if name.startswith("state/")}
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def write_folder(golden: dict[str, np.ndarray], folder: Path) -> Path:
+    """Write the FunASR folder of a golden file."""
+    folder.mkdir()
+    for name, text in golden.items():
+        if name.startswith("file/"):
+            (folder / name[5:]).write_text(str(text), encoding="utf-8")
+    torch.save({"state_dict": golden_state(golden)}, folder / "model.pt")
+    return folder
