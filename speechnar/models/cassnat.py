@@ -591,6 +591,11 @@ class CassNat(nn.Module):
         return self.trunk.normalizer
 
     @property
+    def sample_rate(self) -> int:
+        """Samples per second of the waveforms."""
+        return self.config.frontend.sample_rate
+
+    @property
     def frame_shift_s(self) -> float:
         """Seconds from one encoder frame to the next."""
         return self.trunk.frame_shift_s

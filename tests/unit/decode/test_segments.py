@@ -94,6 +94,12 @@ def test_an_alignment_and_its_path_give_the_same_segments():
     assert torch.equal(aligned.trigger_mask(20)[0], frames)
 
 
+def test_windows_stay_within_the_utterance():
+    segments = path_segments(torch.tensor([[1, 0, 2, 0, 0]]), torch.tensor([4]), 0)
+    begins, ends = segments.windows(left=2, right=2)
+    assert (begins.tolist(), ends.tolist()) == ([[0, 0, 1]], [[3, 4, 4]])
+
+
 def test_no_tokens_at_all():
     segments = path_segments(torch.zeros(2, 3, dtype=torch.long), torch.tensor([3, 2]), 0)
     assert segments.starts.shape == (2, 0)

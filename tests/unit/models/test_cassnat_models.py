@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from speechnar import DecodeOptions, Transcriber
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.esa import sample_segments
 from speechnar.errors import ConfigError
@@ -134,6 +135,18 @@ def test_a_model_folder_comes_back_equal(kind, tmp_path):
     save_model(tmp_path / "model", model, CharTokenizer(PIECES))
     loaded = load_model(tmp_path / "model").model
     assert loaded.recognize(batch) == model.recognize(batch)
+
+
+def test_users_transcribe_with_it(kind, tmp_path):
+    model, wav = build(kind), speechlike(3.0)
+    save_model(tmp_path / "model", model, CharTokenizer(PIECES), card="---\nlanguage: [eng]\ntasks: [asr]\n---\n# it\n")
+    transcriber = Transcriber.load(tmp_path / "model")
+    for options in (DecodeOptions(), DecodeOptions(num_samples=4)):
+        found = transcriber.transcribe(wav, sample_rate=16000, options=options)
+        with torch.no_grad():
+            out = model.encode(torch.from_numpy(wav)[None], torch.tensor([len(wav)]))
+            (path,) = model.decode(out, num_samples=options.num_samples or 1)
+        assert found.text == CharTokenizer(PIECES).decode(path.tokens)
 
 
 def test_two_utterances_are_memorised(kind):
