@@ -16,6 +16,7 @@ from speechnar.api import Transcriber
 from speechnar.cli import main
 from speechnar.clip_decoder import DecodeOptions
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from tests.reference.funasr_folders import read_golden, write_folder
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, speechlike, write_speechlike
 
 ROOT = Path(cli.__file__).parents[1]
@@ -476,3 +477,13 @@ def test_threads(model, wav, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     assert main(["transcribe", wav, "-m", model, "--threads", "1"]) == 0
     assert calls == [1]
+
+
+def test_a_model_of_funasr_is_converted_and_used(tmp_path, wav, capsys):
+    source = write_folder(read_golden("seaco"), tmp_path / "funasr")
+    assert main(["convert", str(source), str(tmp_path / "ours")]) == 0
+    assert "tensors" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["transcribe", "-q", "-m", str(tmp_path / "ours"), wav]) == 0
+    assert any("一" <= letter <= "鿿" for letter in capsys.readouterr().out)
+    assert main(["convert", str(tmp_path), str(tmp_path / "none")]) == 2
+    assert "need a folder of ESPnet" in capsys.readouterr().err

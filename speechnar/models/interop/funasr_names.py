@@ -152,12 +152,10 @@ def _in_our_form(key: str, tensor: Tensor) -> Tensor:
 
 def _fused(name: str, parts: Mapping[tuple[int, int], Tensor], source: str) -> Tensor:
     tensors = [parts[index] for index in sorted(parts)]
-    if len(tensors) == 1:
-        return tensors[0]
     num_outer, num_inner = (max(index[axis] for index in parts) + 1 for axis in range(2))
     if len(tensors) != num_outer * num_inner or len({tensor.shape for tensor in tensors}) != 1:
         shapes = [str(tuple(tensor.shape)) for tensor in tensors]
         raise CheckpointError(
             f"{source}: {name} needs {num_outer * num_inner} tensors of one shape, got {listed(shapes)}"
         )
-    return torch.cat(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -94,6 +94,22 @@ def test_long_lists_are_reduced_for_each_utterance_by_itself() -> None:
     assert bias.select(hidden, valid, vectors[-3:]).shape == (1, 3, 8)
 
 
+def test_the_first_utterance_selects_for_all_in_funasr() -> None:
+    bias, embed = make_bias(max_hotwords=2)
+    leaky, _ = make_bias(max_hotwords=2, leaky_selection=True)
+    vectors = bias.embed([[w] for w in range(3, 12)], embed)
+    hidden, valid = torch.randn(8, 4, 8), torch.ones(8, 4, dtype=torch.bool)
+    selected = bias.select(hidden, valid, vectors)
+    assert not torch.equal(selected, selected[:1].expand(8, -1, -1))
+    of_first = [leaky.select(hidden[i:], valid[i:], vectors) for i in range(8)]
+    assert all(len(chosen) == 1 for chosen in of_first)
+    same = [torch.equal(chosen[0], alone) for chosen, alone in zip(of_first, selected, strict=True)]
+    twice = [bool((chosen[0, :2] == vectors[-1]).all(1).any()) for chosen in of_first]
+    assert same == [not none for none in twice]
+    assert any(same)
+    assert any(twice), "none takes a place"
+
+
 def test_only_the_hotword_modules_learn() -> None:
     model = make_model(span_prob=1.0).train()
     assert model.bias is not None
