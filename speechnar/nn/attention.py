@@ -1,9 +1,10 @@
-"""Multi-head attention over one SDPA core: self-attention with four kinds of positions, and cross-attention.
+"""Multi-head attention over one SDPA core: self-attention with five kinds of positions, and cross-attention.
 
 Shapes: B utterances, T frames, L cached frames, M memory tokens, D model width, H heads.
 Sources: Vaswani et al. 2017, section 3.2; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
 ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021; Shaw et al., "Self-Attention with Relative
-Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``).
+Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``). ``legacy`` are
+the relative positions of old ESPnet and FunASR models, which see the future by the wrong query.
 """
 
 import math
@@ -17,7 +18,8 @@ from speechnar.errors import ConfigError
 from speechnar.nn.context import BlockContext, LayerCache
 from speechnar.nn.positions import rotate
 
-PositionKind = Literal["absolute", "relative", "rotary", "clipped"]
+PositionKind = Literal["absolute", "relative", "rotary", "clipped", "legacy"]
+_BY_DISTANCE = ("relative", "clipped", "legacy")
 
 
 class SelfAttention(nn.Module):
@@ -37,7 +39,7 @@ class SelfAttention(nn.Module):
         self.positions = positions
         self.qkv = nn.Linear(model_dim, 3 * model_dim)
         self.out = nn.Linear(model_dim, model_dim)
-        if positions in ("relative", "clipped"):
+        if positions in _BY_DISTANCE:
             head_dim = model_dim // num_heads
             self.pos = nn.Linear(model_dim, model_dim, bias=False)
             self.content_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
@@ -55,12 +57,14 @@ class SelfAttention(nn.Module):
         if context.cache is not None:
             k, v = _extend(context.cache, k, v, context)
         mask: Tensor | None = context.attn_mask
-        if self.positions in ("relative", "clipped"):
-            mask = (
-                self._clipped_scores(q, k, context)
-                if self.positions == "clipped"
-                else self._distance_scores(q, context)
-            )
+        if self.positions in _BY_DISTANCE:
+            match self.positions:
+                case "clipped":
+                    mask = self._clipped_scores(q, k, context)
+                case "legacy":
+                    mask = self._legacy_scores(q, context)
+                case _:
+                    mask = self._distance_scores(q, context)
             q = q + self.content_bias[:, None]
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))
@@ -89,6 +93,29 @@ class SelfAttention(nn.Module):
         keys = torch.arange(num_keys, device=q.device)
         distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limit, limit)
         scores = by_distance.gather(3, (distances + limit).expand(batch, heads, -1, -1))
+        return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+
+    def _legacy_scores(self, q: Tensor, context: BlockContext) -> Tensor:
+        """Return the scores (B, H, T, T) of ESPnet's ``LegacyRelPositionMultiHeadedAttention``.
+
+        Its shift is right for keys up to the query's own place only: what a query i has of keys from i + 2 on are
+        scores of query i + 1, and of key i + 1 it has none. Its table counts from a fixed end, so that distances are
+        offset by the utterance's length. Differs from it: that is the utterance's own length, not the batch's.
+        """
+        assert context.positions is not None
+        batch, heads, num_frames, head_dim = q.shape
+        table = self.pos(context.positions.to(q.dtype)).view(-1, heads, head_dim).permute(1, 2, 0)  # (H, D/H, T)
+        scores = (q + self.distance_bias[:, None]) @ table / math.sqrt(head_dim)
+        frames = torch.arange(num_frames, device=q.device)
+        ahead = frames - frames[:, None]  # (queries, keys)
+        last = context.valid.sum(1)[:, None, None, None] - 1
+
+        def read(rows: Tensor, places: Tensor) -> Tensor:
+            return rows.gather(3, places.clamp(0, num_frames - 1).expand(batch, heads, -1, -1))
+
+        past = read(scores, last + ahead)
+        future = read(F.pad(scores[:, :, 1:], (0, 0, 0, 1)), ahead - 2).masked_fill(ahead == 1, 0.0)
+        scores = past.where(ahead <= 0, future)
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
 

@@ -60,8 +60,8 @@ class BlockContext:
     attn_mask: Tensor | None
     """bool (B, 1, 1 or T, L + T), True = may be seen; None when everything may."""
     positions: Tensor | None = None
-    """Sinusoids (1, L + 2T - 1, D) of the distances for relative positions, their table (2M + 1, D) for clipped ones,
-    angles (T, D / H) for rotary ones."""
+    """Sinusoids (1, L + 2T - 1, D) of the distances for relative positions, their table (2M + 1, D) for clipped and
+    (T, D) for legacy ones, angles (T, D / H) for rotary ones."""
     memory: Tensor | None = None
     """Prompt memory for cross-attention (B, M, D)."""
     memory_mask: Tensor | None = None

@@ -27,6 +27,8 @@ from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+LEGACY_TABLE_FRAMES = 5000
+"""Length of the table of positions in old ESPnet and FunASR models, which is read from its end."""
 AfterLayer = Callable[[int, Tensor], Tensor]
 
 
@@ -36,6 +38,7 @@ class _EncoderConfig(Config):
     num_heads: PositiveInt = 4
     ff_dim: PositiveInt = 1024
     positions: PositionKind = "relative"
+    """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
     max_distance: PositiveInt = 20
     """Of clipped positions: positions further apart count as this far apart."""
     subsampling: Literal[4, 6, 8] = 4
@@ -189,6 +192,8 @@ class Encoder(nn.Module):
 
     def _check_chunks(self) -> None:
         config = self.config
+        if config.positions == "legacy":
+            raise ConfigError("chunks need positions other than legacy, which depend on the length of the whole")
         if config.subsampling_padding or (isinstance(config, ConformerConfig) and config.conv_norm == "group"):
             raise ConfigError(
                 "chunks need subsampling_padding 0 and a conv_norm other than group, which look beyond the chunk; "
@@ -199,6 +204,9 @@ class Encoder(nn.Module):
         """Return the table of relative positions that the blocks read, after dropout."""
         if self.config.positions == "clipped":
             return self.dropout(self.distances)
+        if self.config.positions == "legacy":
+            places = LEGACY_TABLE_FRAMES - 1 - torch.arange(num_keys, device=device)
+            return self.dropout(sinusoids(places, self.config.model_dim))
         return self.dropout(distance_sinusoids(num_queries, num_keys, self.config.model_dim, device))
 
     def _run_blocks(
@@ -219,7 +227,7 @@ class Encoder(nn.Module):
         match self.config.positions:
             case "absolute":
                 x = x + sinusoids(torch.arange(first, first + num_frames, device=x.device), x.size(2))
-            case "relative" | "clipped":
+            case "relative" | "clipped" | "legacy":
                 positions = self._distances(num_frames, seen + num_frames, x.device)
             case "rotary":
                 positions = rotary_angles(first, num_frames, x.size(2) // self.config.num_heads, x.device)

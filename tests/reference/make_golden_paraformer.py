@@ -140,7 +140,6 @@ CONFORMER = {
         "linear_units": 32,
         "num_blocks": 2,
         "input_layer": "conv2d",
-        "rel_pos_type": "latest",
         "activation_type": "swish",
         "macaron_style": True,
         "use_cnn_module": True,

@@ -152,7 +152,7 @@ class _ConformerOptions(Config):
     positionwise_layer_type: Literal["linear"] = "linear"
     positionwise_conv_kernel_size: int = 3
     macaron_style: Literal[True] = False  # type: ignore[assignment]
-    rel_pos_type: Literal["latest"] = "legacy"  # type: ignore[assignment]
+    rel_pos_type: Literal["latest", "legacy"] = "legacy"
     pos_enc_layer_type: Literal["rel_pos"] = "rel_pos"
     selfattention_layer_type: Literal["rel_selfattn"] = "rel_selfattn"
     activation_type: Literal["swish"] = "swish"
@@ -171,7 +171,7 @@ class _ConformerOptions(Config):
             "num_layers": self.num_blocks,
             "num_heads": self.attention_heads,
             "ff_dim": self.linear_units,
-            "positions": "relative",
+            "positions": "relative" if self.rel_pos_type == "latest" else "legacy",
             "subsampling": {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}[self.input_layer],
             "dropout": self.dropout_rate,
             "attention_dropout": self.attention_dropout_rate,

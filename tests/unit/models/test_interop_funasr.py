@@ -295,12 +295,11 @@ def test_windows_are_the_last_that_training_drew_from():
             parse_options({**options, "encoder_conf": options["encoder_conf"] | wrong}).to_config()
 
 
-def test_legacy_relative_positions_are_refused():
+def test_relative_positions_are_legacy_unless_said_otherwise():
     options = yaml.safe_load(str(read_golden("conformer")["file/config.yaml"]))
+    assert parse_options(options).to_config().encoder.positions == "legacy"
+    options["encoder_conf"]["rel_pos_type"] = "latest"
     assert parse_options(options).to_config().encoder.positions == "relative"
-    del options["encoder_conf"]["rel_pos_type"]
-    with pytest.raises(ConfigError, match="encoder_conf: rel_pos_type"):
-        parse_options(options).to_config()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from speechnar.errors import ConfigError, ShapeError
-from speechnar.nn.context import Chunking
+from speechnar.nn.attention import SelfAttention
+from speechnar.nn.context import BlockContext, Chunking
 from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
 from tests.contracts import check_gradients_reach_all, check_padding_contract, check_stream_equals_whole
 
@@ -76,6 +77,36 @@ def test_stream_equals_whole(config, chunking):
     check_stream_equals_whole(
         encoder, feats, chunking, [64, 9], prefix=prefix, memory=memory, memory_lens=torch.tensor([3, 1])
     )
+
+
+LEGACY = CONFORMER.model_copy(update={"positions": "legacy", "cross_attention_every": None})
+
+
+@torch.no_grad()
+def test_legacy_positions_keep_the_padding_contract():
+    feats = torch.randn(5, 97, 23)
+    check_padding_contract(build(LEGACY), feats, torch.tensor([97, 60, 40, 15, 3]))
+
+
+def test_legacy_positions_learn_but_know_no_chunks():
+    encoder = build(LEGACY).train()
+    enc, _ = encoder(torch.randn(2, 60, 23), torch.tensor([60, 44]))
+    check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
+    with pytest.raises(ConfigError, match="legacy"):
+        encoder(torch.randn(1, 60, 23), torch.tensor([60]), chunking=Chunking(chunk_frames=4))
+
+
+@torch.no_grad()
+def test_legacy_scores_are_those_of_a_shift_that_wraps_around():
+    torch.manual_seed(1)
+    attention = SelfAttention(8, 2, positions="legacy")
+    q, table = torch.randn(1, 2, 6, 4), torch.randn(6, 8)
+    context = BlockContext(valid=torch.ones(1, 6, dtype=torch.bool), attn_mask=None, positions=table)
+    keys = attention.pos(table).view(6, 2, 4).transpose(0, 1)
+    unshifted = (q + attention.distance_bias[:, None]) @ keys.transpose(1, 2) / 2
+    padded = torch.cat([torch.zeros(1, 2, 6, 1), unshifted], dim=3)
+    shifted = padded.flatten(2)[..., 6:].view(1, 2, 6, 6)  # every row begins one place later than the row before
+    torch.testing.assert_close(attention._legacy_scores(q, context), shifted)
 
 
 @torch.no_grad()
