@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add("models", _models, "the models on this machine")
     verb.add_argument("--json", action="store_true", help="one object per line")
 
-    verb = add("convert", _convert, "turn a checkpoint of ESPnet or FunASR into a model folder")
+    verb = add("convert", _convert, "turn a checkpoint of ESPnet, FunASR or cassnat_asr into a model folder")
     verb.add_argument("source", metavar="SRC", type=Path)
     verb.add_argument("destination", metavar="DST", type=Path)
     verb.add_argument("--skip-decoder", action="store_true", help="of ESPnet's hybrid models, keep the CTC branch only")

@@ -22,8 +22,6 @@ from speechnar.models.interop.files import ConversionReport, existing, is_below,
 from speechnar.models.owsm_ctc import OwsmCtc
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
-__all__ = ["ConversionReport", "convert_espnet"]
-
 BPE_FILE = "bpe.model"
 
 

@@ -19,6 +19,7 @@ from speechnar.models.paraformer import ParaformerConfig
 
 _Size = Annotated[int, Field(gt=0, le=1 << 16)]
 _Blocks = Annotated[int, Field(gt=0, le=1024)]
+_Stack = Annotated[int, Field(gt=0, le=512)]
 _Rate = Annotated[float, Field(ge=0, lt=1)]
 _Weight = Annotated[float, Field(ge=0)]
 
@@ -27,15 +28,15 @@ NORM_EPS = 1e-12
 
 
 class _FrontendOptions(Config):
-    fs: int = Field(default=16000, gt=0, le=1 << 20)
+    fs: int = Field(default=16000, gt=0, le=192_000)
     window: Literal["hamming", "povey"] = "hamming"
-    n_mels: _Size = 80
-    frame_length: float = Field(default=25, gt=0)
-    frame_shift: float = Field(default=10, gt=0)
+    n_mels: _Stack = 80
+    frame_length: float = Field(default=25, gt=0, le=200)
+    frame_shift: float = Field(default=10, gt=0, le=200)
     filter_length_min: int = -1
     filter_length_max: int = -1
-    lfr_m: _Size = 1
-    lfr_n: _Size = 1
+    lfr_m: _Stack = 1
+    lfr_n: _Stack = 1
     dither: _Weight = 1.0
     snip_edges: Literal[True] = True
     upsacle_samples: bool = True

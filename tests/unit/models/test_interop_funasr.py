@@ -260,6 +260,14 @@ def test_unsupported_options_are_refused(options, section, changes, message):
         parse_options(options).to_config()
 
 
+@pytest.mark.parametrize("change", [{"frame_length": 1e9}, {"fs": 10**12}, {"n_mels": 10**6}, {"lfr_m": 10**6}])
+def test_features_of_absurd_size_are_not_built(folder, options, tmp_path, change):
+    options["frontend_conf"] |= change
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        convert(folder, tmp_path / "ours")
+
+
 @pytest.mark.parametrize(
     ("section", "names"),
     [
