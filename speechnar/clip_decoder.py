@@ -58,7 +58,7 @@ class DecodeOptions:
     hotwords: tuple[str, ...] = ()
     """Phrases to favour, in the model's own spelling."""
     hotword_weight: float = 2.0
-    """Nats per token of a hotword."""
+    """Nats per token of a hotword in CTC's search; a model that learnt hotwords (SeACo) weighs them itself."""
     prompt: str | None = None
     """What was said before."""
     vad: bool | None = None
@@ -115,6 +115,16 @@ class ManyDecoders(SpeechModel, Protocol):
         """Decode what `encode` returned; frames count from the first one of audio."""
 
 
+@runtime_checkable
+class HotwordModel(Protocol):
+    """A model that may have learnt to be biased towards hotwords."""
+
+    knows_hotwords: bool
+
+    def hotword_vectors(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
+        """Return what `ManyDecoders.decode` takes as ``hotwords``, for their token ids."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What a model made of one clip."""
@@ -165,6 +175,7 @@ class ClipDecoder:
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
         self._lm, self._hotwords = self._scorers()
+        self._hotword_vectors = self._embed_hotwords()
 
     @property
     def window_samples(self) -> int:
@@ -283,7 +294,7 @@ class ClipDecoder:
         """Decode with the model's decoder of that name."""
         options = {"num_samples": self.options.num_samples, "beam_size": self.options.beam_size}
         return cast(ManyDecoders, self.model).decode(
-            out, self.decoder, **{k: v for k, v in options.items() if v is not None}
+            out, self.decoder, **{k: v for k, v in options.items() if v is not None}, **self._hotword_vectors
         )
 
     def _search(self, log_probs: Tensor, lens: Tensor) -> Sequence[CtcPath]:
@@ -333,6 +344,8 @@ class ClipDecoder:
         if decoder != CTC and self.task != "asr":
             raise ConfigError(f"decoder {decoder} writes transcripts; leave it at {CTC} to translate")
         honoured = {CTC: {"beam_size", "lm", "hotwords"}, "cassnat": {"num_samples"}, "transformer_ar": {"beam_size"}}
+        if isinstance(self.model, HotwordModel) and self.model.knows_hotwords:
+            honoured["paraformer"] = {"hotwords"}
         for name in ("beam_size", "lm", "hotwords", "num_samples"):
             if getattr(options, name) and name not in honoured.get(decoder, ()):
                 able = [other for other in names if name in honoured.get(other, ())]
@@ -377,10 +390,17 @@ class ClipDecoder:
         if lm is not None:
             is_of_pieces = any(word.startswith(WORD_START) for word in lm.vocab)
             scorer = TokenNgram(lm, pieces) if is_of_pieces else WordNgram(lm, pieces)
-        if not self.options.hotwords:
+        if not self.options.hotwords or self.decoder != CTC:
             return scorer, None
         phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
         return scorer, HotwordBooster(phrases, self.options.hotword_weight, pieces=pieces)
+
+    def _embed_hotwords(self) -> dict[str, Tensor]:
+        """Return the hotwords as a decoder other than CTC takes them; they serve every clip."""
+        if not self.options.hotwords or self.decoder == CTC:
+            return {}
+        phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
+        return {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases)}
 
     def spell(self, text: str, what: str) -> list[int]:
         """Return the tokens of ``text``.

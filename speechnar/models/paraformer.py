@@ -453,6 +453,11 @@ class Paraformer(nn.Module):
         return (PARAFORMER,) if self.ctc is None else (PARAFORMER, "ctc")
 
     @property
+    def knows_hotwords(self) -> bool:
+        """Whether it has modules for hotwords."""
+        return self.bias is not None
+
+    @property
     def sample_rate(self) -> int:
         """What the model hears, in Hz."""
         return self.config.frontend.sample_rate

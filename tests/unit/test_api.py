@@ -19,9 +19,11 @@ from speechnar.clips import Blocks, batches, cut, gather
 from speechnar.decode.align import CtcPath
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
 from speechnar.models.base import load_model
+from speechnar.models.interop import convert
 from speechnar.recognizer import Recognizer
 from speechnar.segments import to_segments
 from speechnar.text.tokenizer import CharTokenizer
+from tests.reference.funasr_folders import read_golden, write_folder
 from tests.unit.tiny import (
     LANGUAGES,
     RATE,
@@ -619,6 +621,29 @@ def test_paraformer_needs_no_ctc(tmp_path):
     check_times(together[0])
     with pytest.raises(ConfigError, match="decodes with paraformer; got decoder 'ctc'"):
         model.transcribe(wavs[0], sample_rate=RATE, options=DecodeOptions(decoder="ctc"))
+
+
+def test_paraformer_that_learnt_hotwords_takes_them(tmp_path):
+    convert(write_folder(read_golden("seaco"), tmp_path / "funasr"), tmp_path / "seaco")
+    model = Transcriber.load(tmp_path / "seaco", device="cpu")
+    wav = speechlike(2.2)
+
+    def text(*hotwords):
+        return model.transcribe(wav, sample_rate=RATE, options=DecodeOptions(hotwords=hotwords)).text
+
+    assert text("丄丅", "世且丗") != text()
+    loaded = load_model(tmp_path / "seaco")
+    vectors = loaded.model.hotword_vectors([[7, 8], [25, 24, 26]])
+    (path,) = loaded.model.decode(
+        loaded.model.encode(torch.from_numpy(wav)[None], torch.tensor([len(wav)])), hotwords=vectors
+    )
+    spelled = [loaded.tokenizer.piece_of(token) for token in (7, 8, 25, 24, 26)]
+    assert text("".join(spelled[:2]), "".join(spelled[2:])) == loaded.tokenizer.decode(path.tokens)
+    with pytest.raises(ConfigError, match="cannot spell"):
+        text("龘")
+    plain = Transcriber.load(save_tiny_paraformer(tmp_path / "paraformer"), device="cpu")
+    with pytest.raises(ConfigError, match="hotwords is not for decoder paraformer"):
+        plain.transcribe(wav, sample_rate=RATE, options=DecodeOptions(hotwords=("一",)))
 
 
 def test_comparison_marks_the_words_that_differ(joint):
