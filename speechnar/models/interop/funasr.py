@@ -64,7 +64,7 @@ def convert_funasr(source: str | Path, destination: str | Path) -> ConversionRep
         model = Paraformer(config, tokenizer)
     check_fit(model, state, source=str(weights_path))
     model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=_card(source))
+    save_model(destination, model, tokenizer, card=_card(source, tokenizer))
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
 
 
@@ -128,8 +128,16 @@ def _read_tokens(path: Path) -> list[str]:
     return [token.rstrip() for token in tokens] if path.suffix != ".json" else tokens
 
 
-def _card(source: Path) -> str:
+def _card(source: Path, tokenizer: Tokenizer) -> str:
+    language = "language: zh\n" if _is_chinese(tokenizer) else ""
     return (
-        f"---\ntasks: [asr]\n---\n# {source.resolve().name}\n\n"
+        f"---\n{language}tasks: [asr]\n---\n# {source.resolve().name}\n\n"
         "Converted from a FunASR checkpoint; the licence of the original applies.\n"
     )
+
+
+def _is_chinese(tokenizer: Tokenizer) -> bool:
+    """Tell whether most pieces are ideographs and none is Japanese; a FunASR folder does not name its language."""
+    text = "".join(tokenizer.pieces)
+    num_ideographs = sum("\u4e00" <= piece <= "\u9fff" for piece in tokenizer.pieces)
+    return 2 * num_ideographs > tokenizer.vocab_size and not any("\u3040" <= letter <= "\u30ff" for letter in text)

@@ -53,6 +53,7 @@ def test_converted_folder_loads_with_every_weight_in_its_place(folder, state, tm
     assert loaded.config.head.timestamps.steps_per_frame == 3
     shift = [float(x) for x in (folder / "am.mvn").read_text().split("[")[2].split("]")[0].split()]
     torch.testing.assert_close(ours["normalizer.mean"], -torch.tensor(shift))
+    assert yaml.safe_load((tmp_path / "ours" / "README.md").read_text().split("---")[1])["language"] == "zh"
     lines = str(report).splitlines()
     assert len(lines) == len(state) + 1
     rows = {line.split()[0]: line.split()[-1] for line in lines}
@@ -78,6 +79,15 @@ def test_files_have_their_usual_names_without_a_meta_file(folder, tmp_path):
     tokenizer = load_model(tmp_path / "ours").tokenizer
     assert isinstance(tokenizer, CharTokenizer)  # no word is in pieces
     assert tokenizer.piece_of(74) == "<unk>"
+
+
+@pytest.mark.parametrize("change", [lambda i, token: f"{i}@@", lambda i, token: "ひ" if i == 5 else token])
+def test_other_languages_stay_unnamed(folder, tmp_path, change):
+    tokens = json.loads((folder / "tokens.json").read_text())
+    tokens[3:-1] = [change(i, token) for i, token in enumerate(tokens[3:-1])]
+    (folder / "tokens.json").write_text(json.dumps(tokens))
+    convert(folder, tmp_path / "ours")
+    assert "language" not in (tmp_path / "ours" / "README.md").read_text()
 
 
 def test_meta_file_gives_other_names(folder, tmp_path):
