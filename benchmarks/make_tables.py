@@ -1,6 +1,7 @@
 """Fill the tables of the documents from result files, so that no number is typed by hand.
 
-Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md and in the recipes' RESULTS.md.
+Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
+and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
 which is what ``speechnar score --json`` prints. README.md has the shipped models only.
 """
@@ -55,7 +56,8 @@ def main() -> int:
 
 def documents(root: Path) -> list[Path]:
     """Return the files that may hold tables."""
-    return [path for path in [root / "README.md", *sorted(root.glob("recipes/*/*/RESULTS.md"))] if path.is_file()]
+    recipes = (path for name in ("README.md", "RESULTS.md") for path in sorted(root.glob(f"recipes/*/*/{name}")))
+    return [path for path in [root / "README.md", *recipes] if path.is_file()]
 
 
 def update(path: Path, root: Path, *, write: bool) -> bool:
@@ -66,6 +68,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
         text,
         {
             "models": lambda: models_table([m for m in list_models() if m.source == "shipped"], read_scores(root)),
+            "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
         },
@@ -105,22 +108,36 @@ def read_scores(root: Path) -> list[Score]:
     return scores
 
 
+SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of the languages", "language right")
+
+
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
     """Return a line for every shipped model and result file of it: over all languages, and their mean."""
-    header = ["model", "size", "languages", "licence", "test set", "task", "decoder", "utterances", *METRICS]
-    header += ["mean CER of the languages", "language right"]
     rows = []
     for model in models:
         about = [model.name, f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
-        own = [score for score in scores if score.model == model.name]
-        for score in whole(own):
-            set_name = f"{score.recipe} {score.test_set}"
-            means = [numbers(other)[2] for other in own if other.lang == MACRO and place(other) == place(score)]
-            cells = [set_name, score.task, score.decoder, *numbers(score), *(means or [""]), language_right(score)]
-            rows.append([*about, *cells])
-        if not own:
-            rows.append([*about, "not measured yet", *[""] * (len(header) - 5)])
-    return markdown(header, rows)
+        lines = summary([score for score in scores if score.model == model.name])
+        rows += [[*about, f"{recipe} {line[0]}", *line[1:]] for recipe, line in lines]
+        if not lines:
+            rows.append([*about, "not measured yet", *[""] * (len(SUMMARY) - 1)])
+    return markdown(["model", "size", "languages", "licence", *SUMMARY], rows)
+
+
+def summary_table(scores: Sequence[Score]) -> str:
+    """Return a line for every result file: over all languages, and their mean."""
+    models = dict.fromkeys(score.model for score in scores)
+    rows = [[model, *row] for model in models for _, row in summary([s for s in scores if s.model == model])]
+    return markdown(["model", *SUMMARY], rows)
+
+
+def summary(scores: Sequence[Score]) -> list[tuple[str, list[str]]]:
+    """Return the recipe and the cells of each result file of one model."""
+    rows = []
+    for score in whole(scores):
+        means = [numbers(other)[2] for other in scores if other.lang == MACRO and place(other) == place(score)]
+        cells = [score.test_set, score.task, score.decoder, *numbers(score), *(means or [""]), language_right(score)]
+        rows.append((score.recipe, cells))
+    return rows
 
 
 def results_table(scores: Iterable[Score]) -> str:

@@ -54,7 +54,11 @@ def test_tables_are_made_from_result_files(tmp_path, monkeypatch):
     assert "| st_eng |  | 2 |" in lines[2] and "| 31.2 | 50.0 |" in lines[2]
     results = recipe / "RESULTS.md"
     results.write_text("<!-- table:results -->\n<!-- /table -->\n")
-    assert make_tables.documents(tmp_path) == [readme, results]
+    card = recipe / "README.md"
+    card.write_text("<!-- table:summary -->\n<!-- /table -->\n")
+    assert make_tables.documents(tmp_path) == [readme, card, results]
+    make_tables.update(card, tmp_path, write=True)
+    assert "| some-model | test | asr | cassnat | 7 | 50.0 % | 25.0 % |" in card.read_text()
     make_tables.update(results, tmp_path, write=True)
     assert "| some-model | test | asr |  | English | 3 | 12.5 % | 5.0 % |" in results.read_text()
     assert "| some-model | test | asr | cassnat | mean of the languages |  | 50.0 % | 6.2 % |" in results.read_text()

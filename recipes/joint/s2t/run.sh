@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
-before="conf/cif.yaml" config=conf/joint.yaml exp=exp/joint data=data decoders="ctc cassnat paraformer" overrides=""
+before="conf/cif.yaml conf/joint.yaml" config=conf/polish.yaml exp=exp/joint data=data decoders="ctc cassnat paraformer" overrides=""
 recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer"
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh

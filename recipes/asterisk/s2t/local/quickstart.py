@@ -95,6 +95,10 @@ def show(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
     if foreign.english:
         print(f"  expected  {foreign.english}")
     print(f"  got       {translated.text or '(nothing)'}")
+    if len(transcriber.decoders) > 1:
+        print(f"\nThe decoders of the model: {samples[0].path}")
+        for item in transcriber.compare(samples[0].path):
+            print(f"  {item.decoder:<12}{item.transcript.text or '(nothing)'}  (real-time factor {item.rtf:.4f})")
     print(f"\nFiles: {folder.resolve()}")
     print(f"  {len(samples)} recordings, each with its transcript as .json and .srt; the translation: {path.name}")
 
