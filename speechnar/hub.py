@@ -19,7 +19,7 @@ from speechnar.errors import ModelNotFoundError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "asterisk-s2t"
+DEFAULT_MODEL = "joint-s2t"
 """What the command line and the module-level functions load when no model is named."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 REQUIRED_FILES = ("config.json", "model.safetensors")

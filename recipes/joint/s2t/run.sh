@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
-before="conf/cif.yaml conf/joint.yaml" config=conf/polish.yaml exp=exp/joint data=data decoders="ctc cassnat paraformer" overrides=""
+before="conf/cif.yaml conf/joint.yaml" config=conf/polish.yaml exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
 recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer"
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
@@ -45,7 +45,11 @@ train_dirs="[$data/asterisk/train, $data/an4/train, $data/fsdd/train]"
 dev_dirs="[$data/asterisk/dev, $data/an4/dev, $data/fsdd/dev]"
 decode_sets() { # the language is never told; only CTC translates
     for set in asterisk an4 fsdd; do
-        for decoder in $decoders; do decode "$set/test" "$set.asr.$decoder" --decoder "$decoder"; done
+        for decoder in $decoders; do # cassnat-esa16: of 16 sampled alignments, the best
+            samples=()
+            if [[ $decoder == *-esa* ]]; then samples=(--num-samples "${decoder##*-esa}"); fi
+            decode "$set/test" "$set.asr.$decoder" --decoder "${decoder%-esa*}" "${samples[@]}"
+        done
     done
     for lang in "${languages[@]}"; do
         decode asterisk/test "asterisk.st_$lang.ctc" --task "st_$lang" --decoder ctc
