@@ -65,6 +65,8 @@ class RunConfig(Config):
     """Folder of the tokenizer."""
     init_from: Path | None = None
     """Model folder or checkpoint whose fitting weights the model starts from."""
+    init_part: str = ""
+    """Start only this part of the model from it, as ``trunk.``: weights whose names begin so."""
     average: PositiveInt = 5
     """Best checkpoints whose average is exported, if it scores better than the best one alone."""
 
@@ -103,7 +105,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     if find_last(exp_dir) is None:
         fit_normalizer(model, _dataset(config, tokenizer, training=True))
         if config.init_from is not None:
-            init_model(model, config.init_from)
+            init_model(model, config.init_from, config.init_part)
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
     num_parameters = sum(p.numel() for p in model.parameters())
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
@@ -142,10 +144,11 @@ def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
     return model
 
 
-def init_model(model: nn.Module, source: str | Path) -> InitReport:
+def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitReport:
     """Copy the weights of a model folder or checkpoint that fit ``model`` by name and shape; log what did not.
 
-    A model folder of another kind is a part of ``model`` where ``model.warm_starts`` says so.
+    A model folder of another kind is a part of ``model`` where ``model.warm_starts`` says so. Of a model that has more
+    than is wanted, only weights whose names begin with ``part`` are taken.
 
     Raises:
         CheckpointError: the source is unreadable, or nothing in it fits.
@@ -157,6 +160,7 @@ def init_model(model: nn.Module, source: str | Path) -> InitReport:
         weights = {f"{prefix}{name}": weight for name, weight in read_weights(source / WEIGHTS_FILE).items()}
     else:
         weights = weights_of(load_checkpoint(source), source=str(source))
+    weights = {name: weight for name, weight in weights.items() if name.startswith(part)}
     own = model.state_dict()
     shared = own.keys() & weights.keys()
     fitting = {name for name in shared if own[name].shape == weights[name].shape}
