@@ -29,13 +29,18 @@ def distance_sinusoids(num_queries: int, num_keys: int, dim: int, device: torch.
 
 def rotary_angles(first: int, num_frames: int, head_dim: int, device: torch.device) -> Tensor:
     """Return the angles (T, head_dim) of positions ``first`` to ``first + T - 1``, each twice, for `rotate`."""
-    rates = 10000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
-    angles = torch.arange(first, first + num_frames, device=device, dtype=torch.float32)[:, None] * rates
+    return rotary_angles_at(torch.arange(first, first + num_frames, device=device), head_dim)
+
+
+def rotary_angles_at(positions: Tensor, head_dim: int) -> Tensor:
+    """Return the float32 angles (..., head_dim) of ``positions`` (...), which may be any real numbers."""
+    rates = 10000.0 ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    angles = positions.to(torch.float32)[..., None] * rates
     return torch.cat([angles, angles], dim=-1)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate each pair (i, i + head_dim / 2) of ``x`` (B, H, T, head_dim) by ``angles`` (T, head_dim)."""
+    """Rotate each pair (i, i + head_dim / 2) of ``x`` (B, H, T, head_dim) by ``angles`` (T, head_dim) or alike."""
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return (x * angles.cos() + turned * angles.sin()).to(x.dtype)
