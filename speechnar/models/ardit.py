@@ -1,0 +1,371 @@
+"""ARDiT: speech latents from text, block after block, each block by flow matching; and spans within known speech.
+
+One transformer sees the text, the latents that are certain, and noisy ones; each token has a time (-1 text, 0 certain,
+up to 1 noise) and a place on the axis of the text. Training treats all blocks of an utterance in one pass. Generation
+caches keys and values, and a block costs exactly as many evaluations as its sampler has steps: what became certain
+since the last evaluation enters beside the next one's noisy block.
+
+Shapes: B utterances, U text tokens, T latents, M latents to generate, N tokens of the network, C latent channels,
+D model width.
+Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
+Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
+cache), with equal results; layers may share the projection of their times (``modulation="shared"``); ``infill_prob``
+below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from speechnar.config import Config
+from speechnar.data.latents import LatentBatch
+from speechnar.decode.flow import euler, mix
+from speechnar.errors import ShapeError
+from speechnar.models.base import LossOutput
+from speechnar.nn.dit import DiffusionTransformer, ModulationKind
+from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.text.tokenizer import Tokenizer
+
+TEXT_TIME, CERTAIN_TIME = -1.0, 0.0
+TEXT, CONTEXT, PADDING = 0, 2, 2**31 - 1
+"""Orders of what is known from the start, and of padding; see `visible`."""
+
+
+class ArditConfig(Config):
+    """The generator; the defaults are for one voice on a CPU."""
+
+    kind: Literal["ardit"] = "ardit"
+    latent_dim: PositiveInt = 16
+    """Channels of a latent."""
+    block_size: PositiveInt | None = 4
+    """Latents generated together; None: all of them, which is the fully parallel model."""
+    infill_prob: float = Field(default=0.5, ge=0, le=1)
+    """Share of the utterances of which only a random span is learned, with the rest known (fill-in-the-middle)."""
+    model_dim: PositiveInt = 256
+    num_layers: PositiveInt = 8
+    num_heads: PositiveInt = 4
+    ff_dim: PositiveInt = 1024
+    modulation: ModulationKind = "shared"
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @classmethod
+    def debug(cls) -> "ArditConfig":
+        """Return two small layers, for tests."""
+        return cls(latent_dim=4, model_dim=64, num_layers=2, num_heads=2, ff_dim=128, dropout=0.0)
+
+    @classmethod
+    def published(cls) -> "ArditConfig":
+        """Return the paper's network, with blocks of 4 (its other one has 1)."""
+        return cls(infill_prob=1.0, model_dim=1024, num_layers=12, num_heads=16, ff_dim=4096, modulation="per_layer")
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The span of each utterance that is to be generated, and how it falls into blocks."""
+
+    starts: Tensor
+    """(B,) first latent."""
+    lens: Tensor
+    """(B,) latents, at least 1."""
+    blocks: Tensor
+    """(B, M) int64, the block of each latent of the span, from 0."""
+
+    @classmethod
+    def of(cls, starts: Tensor, lens: Tensor, block_size: int | None, offsets: Tensor | None = None) -> "Middle":
+        """Cut spans into blocks of ``block_size``, of which the first is ``offsets`` (B,) shorter (not for None)."""
+        steps = torch.arange(int(lens.max()), device=lens.device).expand(len(lens), -1)
+        if block_size is None:
+            return cls(starts, lens, torch.zeros_like(steps))
+        return cls(starts, lens, (steps if offsets is None else steps + offsets[:, None]) // block_size)
+
+    @property
+    def valid(self) -> Tensor:
+        """Bool (B, M)."""
+        return valid_mask(self.lens, self.blocks.size(1))
+
+    def take(self, x: Tensor) -> Tensor:
+        """Take the span, (B, M) or (B, M, C), out of ``x`` (B, T) or (B, T, C); padding is zero."""
+        steps = torch.arange(self.blocks.size(1), device=x.device)
+        return zero_padding(_take(x, self.starts[:, None] + steps), self.valid)
+
+    def put(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``x`` (B, T) or (B, T, C) with ``y`` (B, M) or (B, M, C) in place of the span."""
+        steps = torch.arange(x.size(1), device=x.device) - self.starts[:, None]
+        inside = (steps >= 0) & (steps < self.lens[:, None])
+        return torch.where(inside.view(*inside.shape, *[1] * (x.dim() - 2)), _take(y, steps), x)
+
+
+def draw_middle(
+    latent_lens: Tensor, block_size: int | None, infill_prob: float, generator: torch.Generator | None = None
+) -> Middle:
+    """Draw for each utterance all of it or, with ``infill_prob``, a span of uniform length at a uniform place.
+
+    The first block is short by a uniform number of latents, so that blocks begin anywhere.
+    """
+    coin, length, place, offset = torch.rand(4, len(latent_lens), generator=generator, device=latent_lens.device)
+    lens = torch.where(coin < infill_prob, 1 + _below(length, latent_lens), latent_lens)
+    offsets = None if block_size is None else _below(offset, torch.full_like(latent_lens, block_size))
+    return Middle.of(_below(place, latent_lens - lens + 1), lens, block_size, offsets)
+
+
+def visible(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return bool (B, Q, K): which tokens (keys) each token (query) may see, by the orders (B, Q) and (B, K) of both.
+
+    Text has order 0, known latents 2, block m of those to be generated 3 + 2 m while noisy and 4 + 2 m when certain:
+    an even order is seen by every order from there on, an odd one only by itself. So the text sees the text, known
+    latents the text and each other, a certain block also the certain ones up to itself, and a noisy block the certain
+    ones before it and itself (the paper's figure of the attention mask). Padding is of the largest order.
+    """
+    queries, keys = queries[:, :, None], keys[:, None, :]
+    return (keys <= queries) & ((keys % 2 == 0) | (keys == queries))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tokens:
+    """What the network is given."""
+
+    inputs: Tensor
+    """(B, N, D)"""
+    times: Tensor
+    """(B, N)"""
+    positions: Tensor
+    """(B, N)"""
+    orders: Tensor
+    """(B, N) int64, for `visible`."""
+
+    def __add__(self, other: "_Tokens") -> "_Tokens":
+        return _Tokens(
+            inputs=torch.cat([self.inputs, other.inputs], 1),
+            times=torch.cat([self.times, other.times], 1),
+            positions=torch.cat([self.positions, other.positions], 1),
+            orders=torch.cat([self.orders, other.orders], 1),
+        )
+
+
+class Ardit(nn.Module):
+    """Text to latents, given how many there are and where in the text they are spoken."""
+
+    def __init__(self, config: ArditConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(vocab_size, config.model_dim)
+        self.project = nn.Linear(config.latent_dim, config.model_dim)
+        self.trunk = DiffusionTransformer(
+            config.model_dim,
+            config.num_layers,
+            config.num_heads,
+            config.ff_dim,
+            modulation=config.modulation,
+            dropout=config.dropout,
+        )
+        self.output = nn.Linear(config.model_dim, config.latent_dim)
+        # The first prediction is the mean velocity, zero, as DiT's.
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    @classmethod
+    def from_config(cls, config: ArditConfig, tokenizer: Tokenizer) -> "Ardit":
+        """Build the model for the symbols of ``tokenizer``."""
+        return cls(config, tokenizer.vocab_size)
+
+    def loss(self, batch: LatentBatch) -> LossOutput:
+        """Return the mean squared error of the velocity per latent channel; the mean is over ``weight`` latents.
+
+        In evaluation mode the same batch has the same spans, times and noise every time.
+        """
+        device = batch.latents.device
+        generator = None if self.training else torch.Generator(device).manual_seed(0)
+        config = self.config
+        middle = draw_middle(batch.latent_lens, config.block_size, config.infill_prob, generator)
+        latents = middle.take(batch.latents)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        # A time for each block, of which there are at most as many as latents.
+        times = torch.rand(middle.blocks.size(0), int(middle.blocks.max()) + 1, generator=generator, device=device)
+        times = times.gather(1, middle.blocks)
+        noisy, target = mix(latents, noise, times)
+        errors = (self.velocity(batch, middle, noisy, times) - target).square().mean(-1)
+        weight = middle.lens.sum()
+        return LossOutput(total=zero_padding(errors, middle.valid).sum() / weight, weight=weight)
+
+    def velocity(self, speech: LatentBatch, middle: Middle, noisy: Tensor, times: Tensor) -> Tensor:
+        """Return the velocity (B, M, C) float32 of every block of the span, each given the true latents before it.
+
+        Args:
+            speech: text and latents, the span's included.
+            middle: the span.
+            noisy: (B, M, C)
+            times: (B, M), one for each block.
+        """
+        valid = valid_mask(speech.latent_lens, speech.latents.size(1))
+        context = torch.full_like(valid, CONTEXT, dtype=torch.int64)
+        orders = middle.put(context, 4 + 2 * middle.blocks)
+        certain = self._latents(speech.latents, speech.positions, CERTAIN_TIME, orders, valid)
+        positions = middle.take(speech.positions)
+        current = self._latents(noisy, positions, times, 3 + 2 * middle.blocks, middle.valid)
+        tokens = self._text(speech) + certain + current
+        mask = visible(tokens.orders, tokens.orders)
+        features = self.trunk(tokens.inputs, tokens.times, tokens.positions, mask)
+        return self.output(features[:, -noisy.size(1) :]).float()
+
+    @torch.no_grad()
+    def generate(
+        self, speech: LatentBatch, starts: Tensor, lens: Tensor, *, seeds: Sequence[int], num_steps: int = 16
+    ) -> Tensor:
+        """Return ``speech.latents`` (B, T, C) with the spans replaced by generated latents, and padding by zero.
+
+        Args: as of `stream`.
+
+        Raises:
+            ShapeError: a span does not fit its utterance, or there is not one seed for each.
+            ConfigError: ``num_steps`` is less than 1.
+        """
+        blocks = list(self.stream(speech, starts, lens, seeds=seeds, num_steps=num_steps))
+        known = zero_padding(speech.latents, valid_mask(speech.latent_lens, speech.latents.size(1)))
+        return Middle.of(starts, lens, self.config.block_size).put(known, torch.cat(blocks, dim=1))
+
+    @torch.no_grad()
+    def stream(
+        self, speech: LatentBatch, starts: Tensor, lens: Tensor, *, seeds: Sequence[int], num_steps: int = 16
+    ) -> Iterator[Tensor]:
+        """Yield block after block of the spans, (B, block_size, C), the last one shorter; zeros beyond a span's end.
+
+        Args:
+            speech: text, positions, and the latents known on either side of the span; within it they may be anything.
+            starts: (B,) first latent of each span.
+            lens: (B,) latents to generate, at least 1; all of the utterance needs no known speech.
+            seeds: of each utterance: the noise depends on nothing else, so that a batch changes nothing.
+            num_steps: network evaluations per block.
+
+        Raises:
+            ShapeError: a span does not fit its utterance, or there is not one seed for each.
+            ConfigError: ``num_steps`` is less than 1.
+        """
+        _check_spans(speech, starts, lens, seeds)
+        middle = Middle.of(starts, lens, self.config.block_size)
+        noise = _draw_noise(middle, seeds, self.config.latent_dim).to(speech.latents.device)
+        velocity = BlockVelocity(self, speech, middle)
+        for first in range(0, noise.size(1), self.config.block_size or noise.size(1)):
+            block = velocity.enter(first)
+            latents = euler(velocity, noise[:, block], num_steps)
+            velocity.settle(latents)
+            yield zero_padding(latents, middle.valid[:, block])
+
+    def _text(self, speech: LatentBatch) -> _Tokens:
+        tokens = speech.tokens
+        valid = valid_mask(speech.token_lens, tokens.size(1))
+        positions = torch.arange(tokens.size(1), device=tokens.device, dtype=torch.float32).expand(tokens.shape)
+        return _Tokens(
+            inputs=self.embed(tokens.masked_fill(~valid, 0)),
+            times=torch.full_like(positions, TEXT_TIME),
+            positions=positions,
+            orders=torch.full_like(tokens, TEXT).masked_fill(~valid, PADDING),
+        )
+
+    def _latents(
+        self, latents: Tensor, positions: Tensor, times: Tensor | float, orders: Tensor, valid: Tensor
+    ) -> _Tokens:
+        times = torch.as_tensor(times, device=latents.device).expand(valid.shape)
+        return _Tokens(
+            inputs=self.project(zero_padding(latents, valid)),
+            times=zero_padding(times, valid),
+            positions=zero_padding(positions, valid),
+            orders=orders.masked_fill(~valid, PADDING),
+        )
+
+    def _known(self, speech: LatentBatch, middle: Middle) -> _Tokens:
+        """Return the text and the latents on either side of the span."""
+        lens = speech.latent_lens - middle.lens
+        steps = torch.arange(int(lens.max()), device=lens.device)
+        steps = steps + torch.where(steps >= middle.starts[:, None], middle.lens[:, None], 0)
+        valid = valid_mask(lens, steps.size(1))
+        latents, positions = _take(speech.latents, steps), _take(speech.positions, steps)
+        orders = torch.full_like(steps, CONTEXT)
+        return self._text(speech) + self._latents(latents, positions, CERTAIN_TIME, orders, valid)
+
+
+class BlockVelocity:
+    """The velocity of one block after another, given those before; every call is one evaluation of the network.
+
+    What is certain but not cached (text and known latents, later each block when it is settled) enters beside the
+    noisy block of the next evaluation, and only its keys and values are kept.
+    """
+
+    def __init__(self, model: Ardit, speech: LatentBatch, middle: Middle) -> None:
+        self._model = model
+        self._middle = middle
+        self._positions = middle.take(speech.positions)
+        self._caches = model.trunk.new_caches()
+        self._uncached: _Tokens | None = model._known(speech, middle)
+        self._orders = middle.blocks[:, :0]
+        self._block = slice(0, 0)
+
+    def enter(self, first: int) -> slice:
+        """Go to the block that begins with latent ``first`` of the span, and return which latents are in it."""
+        blocks = self._middle.blocks[0]  # the longest utterance has all blocks, and in the others they lie alike
+        self._block = slice(first, first + int((blocks[first:] == blocks[first]).sum()))
+        return self._block
+
+    def __call__(self, noisy: Tensor, time: float) -> Tensor:
+        """Return the velocity (B, n, C) of the block whose latents are ``noisy`` (B, n, C) at ``time``."""
+        tokens = self._tokens(noisy, time, 3)
+        if self._uncached is not None:
+            tokens = self._uncached + tokens
+        orders = torch.cat([self._orders, tokens.orders], 1)
+        mask = visible(tokens.orders, orders)
+        trunk = self._model.trunk
+        features = trunk(
+            tokens.inputs, tokens.times, tokens.positions, None if bool(mask.all()) else mask, self._caches
+        )
+        self._orders = orders[:, : orders.size(1) - noisy.size(1)]
+        for cache in self._caches:
+            cache.truncate(self._orders.size(1))
+        self._uncached = None
+        velocity: Tensor = self._model.output(features[:, -noisy.size(1) :]).float()
+        return velocity
+
+    def settle(self, latents: Tensor) -> None:
+        """Take ``latents`` (B, n, C) as the certain ones of the block."""
+        self._uncached = self._tokens(latents, CERTAIN_TIME, 4)
+
+    def _tokens(self, latents: Tensor, time: float, order: int) -> _Tokens:
+        positions, blocks = self._positions[:, self._block], self._middle.blocks[:, self._block]
+        valid = self._middle.valid[:, self._block]
+        return self._model._latents(latents, positions, time, order + 2 * blocks, valid)
+
+
+def _check_spans(speech: LatentBatch, starts: Tensor, lens: Tensor, seeds: Sequence[int]) -> None:
+    if not len(speech.tokens) == len(starts) == len(lens) == len(seeds):
+        raise ShapeError(
+            f"need a start, a length and a seed for each of {len(speech.tokens)} utterances, got {len(starts)}, "
+            f"{len(lens)} and {len(seeds)}"
+        )
+    if not bool((speech.token_lens >= 1).all()):
+        raise ShapeError("every utterance needs one text token at least")
+    if not bool(((starts >= 0) & (lens >= 1) & (starts + lens <= speech.latent_lens)).all()):
+        raise ShapeError(
+            f"spans must hold one latent at least and lie within their utterances, got starts {starts.tolist()} and "
+            f"lengths {lens.tolist()} in {speech.latent_lens.tolist()} latents"
+        )
+
+
+def _draw_noise(middle: Middle, seeds: Sequence[int], latent_dim: int) -> Tensor:
+    rows = [
+        torch.randn(length, latent_dim, generator=torch.Generator().manual_seed(seed))
+        for length, seed in zip(middle.lens.tolist(), seeds, strict=True)
+    ]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def _below(uniform: Tensor, limits: Tensor) -> Tensor:
+    """Turn ``uniform`` (B,) in [0, 1) into integers from 0 to ``limits`` - 1."""
+    return (uniform * limits).long().minimum(limits - 1)  # rounding may reach the limit
+
+
+def _take(x: Tensor, steps: Tensor) -> Tensor:
+    """Return ``x[b, steps[b, m]]`` as (B, M) or (B, M, C), the nearest where there is no such step."""
+    steps = steps.clamp(0, x.size(1) - 1)
+    return x.gather(1, steps.view(*steps.shape, *[1] * (x.dim() - 2)).expand(*steps.shape, *x.shape[2:]))
