@@ -10,8 +10,9 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,8 @@ from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.metrics.error_rate import wer
 
 WORD = re.compile(r"[^\W\d_]+")
+BEAM_SIZE = 16
+DEFAULT = DecodeOptions().hotword_weight
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,19 @@ class Found:
         """Return the share of the occurrences said that were written, in percent."""
         return 100 * self.right / max(self.said, 1)
 
+    def values(self) -> dict[str, Any]:
+        """Return what the result file holds."""
+        return {**asdict(self), "wer": round(self.wer, 2), "recall": round(self.recall, 1)}
+
 
 def main() -> int:
-    """Decode the test set without and with the list, in one batch each, with word times."""
+    """Decode the test set without the list, and with it at every weight, in batches, with word times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="name or folder; default: the package's")
-    parser.add_argument("--decoder", default="ctc")
-    parser.add_argument("--weight", type=float, help="of a hotword's tokens; default: the package's")
+    parser.add_argument("--decoder", default="ctc", help="ctc, or paraformer of a model that learnt hotwords")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", default=[0.5, DEFAULT, 1.5, 2.0], help="of a hotword's tokens"
+    )
     parser.add_argument("--data", type=Path, default=TEST_SET, help="Kaldi data directory")
     parser.add_argument("--train", type=Path, help="its training set; default: train beside it")
     parser.add_argument("--min_letters", type=int, default=4, help="of a listed word")
@@ -65,34 +74,30 @@ def main() -> int:
         print(f"{error}; make the data by recipes/asterisk/s2t/run.sh --stop_stage 1, or name them by --data")
         return 1
     lists = rare_words(tests, trained, args.min_letters)
-    plain = DecodeOptions(decoder=args.decoder, beam_size=16 if args.decoder == "ctc" else None)
+    plain = DecodeOptions(decoder=args.decoder, beam_size=BEAM_SIZE)
     before = decode(transcriber, tests, {lang: plain for lang in lists})
-    weight = {} if args.weight is None else {"hotword_weight": args.weight}
-    listed = {
-        lang: DecodeOptions(decoder=args.decoder, beam_size=plain.beam_size, hotwords=tuple(words), **weight)
-        for lang, words in lists.items()
-    }
-    after = decode(transcriber, tests, listed)
-    a, b = (count(tests, found, lists) for found in (after, before))
-    without = [
-        u.utt_id for u in tests if u.utt_id in before and not set(WORD.findall(u.text)) & set(lists[u.lang or ""])
-    ]
-    unchanged = sum(before[key].text == after[key].text for key in without)
+    without = [u.utt_id for u in tests if u.lang in lists and not set(WORD.findall(u.text)) & set(lists[u.lang])]
+    b, cases = count(tests, before, lists), []
+    for weight in args.weights:
+        listed = {lang: replace(plain, hotwords=tuple(words), hotword_weight=weight) for lang, words in lists.items()}
+        after = decode(transcriber, tests, listed)
+        unchanged = sum(before[key].text == after[key].text for key in without)
+        cases.append({"weight": weight, "unchanged": unchanged, **count(tests, after, lists).values()})
+    a = next((case for case in cases if case["weight"] == DEFAULT), cases[0])
     write_result(
         f"hotwords_{args.decoder}",
         what=f"{sum(map(len, lists.values()))} words of the test set that the training text lacks, listed by language; "
-        f"{len(before)} held-out prompts with {a.said} occurrences",
+        f"{len(before)} held-out prompts with {b.said} occurrences",
         threads=args.threads,
         runs=1,
         load_before=load,
-        a={"label": "with the list", "median_s": 0.0, "recall": round(a.recall, 1), **asdict(a)},
-        b={"label": "without", "median_s": 0.0, "recall": round(b.recall, 1), **asdict(b)},
-        result=f"recall {b.recall:.1f} % without, {a.recall:.1f} % with the list; wrongly written {b.written - b.right} "
-        f"and {a.written - a.right} times; WER {b.wer:.1f} % and {a.wer:.1f} %; {unchanged} of {len(without)} texts "
-        "without a listed word unchanged",
-        note=f"{args.decoder}"
-        + ("" if args.weight is None else f", weight {args.weight:g}")
-        + f"; language told; lists of {', '.join(f'{len(words)} {lang}' for lang, words in lists.items())}",
+        a={"label": "with the list", "median_s": 0.0, **a, "cases": cases},
+        b={"label": "without", "median_s": 0.0, **b.values()},
+        result=f"weight {a['weight']:g}: recall {b.recall:.1f} % without, {a['recall']:.1f} % with the list; "
+        f"wrongly written {b.written - b.right} and {a['written'] - a['right']} times; WER {b.wer:.1f} % and "
+        f"{a['wer']:.1f} %; {a['unchanged']} of {len(without)} texts without a listed word unchanged",
+        note=f"{args.decoder}, beam {BEAM_SIZE}, language told, word times on; lists of "
+        f"{', '.join(f'{len(words)} {lang}' for lang, words in lists.items())}",
         folder=args.output,
     )
     return 0

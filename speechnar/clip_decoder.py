@@ -57,7 +57,7 @@ class DecodeOptions:
     lm_weight: float = 0.5
     hotwords: tuple[str, ...] = ()
     """Phrases to favour, in the model's own spelling."""
-    hotword_weight: float = 2.0
+    hotword_weight: float = 1.0
     """Nats per token of a hotword in CTC's search; a model that learnt hotwords (SeACo) weighs them itself."""
     prompt: str | None = None
     """What was said before."""

@@ -39,6 +39,7 @@ def sample_segments(
     blank_id: int,
     *,
     num_samples: int,
+    num_kept: int | None = None,
     threshold: float = 0.9,
     generator: torch.Generator | None = None,
 ) -> SampledSegments:
@@ -53,14 +54,19 @@ def sample_segments(
         lens: frames, at least 1 each.
         blank_id: id of the CTC blank.
         num_samples: paths per utterance, the best one included.
+        num_kept: segmentations kept per utterance, those with the most probable paths (ours: on a CPU each one costs
+            as much as the first); None keeps all that were drawn.
         threshold: probability at which a frame is certain.
         generator: of a CPU; None draws the same every time.
 
     Raises:
         ConfigError: ``num_samples`` is below 1, or ``threshold`` outside [0, 1].
     """
-    if num_samples < 1 or not 0 <= threshold <= 1:
-        raise ConfigError(f"sampling needs num_samples >= 1 and threshold in [0, 1], got {num_samples} and {threshold}")
+    if min(num_samples, 1 if num_kept is None else num_kept) < 1 or not 0 <= threshold <= 1:
+        raise ConfigError(
+            "sampling needs num_samples >= 1, num_kept >= 1 and threshold in [0, 1], "
+            f"got {num_samples}, {num_kept} and {threshold}"
+        )
     batch, num_frames, _ = log_probs.shape
     if num_samples == 1:
         segments = path_segments(log_probs.argmax(-1), lens, blank_id)
@@ -73,6 +79,12 @@ def sample_segments(
     swapped = F.pad(drawn, (1, 0)).T & (scores[..., :1].transpose(1, 2).exp() < threshold)  # (B, S, T)
     paths = labels[:, None, :, 1].where(swapped, labels[:, None, :, 0])
     utterance_index, sample = _different(paths, lens, blank_id)
+    if num_kept is not None:
+        is_frame = torch.arange(num_frames, device=paths.device) < lens.to(paths.device)[:, None]
+        lost = (scores[..., 0] - scores[..., 1]).where(is_frame, 0.0)  # (B, T) nats, by taking the second best
+        losses = (swapped * lost[:, None]).sum(2)[utterance_index, sample]
+        kept = _least(losses, utterance_index, num_kept)
+        utterance_index, sample = utterance_index[kept], sample[kept]
     segments = path_segments(paths[utterance_index, sample], lens.to(paths.device)[utterance_index], blank_id)
     return SampledSegments(segments=segments, utterance_index=utterance_index)
 
@@ -92,6 +104,15 @@ def _different(paths: Tensor, lens: Tensor, blank_id: int) -> tuple[Tensor, Tens
     first = torch.full_like(group, len(group)).scatter_reduce(0, group, rows, "amin")
     kept = (first[group] == rows).nonzero().squeeze(1)
     return kept // num_samples, kept % num_samples
+
+
+def _least(losses: Tensor, utterance_index: Tensor, num_kept: int) -> Tensor:
+    """Return the rows (N',), in order, of the ``num_kept`` least of ``losses`` (N,) of each utterance."""
+    order = losses.argsort(stable=True)
+    order = order[utterance_index[order].argsort(stable=True)]
+    counts = utterance_index.bincount()
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[utterance_index[order]]
+    return order[rank < num_kept].sort().values
 
 
 def ctc_log_likelihood(

@@ -470,6 +470,7 @@ class CassNatHead(nn.Module):
         speech: EncodedSpeech,
         *,
         num_samples: int = 1,
+        num_kept: int | None = None,
         threshold: float = 0.9,
         generator: torch.Generator | None = None,
         ranker: Ranker | None = None,
@@ -483,6 +484,7 @@ class CassNatHead(nn.Module):
         Args:
             speech: encoder output.
             num_samples: alignments to draw; the papers take 50. Equal ones are decoded once.
+            num_kept: alignments to decode of those drawn, the most probable; None decodes all, as in the papers.
             threshold: probability at which a frame's CTC label is certain.
             generator: of the draws, on a CPU; None draws the same every time.
             ranker: chooses by its log-probability per slot, end included, as in the papers; None chooses by the
@@ -494,6 +496,7 @@ class CassNatHead(nn.Module):
             speech.lens,
             self.blank_id,
             num_samples=num_samples,
+            num_kept=num_kept,
             threshold=threshold,
             generator=generator,
         )

@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
-before="conf/cif.yaml conf/joint.yaml" config=conf/polish.yaml exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
+before="conf/cif.yaml conf/joint.yaml conf/polish.yaml conf/words.yaml" config=conf/heads.yaml exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
 recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer"
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
@@ -34,14 +34,25 @@ if at_stage 1 "data directories"; then
     data_stage 1 an4/asr "$corpus_an4" --letters lower # as the other two corpora are
     data_stage 1 fsdd/asr "$corpus_fsdd"
 fi
-# Stage 2 has nothing to do: the tokenizer, of single characters, is that of the model we start from.
+if at_stage 2 "single words"; then # the tokenizer, of single characters, is that of the model we start from
+    for cut in 0 1; do
+        "$PYTHON" local/cut_words.py "$init_from" "$data/asterisk/train" "$data/asterisk/train_words$cut" --seed "$cut"
+    done
+fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
     "$PYTHON" -m speechnar.data.describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} |
         tee "$data/statistics.json"
     "$PYTHON" local/check_spelling.py "$data/statistics.json"
 fi
 
-train_dirs="[$data/asterisk/train, $data/an4/train, $data/fsdd/train]"
+train_dirs_of() { # CONFIG: the last two also learn from single words
+    local dirs="$data/asterisk/train, $data/an4/train, $data/fsdd/train"
+    case $1 in
+        */words.yaml) dirs+=", $data/asterisk/train_words0" ;;
+        */heads.yaml) dirs+=", $data/asterisk/train_words0, $data/asterisk/train_words1" ;;
+    esac
+    echo "[$dirs]"
+}
 dev_dirs="[$data/asterisk/dev, $data/an4/dev, $data/fsdd/dev]"
 decode_sets() { # the language is never told; only CTC translates
     for set in asterisk an4 fsdd; do

@@ -98,3 +98,30 @@ def test_messages():
         sample_segments(posteriors(), LENS, 0, num_samples=0)
     with pytest.raises(ConfigError, match="threshold"):
         sample_segments(posteriors(), LENS, 0, num_samples=2, threshold=1.5)
+
+
+@pytest.mark.parametrize("num_kept", [1, 2, 5])
+def test_the_kept_segmentations_are_those_of_the_most_probable_paths(num_kept):
+    log_probs = posteriors()
+    drawn = sample_segments(log_probs, LENS, 0, num_samples=3000, threshold=0.6)
+    kept = sample_segments(log_probs, LENS, 0, num_samples=3000, num_kept=num_kept, threshold=0.6)
+    two_best = log_probs.topk(2).indices
+    for i, num_frames in enumerate(LENS.tolist()):
+        unsure = [float(log_probs[i, t].max().exp()) < 0.6 for t in range(num_frames)]
+        choices = [two_best[i, t].tolist() if unsure[t] else [int(two_best[i, t, 0])] for t in range(num_frames)]
+        scores = {}  # of the most probable path drawn first for each segmentation: all are drawn, so any may be
+        for labels in product(*choices):
+            score = sum(float(log_probs[i, t, label]) for t, label in enumerate(labels))
+            scores.setdefault(starts_of(labels), []).append(score)
+        found, all_found = rows_of(kept, i), rows_of(drawn, i)
+        assert len(found) == min(num_kept, len(all_found))
+        assert found == [row for row in all_found if row in found], "the order is that of the draws"
+        assert found[0] == all_found[0], "the best path is always kept"
+        worst_kept = min(max(scores[row]) for row in found)
+        left_out = [min(scores[row]) for row in all_found if row not in found]
+        assert all(score <= worst_kept + 1e-5 for score in left_out)
+
+
+def test_an_impossible_number_to_keep_is_refused():
+    with pytest.raises(ConfigError, match="num_kept"):
+        sample_segments(posteriors(), LENS, 0, num_samples=4, num_kept=0)

@@ -1,7 +1,7 @@
 """Cut utterances at their word boundaries into pieces of one or two words, as more training data.
 
-Prompts of one short word are where the language is hardest to tell, and they are rare; every long prompt is full of them.
-The boundaries come from forced alignment; a cut lies in the middle of the pause between two words.
+Prompts of one short word are where the language is hardest to tell, and they are rare; every long prompt is full of
+them. The boundaries come from forced alignment; a cut lies in the middle of the pause between two words.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="another one cuts elsewhere")
     args = parser.parse_args()
     transcriber = Transcriber.load(args.model)
     rng = np.random.default_rng(args.seed)
@@ -42,12 +42,13 @@ def main() -> None:
         except SpeechnarError:  # too long for one pass, or too short for its text
             skipped += 1
             continue
-        found.extend(_pieces(utterance, [word for segment in aligned.segments for word in segment.words or ()], rng))
+        words = [word for segment in aligned.segments for word in segment.words or ()]
+        found.extend(_pieces(utterance, words, rng, f"cut{args.seed}"))
     write_kaldi_dir(args.target, found)
     print(f"{args.target}: {len(found)} pieces, {sum(u.duration_s for u in found) / 60:.1f} min; {skipped} not aligned")
 
 
-def _pieces(utterance: Utterance, words: list[Word], rng: np.random.Generator) -> Iterator[Utterance]:
+def _pieces(utterance: Utterance, words: list[Word], rng: np.random.Generator, name: str) -> Iterator[Utterance]:
     first = 0
     while first < len(words):
         after = min(first + int(rng.integers(1, 3)), len(words))
@@ -57,7 +58,7 @@ def _pieces(utterance: Utterance, words: list[Word], rng: np.random.Generator) -
         if end - start >= MIN_S:
             yield replace(
                 utterance,
-                utt_id=f"{utterance.utt_id}-word{first:03d}",
+                utt_id=f"{utterance.utt_id}-{name}-{first:03d}",
                 text=" ".join(word.word for word in words[first:after]),
                 start_s=start,
                 end_s=end,
