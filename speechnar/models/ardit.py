@@ -92,6 +92,11 @@ class Middle:
         steps = torch.arange(self.blocks.size(1), device=x.device)
         return zero_padding(_take(x, self.starts[:, None] + steps), self.valid)
 
+    def mean(self, losses: Tensor) -> LossOutput:
+        """Return the mean of ``losses`` (B, M) over the latents of all spans; their number is its weight."""
+        weight = self.lens.sum()
+        return LossOutput(total=zero_padding(losses, self.valid).sum() / weight, weight=weight)
+
     def put(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``x`` (B, T) or (B, T, C) with ``y`` (B, M) or (B, M, C) in place of the span."""
         steps = torch.arange(x.size(1), device=x.device) - self.starts[:, None]
@@ -110,6 +115,13 @@ def draw_middle(
     lens = torch.where(coin < infill_prob, 1 + _below(length, latent_lens), latent_lens)
     offsets = None if block_size is None else _below(offset, torch.full_like(latent_lens, block_size))
     return Middle.of(_below(place, latent_lens - lens + 1), lens, block_size, offsets)
+
+
+def draw_times(middle: Middle, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a time in [0, 1) for each block, and return that of each latent, (B, M)."""
+    blocks = middle.blocks
+    times = torch.rand(len(blocks), int(blocks.max()) + 1, generator=generator, device=blocks.device)
+    return times.gather(1, blocks)
 
 
 def visible(queries: Tensor, keys: Tensor) -> Tensor:
@@ -181,15 +193,16 @@ class Ardit(nn.Module):
         generator = None if self.training else torch.Generator(device).manual_seed(0)
         config = self.config
         middle = draw_middle(batch.latent_lens, config.block_size, config.infill_prob, generator)
-        latents = middle.take(batch.latents)
-        noise = torch.randn(latents.shape, generator=generator, device=device)
-        # A time for each block, of which there are at most as many as latents.
-        times = torch.rand(middle.blocks.size(0), int(middle.blocks.max()) + 1, generator=generator, device=device)
-        times = times.gather(1, middle.blocks)
+        return self.flow_loss(batch, middle, middle.take(batch.latents), generator)
+
+    def flow_loss(
+        self, speech: LatentBatch, middle: Middle, latents: Tensor, generator: torch.Generator | None = None
+    ) -> LossOutput:
+        """Return the loss on paths from noise to ``latents`` (B, M, C), which follow the true ones of ``speech``."""
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        times = draw_times(middle, generator)
         noisy, target = mix(latents, noise, times)
-        errors = (self.velocity(batch, middle, noisy, times) - target).square().mean(-1)
-        weight = middle.lens.sum()
-        return LossOutput(total=zero_padding(errors, middle.valid).sum() / weight, weight=weight)
+        return middle.mean((self.velocity(speech, middle, noisy, times) - target).square().mean(-1))
 
     def velocity(self, speech: LatentBatch, middle: Middle, noisy: Tensor, times: Tensor) -> Tensor:
         """Return the velocity (B, M, C) float32 of every block of the span, each given the true latents before it.
