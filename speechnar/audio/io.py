@@ -100,6 +100,8 @@ def read_audio(
         stream = AudioStream(source, target_rate=target_rate, max_seconds=max_seconds, channel=channel)
         return Audio(np.concatenate(list(stream)), target_rate)
     samples = _array_samples(source)
+    if samples.size == 0:
+        raise AudioError("array: holds no audio samples")
     if sample_rate is None:
         raise AudioError("an array needs its sample_rate, in Hz")
     _check_format(sample_rate, 1, "array")
@@ -116,6 +118,49 @@ def resample(samples: Samples, from_rate: float, to_rate: float) -> Samples:
         return samples
     resampled: Samples = soxr.resample(samples, from_rate, to_rate).astype(np.float32, copy=False)
     return resampled if len(resampled) else samples[:1]
+
+
+class PushedAudio:
+    """Mono samples that come in pieces of any size, brought to ``target_rate``.
+
+    What comes out, put together, is what `resample` makes of the whole: how the samples were cut changes nothing.
+
+    Args:
+        sample_rate: of what comes, in Hz.
+        target_rate: Hz.
+
+    Raises:
+        AudioError: there is no audio of this rate.
+    """
+
+    def __init__(self, sample_rate: int, target_rate: int) -> None:
+        _check_format(sample_rate, 1, "stream")
+        self.sample_rate = sample_rate
+        self._resampler: soxr.ResampleStream | None = None
+        if sample_rate != target_rate:
+            self._resampler = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32")
+        self._num_pushed = 0
+
+    def push(self, samples: Any) -> Samples:
+        """Take an array or tensor (S,) of floats or signed integers, S perhaps 0; return what is certain by now.
+
+        Raises:
+            AudioError: it is something else, or has samples that are not finite; nothing of it was taken then.
+        """
+        taken = _array_samples(samples)
+        _check_finite(taken, self._num_pushed / self.sample_rate, "stream")
+        self._num_pushed += len(taken)
+        if self._resampler is None or not len(taken):
+            return taken
+        resampled: Samples = self._resampler.resample_chunk(taken)
+        return resampled
+
+    def finish(self) -> Samples:
+        """Return what remains; nothing can be pushed afterwards."""
+        if self._resampler is None:
+            return np.zeros(0, dtype=np.float32)
+        tail: Samples = self._resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+        return tail
 
 
 class AudioStream:
@@ -309,8 +354,6 @@ def _array_samples(array: Any) -> Samples:
     array = np.asarray(array)
     if array.ndim != 1:
         raise AudioError(f"an array of samples must be 1-D, got shape {array.shape}; mix the channels first")
-    if array.size == 0:
-        raise AudioError("array: holds no audio samples")
     if array.dtype.kind == "i":
         return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
     if array.dtype.kind != "f":

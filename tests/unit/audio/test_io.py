@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.audio.io import Audio, AudioStream, read_audio, resample
+from speechnar.audio.io import Audio, AudioStream, PushedAudio, read_audio, resample
 from speechnar.errors import AudioError, ConfigError
 
 
@@ -239,3 +239,25 @@ def test_damaged_headers_never_escape_as_other_errors(noise, position):
         assert np.isfinite(read_audio(bytes(content), max_seconds=60).samples).all()
     except AudioError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("rates", [(8000, 16000), (44100, 16000), (16000, 8000), (16000, 16000)])
+def test_pushed_pieces_are_resampled_like_the_whole(rates):
+    wav = np.random.default_rng(0).standard_normal(9000).astype(np.float32)
+    whole = resample(wav, *rates)
+    for size in (1, 7, 1000, 9000):
+        audio = PushedAudio(*rates)
+        pieces = [audio.push(wav[begin : begin + size]) for begin in range(0, len(wav), size)]
+        assert np.array_equal(np.concatenate([*pieces, audio.push(wav[:0]), audio.finish()]), whole)
+
+
+def test_pushes_that_are_no_audio_are_refused():
+    audio = PushedAudio(8000, 16000)
+    audio.push(np.zeros(12000))
+    with pytest.raises(AudioError, match=r"after 1\.5 s"):
+        audio.push(np.array([np.inf]))
+    with pytest.raises(AudioError, match="1-D"):
+        audio.push(np.zeros((1, 5)))
+    assert len(audio.push(np.zeros(0))) + len(audio.finish()) <= 24000
+    with pytest.raises(AudioError, match="sample rate must lie in"):
+        PushedAudio(0, 16000)
