@@ -1,13 +1,15 @@
-"""Speech segments of a recording by Silero VAD, over blocks of any size.
+"""Speech segments of a recording by Silero VAD, over blocks of any size; afterwards, or while it is being made.
 
 Source: Silero Team, "Silero VAD", 2024, https://github.com/snakers4/silero-vad; its weights come with its wheel.
 Option names and their meaning are Silero's.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,21 +63,109 @@ def detect_speech(
         raise AudioError(f"voice activity detection needs {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
     config = config or VadConfig()
     with _kept_thread_count():
-        from silero_vad import (  # noqa: PLC0415  # its import sets torch's thread count
-            get_speech_timestamps_from_probs,
-            load_silero_vad,
-        )
-    network = load_silero_vad()
+        from silero_vad import get_speech_timestamps_from_probs  # noqa: PLC0415  # its import sets torch's thread count
+    network = _load_network()
     probs = array("f")
     num_samples = 0
-    with torch.inference_mode():
-        for window, num_valid in _windows(blocks):
-            probs.append(network(torch.from_numpy(window), SAMPLE_RATE).item())
-            num_samples += num_valid
+    for window, num_valid in _windows(blocks):
+        probs.append(network(window))
+        num_samples += num_valid
     found = get_speech_timestamps_from_probs(
         probs, sampling_rate=SAMPLE_RATE, audio_length_samples=num_samples, **config.model_dump()
     )
     return [SpeechSegment(item["start"] / SAMPLE_RATE, item["end"] / SAMPLE_RATE) for item in found]
+
+
+@dataclass(frozen=True)
+class HeardSpeech:
+    """What is certain after a window, in samples from the beginning."""
+
+    begin: int
+    """First sample of the speech that is open; without any, the earliest that speech to come may begin at."""
+    end: int
+    """Behind the last sample that belongs to it by now; equal to ``begin`` if no speech is open, or no longer."""
+    is_over: bool = False
+    """Whether it ends there; what is open next begins there or later."""
+
+
+class Endpointer:
+    """Speech of a recording that is still being made, known window by window from the past alone.
+
+    Its segments are those of `detect_speech` (with padding of at most half the silence that ends a segment), unless
+    speech is longer than the maximum. Such speech is cut, in the last third of the maximum, at the first window whose
+    probability is below a limit that rises from 0 to 1: at a pause if there is one, then wherever speech is least
+    certain.
+    """
+
+    def __init__(self, config: VadConfig) -> None:
+        self.config = config
+        self._network = _load_network()
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._heard = 0
+        self._onset: int | None = None
+        """Where the open speech began, before padding and cuts."""
+        self._begin = 0
+        """Where it begins, with padding, after cuts."""
+        self._silent_from: int | None = None
+        self._last_end = 0
+
+    def push(self, samples: npt.NDArray[np.float32]) -> Iterator[HeardSpeech]:
+        """Take 16 kHz samples (S,), any number; yield what is certain after each window that they complete."""
+        self._rest = np.concatenate([self._rest, samples])
+        while len(self._rest) >= WINDOW_SAMPLES:
+            window, self._rest = self._rest[:WINDOW_SAMPLES], self._rest[WINDOW_SAMPLES:]
+            yield self._hear(window, WINDOW_SAMPLES)
+        self._rest = self._rest.copy()  # not all that was pushed
+
+    def finish(self) -> Iterator[HeardSpeech]:
+        """Yield what is certain after the last window, and the speech that the recording's end leaves open."""
+        if num_valid := len(self._rest):
+            yield self._hear(np.pad(self._rest, (0, WINDOW_SAMPLES - num_valid)), num_valid)
+        if self._onset is not None and self._is_speech(self._heard):
+            yield self._close(self._heard)
+
+    def _hear(self, window: npt.NDArray[np.float32], num_valid: int) -> HeardSpeech:
+        config = self.config
+        prob = self._network(window)
+        start, self._heard = self._heard, self._heard + num_valid
+        if prob >= config.threshold:
+            self._silent_from = None
+            if self._onset is None:
+                self._onset, self._begin = start, max(self._last_end, start - _to_samples(config.speech_pad_ms))
+        elif prob < max(config.threshold - 0.15, 0.01) and self._onset is not None:
+            self._silent_from = start if self._silent_from is None else self._silent_from
+            if start - self._silent_from >= _to_samples(config.min_silence_duration_ms):
+                if self._is_speech(self._silent_from):
+                    return self._close(self._reached())
+                self._onset = self._silent_from = None
+        if self._onset is None:
+            earliest = max(self._last_end, self._heard - _to_samples(config.speech_pad_ms))
+            return HeardSpeech(earliest, earliest)
+        longest = round(config.max_speech_duration_s * SAMPLE_RATE)
+        room = longest - (self._heard - self._begin)
+        if room < WINDOW_SAMPLES or prob < 1 - 3 * room / longest:
+            onset, is_pause = self._onset, self._silent_from is not None
+            cut = self._close(self._reached())
+            if not is_pause:
+                self._onset, self._begin = onset, cut.end
+            return cut
+        return HeardSpeech(self._begin, self._reached())
+
+    def _is_speech(self, until: int) -> bool:
+        """Tell whether the open speech, if it ends at ``until``, is long enough, and was not all cut off before."""
+        assert self._onset is not None
+        return until - self._onset > _to_samples(self.config.min_speech_duration_ms) and until > self._begin
+
+    def _reached(self) -> int:
+        if self._silent_from is None:
+            return self._heard
+        return min(self._silent_from + _to_samples(self.config.speech_pad_ms), self._heard)
+
+    def _close(self, end: int) -> HeardSpeech:
+        closed = HeardSpeech(self._begin, end, is_over=True)
+        self._last_end = end
+        self._onset = self._silent_from = None
+        return closed
 
 
 def group_segments(segments: Iterable[SpeechSegment], max_duration_s: float) -> list[list[SpeechSegment]]:
@@ -110,6 +200,37 @@ def _windows(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[tuple[npt.ND
         rest = rest[whole:]
     if rest.size:
         yield np.pad(rest, (0, WINDOW_SAMPLES - rest.size)), rest.size
+
+
+def _to_samples(milliseconds: int) -> int:
+    return milliseconds * SAMPLE_RATE // 1000
+
+
+def _load_network() -> Callable[[npt.NDArray[np.float32]], float]:
+    """Return the network with a state of its own: it maps a window to the probability of speech."""
+    network = deepcopy(_warm_network())
+    network.reset_states()
+
+    def probability(window: npt.NDArray[np.float32]) -> float:
+        with torch.inference_mode():
+            return float(network(torch.from_numpy(window), SAMPLE_RATE).item())
+
+    return probability
+
+
+@lru_cache(maxsize=1)
+def _warm_network() -> Any:
+    """Return the network to copy: its copies share what TorchScript compiles in the first two calls, a second's work.
+
+    Only the copies are used, so that streams and threads do not meet in its state.
+    """
+    with _kept_thread_count():
+        from silero_vad import load_silero_vad  # noqa: PLC0415  # its import sets torch's thread count
+    network = load_silero_vad()
+    with torch.inference_mode():
+        for _ in range(3):
+            network(torch.zeros(WINDOW_SAMPLES), SAMPLE_RATE)
+    return network
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from scipy.signal import lfilter
 
 from speechnar.models.base import save_model
 from speechnar.models.joint import Joint, JointConfig
@@ -44,12 +45,13 @@ def save_tiny_joint(folder: Path) -> Path:
     return folder
 
 
-def save_tiny_paraformer(folder: Path) -> Path:
+def save_tiny_paraformer(folder: Path, config: ParaformerConfig | None = None) -> Path:
     """Write a Paraformer without CTC, whose weights fire a few times a second, as a model of one language."""
     torch.manual_seed(0)
+    config = config or ParaformerConfig.debug()
     pieces = ("<blank>", "<sos>", "<eos>", *"一二三四五六七八九十", "a@@", "bc", "<unk>")
     tokenizer = LexiconTokenizer(pieces, {"abc": ("a@@", "bc")})
-    model = Paraformer(ParaformerConfig.debug().model_copy(update={"ctc_weight": 0.0}), tokenizer).eval()
+    model = Paraformer(config.model_copy(update={"ctc_weight": 0.0}), tokenizer).eval()
     with torch.no_grad():
         model.head.embedder.proj.bias.fill_(-1.0)
         model.head.output.weight.normal_()
@@ -73,3 +75,32 @@ def speechlike(seconds: float, *, seed: int = 0, rate: int = RATE, channels: int
     wav = 0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * rng.standard_normal(size)
     wav = wav.astype(np.float32)
     return wav if channels == 1 else np.stack([wav] * channels, axis=1)
+
+
+FORMANTS_HZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
+"""Of five vowels: Peterson and Barney, "Control Methods Used in a Study of the Vowels", 1952, table II, men."""
+
+
+def vowels(seconds: float, *, seed: int = 0) -> np.ndarray:
+    """Return random vowels, five a second, that glide into each other: voice activity detection hears speech.
+
+    Pulses and breath go through three resonators whose frequencies change every 5 ms.
+
+    Source: Klatt, "Software for a cascade/parallel formant synthesizer", JASA 1980, section II.A.
+    """
+    rng = np.random.default_rng(seed)
+    size, num = round(seconds * RATE), round(seconds * 5) + 2
+    place = np.arange(size) / RATE * 5  # in vowels
+    pitch = np.interp(place, np.arange(num), rng.uniform(110, 180, num))
+    pulses = np.diff(np.floor(np.cumsum(pitch / RATE)), prepend=0)
+    wav = lfilter([1], [1, -0.95], pulses) + 0.3 * rng.standard_normal(size)
+    formants = np.array(FORMANTS_HZ)[rng.integers(len(FORMANTS_HZ), size=num)]
+    for track, bandwidth in zip(formants.T, (60, 90, 120), strict=True):
+        radius, state = np.exp(-np.pi * bandwidth / RATE), np.zeros(2)
+        for begin in range(0, size, 80):
+            frequency = np.interp(place[begin], np.arange(num), track)
+            turn = 2 * radius * np.cos(2 * np.pi * frequency / RATE)
+            coefficients = [1 - turn + radius**2], [1, -turn, radius**2]
+            wav[begin : begin + 80], state = lfilter(*coefficients, wav[begin : begin + 80], zi=state)
+    wav *= 0.15 + 0.85 * np.sin(np.pi * place) ** 2
+    return (0.3 * wav / np.abs(wav).max()).astype(np.float32)

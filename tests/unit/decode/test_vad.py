@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar.decode.vad import SAMPLE_RATE, SpeechSegment, VadConfig, detect_speech, group_segments
+from speechnar.decode.vad import SAMPLE_RATE, Endpointer, SpeechSegment, VadConfig, detect_speech, group_segments
 from speechnar.errors import AudioError, ConfigError, ShapeError
+from tests.unit.tiny import vowels
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,50 @@ def test_groups_span_at_most_the_maximum():
     assert group_segments([], 1.0) == []
     with pytest.raises(ConfigError, match="positive"):
         group_segments(segments, 0.0)
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
+
+
+def endpoints(wav: np.ndarray, config: VadConfig, size: int) -> list[tuple[float, float]]:
+    """Return the segments in seconds, and check that what is said on the way leads to them."""
+    endpointer = Endpointer(config)
+    heard = [state for block in in_blocks(wav, size) for state in endpointer.push(block)]
+    heard += endpointer.finish()
+    found, begin, end = [], 0, 0
+    for state in heard:
+        assert state.begin >= begin and state.begin <= state.end <= len(wav)
+        if state.begin == begin and state.end > state.begin:
+            assert state.end >= end  # speech once certain stays so
+        begin, end = state.begin, state.end
+        if state.is_over:
+            found.append((state.begin / SAMPLE_RATE, state.end / SAMPLE_RATE))
+            begin = state.end
+    return found
+
+
+@pytest.mark.parametrize("size", [100, 512, 7000, 10**6])
+@pytest.mark.parametrize("min_speech_ms", [100, 1000])
+def test_endpoints_are_those_of_the_whole_recording(size, min_speech_ms):
+    config = VadConfig(min_speech_duration_ms=min_speech_ms, min_silence_duration_ms=400, speech_pad_ms=150)
+    parts = [silence(0.5), vowels(0.5), silence(0.3), vowels(1.2, seed=1), silence(0.6), vowels(0.4, seed=2)]
+    wav = np.concatenate([*parts, silence(1.0), vowels(1.4, seed=3)])
+    expected = [(segment.start_s, segment.end_s) for segment in detect_speech([wav], config)]
+    assert len(expected) == (3 if min_speech_ms == 100 else 2)
+    assert endpoints(wav, config, size) == expected
+    assert expected[-1][1] == len(wav) / SAMPLE_RATE  # it ends in speech
+
+
+def test_long_speech_is_cut_in_a_pause_or_anywhere():
+    config = VadConfig(min_silence_duration_ms=500, speech_pad_ms=200, max_speech_duration_s=3.0)
+    spans = endpoints(vowels(10.0), config, 1000)
+    assert len(spans) >= 4
+    assert all(end - start <= 3.0 for start, end in spans)
+    assert [start for start, _ in spans[1:]] == [end for _, end in spans[:-1]]  # nothing is left out
+    assert spans[-1][1] == 10.0
+    first, second = endpoints(np.concatenate([vowels(2.3), silence(0.3), vowels(2.0, seed=1)]), config, 1000)
+    assert 2.3 <= first[1] <= second[0] <= 2.6
 
 
 def test_leaves_no_global_state_and_needs_no_torchaudio():
