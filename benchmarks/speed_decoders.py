@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, nargs="+", default=[8, 16, 32], help="of CASS-NAT's ESA")
     parser.add_argument("--tokens_per_second", type=float, default=3.5)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--reference_runs", type=int, default=2, help="runs of ESPnet, which takes minutes")
+    parser.add_argument("--reference_runs", type=int, default=2, help="runs of ESPnet, after one; 0 counts that one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no_espnet", action="store_true", help="leave out the reference-style baseline")
     parser.add_argument("--quick", action="store_true", help="a tiny size and short sounds, to try the script")
@@ -176,12 +176,18 @@ def main() -> int:
             logging.getLogger("espnet").setLevel(logging.ERROR)  # it warns of every length limit
         for name in args.sizes:
             models = build(SIZES[name](), espnet=not args.no_espnet)
+            reference: dict[float, Reference] = {}
             for batch in args.batches:
                 load = load_average()
                 rows = []
                 for seconds in args.seconds:
                     case = make_case(models, seconds, batch, args.tokens_per_second)
-                    rows += measure(models, case, args.samples, runs=args.runs, reference_runs=args.reference_runs)
+                    found = measure(models, case, args.samples, runs=args.runs)
+                    if models.espnet is not None:
+                        if seconds not in reference:  # it takes minutes; a batch is so many utterances
+                            reference[seconds] = measure_reference(models, case, args.reference_runs)
+                        found.append(reference_row(case, reference[seconds], found))
+                    rows += compare(found)
                 write(models, rows, args, name=name, load=load)
     return 0
 
@@ -278,49 +284,68 @@ def systems(models: Models, case: Case, samples: Sequence[int]) -> dict[str, Cal
 
 
 @torch.no_grad()
-def measure(
-    models: Models, case: Case, samples: Sequence[int], *, runs: int, reference_runs: int
-) -> list[dict[str, Any]]:
-    """Return a row per system: medians of ``runs`` after one that does not count, all systems in turn."""
+def measure(models: Models, case: Case, samples: Sequence[int], *, runs: int) -> list[dict[str, Any]]:
+    """Return a row per system: medians of ``runs`` after one that does not count, all systems in turn.
+
+    The sounds are encoded once a run, and all systems decode that.
+    """
     load = load_average()
     named = systems(models, case, samples)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in named}
     tokens: dict[str, list[list[int]]] = {}
     for run in range(runs + 1):
+        speech, encode_s = timed(lambda: encode(models, case))
         for name, decode in named.items():
-            speech, encode_s = timed(lambda: encode(models, case))
             paths, decode_s = timed(partial(decode, speech))
             tokens[name] = [path.tokens for path in paths]
             if run:
                 times[name].append((encode_s, decode_s))
     counts = {name: [len(row) for row in found] for name, found in tokens.items()}
-    counts[PARAFORMER] = models.paraformer.embedder(encode(models, case)).lens.tolist()  # what fired, as it costs
+    counts[PARAFORMER] = models.paraformer.embedder(speech).lens.tolist()  # what fired, as it costs
     rows = [row_of(case, name, times[name], counts[name], load) for name in named]
-    if models.espnet is not None:
-        rows.append(measure_reference(models, case, tokens[AR_BEAM], reference_runs, load))
-    for row in rows:
-        for kind in ("decode_s", "whole_s"):
-            of = {other["system"]: other[kind] for other in rows if other["system"] in BASELINES}
-            row[f"times_faster_{kind[:-2]}"] = {name: round(s / row[kind], 2) for name, s in of.items()}
+    rows[-1]["first_tokens"] = tokens[AR_BEAM][0]
     return rows
 
 
-def measure_reference(models: Models, case: Case, ours: list[list[int]], runs: int, load: float) -> dict[str, Any]:
-    """Return ESPnet's row. It searches utterance by utterance: one is timed and counted as often as the batch has."""
-    batch = len(case.wav)
+@dataclass(frozen=True)
+class Reference:
+    """What ESPnet made of one utterance."""
+
+    times_s: list[float]
+    """Of decoding alone, in each run."""
+    tokens: list[int]
+
+
+def measure_reference(models: Models, case: Case, runs: int) -> Reference:
+    """Search the first utterance of ``case`` with ESPnet, which searches utterance by utterance."""
     search = espnet_decoder.build_search(
         models.espnet, espnet_decoder.GivenCtc(case.log_probs[:1]), beam_size=BEAM, ctc_weight=CTC_WEIGHT
     )
     limits = {"maxlenratio": -case.num_tokens, "minlenratio": -(case.num_tokens - 1)}
-    times = []
-    for run in range(runs + 1):
-        speech, encode_s = timed(lambda: encode(models, case))
-        found, decode_s = timed(lambda: search(speech.enc[0], **limits))  # noqa: B023  # called at once
-        if run:
-            times.append((encode_s, batch * decode_s))
-    best = found[0].yseq[1:-1].tolist()
-    row = row_of(case, REFERENCE, times, [len(best)] * batch, load)
-    return {**row, "utterances_timed": 1, "same_tokens_as_ours": best == ours[0]}
+    enc = encode(models, case).enc[0]
+    found, first_s = timed(lambda: search(enc, **limits))
+    times = [timed(lambda: search(enc, **limits))[1] for _ in range(runs)]
+    return Reference(times or [first_s], found[0].yseq[1:-1].tolist())
+
+
+def reference_row(case: Case, reference: Reference, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return ESPnet's row: each utterance takes what the first one took, behind the encoder of the other rows."""
+    batch = len(case.wav)
+    encode_s = rows[0]["whole_s"] - rows[0]["decode_s"]
+    times = [(encode_s, batch * decode_s) for decode_s in reference.times_s]
+    row = row_of(case, REFERENCE, times, [len(reference.tokens)] * batch, load_average())
+    same = reference.tokens == rows[-1]["first_tokens"]
+    return {**row, "utterances_timed": 1, "same_tokens_as_ours": same}
+
+
+def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with how many times faster each is than the baselines, decoding and as a whole."""
+    for row in rows:
+        row.pop("first_tokens", None)
+        for kind in ("decode_s", "whole_s"):
+            of = {other["system"]: other[kind] for other in rows if other["system"] in BASELINES}
+            row[f"times_faster_{kind[:-2]}"] = {name: round(s / row[kind], 2) for name, s in of.items()}
+    return rows
 
 
 def encode(models: Models, case: Case) -> EncodedSpeech:
