@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SpeechnarError,
     )
     from speechnar.hub import list_models
+    from speechnar.stream import SpeechStream
     from speechnar.text.transcript import Segment, Transcript, Word
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "ModelNotFoundError",
     "Segment",
     "ShapeError",
+    "SpeechStream",
     "SpeechnarError",
     "Transcriber",
     "Transcript",
@@ -50,6 +52,7 @@ _MODULE_OF = {
     "DecodeOptions": "clip_decoder",
     "DetectedLanguage": "api",
     "Segment": "text.transcript",
+    "SpeechStream": "stream",
     "Transcriber": "api",
     "Transcript": "text.transcript",
     "Word": "text.transcript",

@@ -25,6 +25,7 @@ from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MODEL, card_languages, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.recognizer import Recognizer, Source
+from speechnar.stream import SpeechStream
 from speechnar.text.languages import to_iso3
 from speechnar.text.transcript import Transcript
 
@@ -168,6 +169,32 @@ class Transcriber:
             options=options,
         )
         return _one_or_list(audio, found)
+
+    def stream(
+        self,
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> SpeechStream:
+        """Transcribe a recording while it is being made; any number of streams may be open.
+
+        A Paraformer with a windowed encoder (``encoder.windows`` set) writes tokens as they fire; what other models
+        and decoders, and hotwords, make of an utterance comes when it ends.
+
+        Args:
+            sample_rate: of the samples to come, in Hz; None is `sample_rate`, what the model hears.
+            language: as in `transcribe`.
+            word_timestamps: as in `transcribe`.
+            options: as in `transcribe`; ``window_s`` is also the longest utterance.
+
+        Raises:
+            ConfigError: the model cannot honour an option.
+            AudioError: there is no audio of this rate.
+        """
+        decoder = ClipDecoder(self._loaded, language=language, default_language=self._language, options=options)
+        return SpeechStream(Recognizer(decoder, word_timestamps=word_timestamps), sample_rate=sample_rate)
 
     @overload
     def translate(

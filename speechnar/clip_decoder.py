@@ -183,6 +183,11 @@ class ClipDecoder:
         return round(self.options.window_s * self.sample_rate)
 
     @property
+    def shortest_samples(self) -> int:
+        """What shorter clips are padded to."""
+        return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
+
+    @property
     def batch_samples(self) -> int:
         """The most that is decoded together."""
         return round(self.options.batch_seconds * self.sample_rate)
@@ -286,8 +291,7 @@ class ClipDecoder:
         return self.model.encode(wav, wav_lens, prefix=prefix, prompt=prompt, prompt_lens=prompt_lens)
 
     def _padded_size(self, clip: Samples) -> int:
-        least = MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate
-        return max(len(clip), self.window_samples if self.options.pad else math.ceil(least))
+        return max(len(clip), self.window_samples if self.options.pad else self.shortest_samples)
 
     @torch.inference_mode()
     def _decode_with(self, out: Any) -> list[CtcPath]:

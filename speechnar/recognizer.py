@@ -16,12 +16,22 @@ from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import VadConfig, detect_speech, group_segments
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
 from speechnar.segments import to_segments
-from speechnar.text.transcript import Transcript
+from speechnar.text.transcript import Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
 POOLED_BATCHES = 8
 """Batches of short recordings read ahead, so that clips of like length can share one."""
+
+
+def utterances(window_s: float) -> VadConfig:
+    """Return what counts as one: speech up to half a second of silence or, at the latest, ``window_s`` seconds."""
+    return VadConfig(
+        min_speech_duration_ms=100,  # single short words, as digits are, can be below Silero's 250 ms
+        min_silence_duration_ms=500,
+        speech_pad_ms=200,
+        max_speech_duration_s=window_s,
+    )
 
 
 class Source(Protocol):
@@ -109,7 +119,8 @@ class Recognizer:
         if not aligned.possible.all():
             raise AudioError(f"{source.name or 'audio'}: {duration_s:.2f} s cannot hold {len(tokens)} tokens of text")
         path = decoder.text_path(aligned.paths()[0])
-        return self._transcript(source.name, duration_s, [(0.0, path)], language, probability, task="align")
+        segments = self._segments_of_words([(0.0, path)], duration_s, language)
+        return self.transcript(source.name, duration_s, segments, language, probability, task="align")
 
     # From one recording to clips.
 
@@ -143,8 +154,7 @@ class Recognizer:
         decoder = self.decoder
         heard = Blocks(source.blocks(VAD_RATE))
         window_s, rate = decoder.options.window_s, decoder.sample_rate
-        config = VadConfig(min_silence_duration_ms=500, speech_pad_ms=200, max_speech_duration_s=window_s)
-        groups = group_segments(detect_speech(heard, config), window_s)
+        groups = group_segments(detect_speech(heard, utterances(window_s)), window_s)
         duration_s = heard.num_samples / VAD_RATE
         places_s = [(group[0].start_s, group[-1].end_s) for group in groups]
         speech_s = sum(end - start for start, end in places_s)
@@ -188,28 +198,38 @@ class Recognizer:
         )
         language, probability = self.decoder.decide_language(mass)
         paths = [(start_s, decoded.path) for start_s, decoded in recording.decoded]
+        segments = self.segments(paths, duration_s=recording.duration_s, language=language)
         task = "transcribe" if self.decoder.task == "asr" else "translate"
-        return self._transcript(recording.name, recording.duration_s, paths, language, probability, task=task)
+        return self.transcript(recording.name, recording.duration_s, segments, language, probability, task=task)
 
-    def _transcript(
+    def segments(self, paths: Sequence[tuple[float, CtcPath]], *, duration_s: float, language: str) -> list[Segment]:
+        """Return what the token paths of clips, each with the second at which it begins, say until ``duration_s``."""
+        segments = self._segments_of_words(paths, duration_s, language)
+        return segments if self.word_timestamps else [replace(segment, words=None) for segment in segments]
+
+    def _segments_of_words(
+        self, paths: Sequence[tuple[float, CtcPath]], duration_s: float, language: str
+    ) -> list[Segment]:
+        decoder = self.decoder
+        return to_segments(
+            paths,
+            decoder.tokenizer,
+            frame_shift_s=decoder.model.frame_shift_s,
+            duration_s=duration_s,
+            language=language if decoder.task == "asr" else decoder.task.removeprefix("st_"),
+        )
+
+    def transcript(
         self,
         name: str | None,
         duration_s: float,
-        paths: Sequence[tuple[float, CtcPath]],
+        segments: Sequence[Segment],
         language: str,
         probability: float | None,
         *,
         task: str,
     ) -> Transcript:
-        segments = to_segments(
-            paths,
-            self.decoder.tokenizer,
-            frame_shift_s=self.decoder.model.frame_shift_s,
-            duration_s=duration_s,
-            language=language if self.decoder.task == "asr" else self.decoder.task.removeprefix("st_"),
-        )
-        if not self.word_timestamps and task != "align":
-            segments = [replace(segment, words=None) for segment in segments]
+        """Return the segments of a recording as its transcript."""
         return Transcript(
             file=name,
             model=self.decoder.name,

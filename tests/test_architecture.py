@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
     "__main__",
     frozenset({"cli", "demo"}),
-    ("__init__", "api", "clip_decoder", "clips", "evaluate", "hub", "recognizer", "segments"),
+    ("__init__", "api", "clip_decoder", "clips", "evaluate", "hub", "recognizer", "segments", "stream"),
     "train",
     "models",
     frozenset({"data", "decode", "metrics", "nn"}),

@@ -137,3 +137,24 @@ def test_every_decoder_recognises_an4(an4_sentences, decoder):
     found = transcriber.transcribe(wavs, sample_rate=16000, options=DecodeOptions(decoder=decoder))
     rate = wer(texts, [transcript.text for transcript in found])
     assert rate.rate < MAX_AN4_WER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["ctc", "cassnat", "paraformer"])
+def test_every_decoder_recognises_an4_in_a_stream(an4_sentences, decoder):
+    """As well as in clips, and to the bit the same however the samples are pushed."""
+    wavs, texts = an4_sentences
+    wav = np.concatenate([part for wav in wavs[:8] for part in (wav, np.zeros(12000, dtype=np.float32))])[:-12000]
+    transcriber = Transcriber.load(device="cpu")
+    found = []
+    for sizes in (np.array([len(wav)]), np.random.default_rng(0).integers(0, 20000, 5000)):
+        stream = transcriber.stream(word_timestamps=True, options=DecodeOptions(decoder=decoder))
+        for piece in np.split(wav, np.cumsum(sizes)[np.cumsum(sizes) < len(wav)]):
+            stream.push(piece)
+        found.append(stream.finish())
+    assert found[0] == found[1]
+    assert len(found[0].segments) >= 8
+    clips = transcriber.transcribe(wavs[:8], sample_rate=16000, options=DecodeOptions(decoder=decoder))
+    whole = wer([" ".join(texts[:8])], [" ".join(clip.text for clip in clips)]).rate
+    assert wer([" ".join(texts[:8])], [found[0].text]).rate <= whole + 0.1
+    assert found[0].text.split()[-1] == clips[-1].text.split()[-1]

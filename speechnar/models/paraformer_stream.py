@@ -25,6 +25,22 @@ from speechnar.nn.cif import CifPredictor, CifStream
 from speechnar.nn.sanm import DecoderCache, EncodedWindow, SanmDecoder, SanmEncoder, SanmEncoderStream
 
 
+def missing_to_stream(model: Paraformer) -> list[str]:
+    """Return what ``model`` would have to be configured with to stream; nothing if it does."""
+    config, head = model.config, model.head
+    encoder, decoder, embedder = model.encoder, head.decoder, head.embedder
+    needs = {
+        "encoder.windows set": isinstance(encoder, SanmEncoder) and encoder.config.windows is not None,
+        "head.decoder sanm with fsmn_shift (kernel_size - 1) / 2": isinstance(decoder, SanmDecoder)
+        and config.head.fsmn_shift == (config.head.kernel_size - 1) // 2
+        and config.head.kernel_size % 2 == 1,
+        "head.embedder cif with threshold fixed": isinstance(embedder, CifPredictor) and embedder.threshold == "fixed",
+        "frontend kaldi_fbank": isinstance(config.frontend, KaldiFbankConfig),
+        "normalize global": isinstance(model.normalizer, GlobalCmvn),
+    }
+    return [need for need, is_met in needs.items() if not is_met]
+
+
 class ParaformerStream:
     """One utterance, recognised as its samples come; the result is that of ``model.decode`` on the whole."""
 
@@ -36,17 +52,7 @@ class ParaformerStream:
         """
         config, head = model.config, model.head
         encoder, decoder, embedder = model.encoder, head.decoder, head.embedder
-        faults = {
-            "encoder.windows set": isinstance(encoder, SanmEncoder) and encoder.config.windows is not None,
-            "head.decoder sanm with fsmn_shift (kernel_size - 1) / 2": isinstance(decoder, SanmDecoder)
-            and config.head.fsmn_shift == (config.head.kernel_size - 1) // 2
-            and config.head.kernel_size % 2 == 1,
-            "head.embedder cif with threshold fixed": isinstance(embedder, CifPredictor)
-            and embedder.threshold == "fixed",
-            "frontend kaldi_fbank": isinstance(config.frontend, KaldiFbankConfig),
-            "normalize global": isinstance(model.normalizer, GlobalCmvn),
-        }
-        missing = [need for need, is_met in faults.items() if not is_met]
+        missing = missing_to_stream(model)
         if missing:
             raise ConfigError(f"a model that streams needs {', '.join(missing)}; train one with these")
         assert isinstance(encoder, SanmEncoder)
@@ -77,7 +83,7 @@ class ParaformerStream:
         if self._is_finished:
             raise ConfigError("a finished stream takes no more samples; start another")
         feats = self._feats.push(wav)
-        return _join([self._decode(window) for window in self._encoder.push(self._normalize(feats))])
+        return join_paths([self._decode(window) for window in self._encoder.push(self._normalize(feats))])
 
     @torch.no_grad()
     def finish(self) -> CtcPath:
@@ -86,7 +92,7 @@ class ParaformerStream:
             raise ConfigError("the stream was finished already; start another")
         self._is_finished = True
         feats = self._normalize(self._feats.finish())
-        return _join([self._decode(window) for window in (*self._encoder.push(feats), *self._encoder.finish())])
+        return join_paths([self._decode(window) for window in (*self._encoder.push(feats), *self._encoder.finish())])
 
     def _normalize(self, feats: Tensor) -> Tensor:
         normalized: Tensor = self.model.normalizer(feats, torch.tensor([feats.size(1)], device=feats.device))
@@ -106,7 +112,7 @@ class ParaformerStream:
         kept = [*self._keys_values, keys_values[..., -hop:, :] if late else keys_values[..., :current, :]]
         self._keys_values = kept[max(0, len(kept) - look_back) :]
         if cut.embeds.size(1) == 0:
-            return _join([])
+            return join_paths([])
         starts, ends = cut.starts, cut.ends
         if not window.is_last:  # the frame that the last token shares with the next one is the next one's
             ends = ends.clamp(max=self._cif.next_start)
@@ -180,7 +186,8 @@ class _FeatureStream:
         return stacks.view(1, len(starts), config.lfr_window * config.num_mels)
 
 
-def _join(paths: list[CtcPath]) -> CtcPath:
+def join_paths(paths: list[CtcPath]) -> CtcPath:
+    """Return consecutive pieces of a path, as `ParaformerStream` returns them, as one."""
     return CtcPath(
         tokens=[token for path in paths for token in path.tokens],
         starts=[start for path in paths for start in path.starts],
