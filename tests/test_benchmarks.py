@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import make_tables, memory, result, speed_decoders, word_times
+from benchmarks import make_tables, memory, result, speed_decoders, streaming, word_times
+from speechnar.api import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
 from speechnar.text.transcript import Segment, Transcript, Word
-from tests.unit.tiny import RATE, save_tiny_model, speechlike
+from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,6 +135,22 @@ def test_the_median_leaves_out_the_first_run():
     assert len(medians) == 2
 
 
+def test_streams_are_timed_to_the_end_of_each_recording(tmp_path):
+    paths = []
+    for seed in range(3):
+        paths.append(tmp_path / f"{seed}.wav")
+        soundfile.write(paths[-1], vowels(1.0, seed=seed), RATE)
+    wav, ends_s = streaming.join(paths, 5.0)
+    assert len(ends_s) == 3 and len(wav) >= 5.0 * RATE
+    assert all(np.abs(wav[round(end * RATE) : round((end + 0.9) * RATE)]).max() < 0.01 for end in ends_s)
+    transcriber = Transcriber.load(save_tiny_model(tmp_path / "tiny"), device="cpu")
+    side = streaming.time_stream(transcriber, wav, ends_s, 0.2)
+    assert side["waits"] == side["recordings"] == 3 and side["words"] > 0
+    assert 0.4 < side["final_after_s"] < 1.0  # half a second of silence, in audio time
+    assert side["pushes"] == -(-len(wav) // 3200)
+    assert side["median_s"] <= side["p95_s"] <= side["max_s"]
+
+
 def test_recordings_have_their_length(tmp_path):
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, speechlike(1.0), RATE)
@@ -171,7 +188,7 @@ def test_decoders_are_timed_over_the_same_tokens(tmp_path, monkeypatch):
         cases = values["a"]["cases"]
         assert {case["seconds"] for case in cases} == {1.0, 2.0} and {case["batch"] for case in cases} == {batch}
         tokens = {(case["system"], case["seconds"]): case["tokens"] for case in cases}
-        assert len(tokens) == len(cases) == 2 * 8
+        assert len(tokens) == len(cases) == 2 * 9
         for seconds, planted in ((1.0, 4), (2.0, 7)):
             for system in (speed_decoders.CTC, speed_decoders.AR_GREEDY, speed_decoders.AR_BEAM):
                 assert tokens[system, seconds] == planted
