@@ -130,7 +130,7 @@ def visible(queries: Tensor, keys: Tensor) -> Tensor:
     Text has order 0, known latents 2, block m of those to be generated 3 + 2 m while noisy and 4 + 2 m when certain:
     an even order is seen by every order from there on, an odd one only by itself. So the text sees the text, known
     latents the text and each other, a certain block also the certain ones up to itself, and a noisy block the certain
-    ones before it and itself (the paper's figure of the attention mask). Padding is of the largest order.
+    ones before it and itself (section 3 of the paper). Padding is of the largest order.
     """
     queries, keys = queries[:, :, None], keys[:, None, :]
     return (keys <= queries) & ((keys % 2 == 0) | (keys == queries))
