@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
 # Does minimum word error rate training lower Paraformer's error rate on the development sets? From one model
 # (`start=exp/joint/model`), for each of `seeds`, as many updates with that loss as with cross-entropy.
 set -euo pipefail

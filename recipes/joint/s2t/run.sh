@@ -7,8 +7,9 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
+aligner=../../../speechnar/shipped/asterisk-s2t # finds the words
 before="conf/cif.yaml conf/joint.yaml conf/polish.yaml conf/words.yaml" config=conf/heads.yaml exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
-recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer"
+recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer aligner"
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
@@ -36,7 +37,7 @@ if at_stage 1 "data directories"; then
 fi
 if at_stage 2 "single words"; then # the tokenizer, of single characters, is that of the model we start from
     for cut in 0 1; do
-        "$PYTHON" local/cut_words.py "$init_from" "$data/asterisk/train" "$data/asterisk/train_words$cut" --seed "$cut"
+        "$PYTHON" local/cut_words.py "$aligner" "$data/asterisk/train" "$data/asterisk/train_words$cut" --seed "$cut"
     done
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
