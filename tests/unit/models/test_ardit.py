@@ -164,6 +164,17 @@ def test_a_merged_evaluation_equals_the_velocity_of_training(block_size):
 
 
 @torch.no_grad()
+def test_text_is_before_and_the_certain_at_the_beginning_of_the_noisy_time():
+    model, speech = make_model(4), make_speech((5,), (6,))
+    middle = Middle.of(torch.tensor([0]), torch.tensor([6]), 4)
+    noisy, times = draw_noisy(middle)
+    seen = []
+    model.trunk.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    model.velocity(speech, middle, noisy, times)
+    assert torch.equal(seen[0], torch.cat([torch.full((1, 5), -1.0), torch.zeros(1, 6), times], 1))
+
+
+@torch.no_grad()
 def test_a_block_depends_on_what_is_certain_and_on_itself_only():
     model, speech = make_model(4), make_speech((5,), (16,))
     middle = Middle.of(torch.tensor([0]), torch.tensor([16]), 4)
