@@ -41,6 +41,8 @@ from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
 
+KEPT_ALIGNMENTS = 8
+"""Of those drawn for an utterance, how many are decoded: on a CPU more take longer than autoregressive decoding."""
 ALIGNMENTS_AT_ONCE = 32
 """Whose posteriors over the vocabulary are in memory together while decoding."""
 
@@ -470,7 +472,7 @@ class CassNatHead(nn.Module):
         speech: EncodedSpeech,
         *,
         num_samples: int = 1,
-        num_kept: int | None = None,
+        num_kept: int | None = KEPT_ALIGNMENTS,
         threshold: float = 0.9,
         generator: torch.Generator | None = None,
         ranker: Ranker | None = None,
