@@ -1,7 +1,8 @@
 """Log-mel front ends: waveform batches to feature batches in which each utterance is as if it were alone.
 
 Shapes: B utterances, S samples, T frames, F features.
-Two families: ``LogMel`` (ESPnet, OWSM) and ``KaldiFbank`` (Kaldi, FunASR's Paraformer).
+Two families: ``LogMel`` (ESPnet, OWSM; the vocoders' with ``LogMelConfig.for_vocoder``) and ``KaldiFbank`` (Kaldi,
+FunASR's Paraformer).
 """
 
 import math
@@ -15,6 +16,10 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from speechnar.config import Config
+from speechnar.errors import ConfigError
+
+MAGNITUDE_FLOOR = 1e-9
+"""Added to the power before its root, whose slope at 0 is infinite; BigVGAN's ``meldataset.py`` has the same."""
 
 
 def frame_mask(lens: Tensor, max_len: int) -> Tensor:
@@ -42,11 +47,44 @@ class LogMelConfig(Config):
     """Upper edge of the last band, Hz; half the sample rate if absent."""
     log_floor: float = Field(default=1e-10, gt=0)
     """Energies are raised to this before the logarithm."""
+    spectrum: Literal["power", "magnitude"] = "power"
+    """What the mel bands sum up; vocoders are given magnitudes."""
+    padding: Literal["center", "same"] = "center"
+    """Where frame t is centred: on sample t hop (S // hop + 1 frames), or in the middle of the hop samples from there
+    on, so that each frame stands for samples of its own (S // hop frames, the vocoders' way)."""
+
+    @classmethod
+    def for_vocoder(cls, sample_rate: int = 24000) -> "LogMelConfig":
+        """Return the features of BigVGAN, on which ARDiT builds: 100 bands and 93.75 frames/s at 24 kHz.
+
+        At 16 kHz they are 80 bands and 100 frames/s.
+
+        Raises:
+            ConfigError: there is no such setting for ``sample_rate``.
+        """
+        sizes = {24000: (1024, 256, 100), 16000: (640, 160, 80)}
+        if sample_rate not in sizes:
+            raise ConfigError(f"sample_rate must be one of {sorted(sizes)}, got {sample_rate}")
+        win_length, hop_length, num_mels = sizes[sample_rate]
+        return cls(
+            sample_rate=sample_rate,
+            n_fft=1024,
+            win_length=win_length,
+            hop_length=hop_length,
+            num_mels=num_mels,
+            log_floor=1e-5,
+            spectrum="magnitude",
+            padding="same",
+        )
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length must be at most n_fft {self.n_fft}, got {self.win_length}")
+        if self.padding == "same" and (self.hop_length > self.n_fft or self.hop_length % 2):
+            raise ValueError(
+                f"hop_length must be even and at most n_fft {self.n_fft} with padding same, got {self.hop_length}"
+            )
         f_max = self.sample_rate / 2 if self.f_max is None else self.f_max
         if not self.f_min < f_max <= self.sample_rate / 2:
             raise ValueError(f"need f_min < f_max <= {self.sample_rate / 2} Hz, got {self.f_min} and {f_max}")
@@ -55,6 +93,8 @@ class LogMelConfig(Config):
 
 class LogMel(nn.Module):
     """Waveforms to natural-log mel energies, equal to ESPnet's ``DefaultFrontend`` on each utterance alone.
+
+    With ``LogMelConfig.for_vocoder`` they are natural-log mel magnitudes, equal to BigVGAN's.
 
     Differs from ESPnet: the right edge of every utterance is reflected at its own end, not at the end of the batch.
     Utterances of at most ``n_fft / 2`` samples, which a single reflection cannot extend, are reflected repeatedly
@@ -75,15 +115,18 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
 
     def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, S // hop + 1, F) float32 and ``feat_lens`` (B,).
+        """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, T, F) float32 and ``feat_lens`` (B,); T is as of ``padding``.
 
         Samples beyond ``wav_lens`` may hold anything, NaN included; frames beyond ``feat_lens`` are 0. Computes in
         float32 under any autocast.
         """
         config = self.config
-        feat_lens = (wav_lens // config.hop_length + 1).where(wav_lens > 0, 0)
+        is_centered = config.padding == "center"
+        feat_lens = (wav_lens // config.hop_length + is_centered).where(wav_lens > 0, 0)
+        width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
-            padded = _reflect_edges(wav.float(), wav_lens, config.n_fft // 2)
+            padded = _reflect_edges(wav.float(), wav_lens, width)
+            padded = F.pad(padded, (0, max(0, config.n_fft - padded.size(1))))  # too little for a frame
             spectrum = torch.stft(
                 padded,
                 config.n_fft,
@@ -93,8 +136,11 @@ class LogMel(nn.Module):
                 center=False,
                 return_complex=True,
             )
-            power = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft / 2 + 1, T)
-            feats = (power.transpose(1, 2) @ self.mel_matrix).clamp_min(config.log_floor).log()
+            energies = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft / 2 + 1, T)
+            if config.spectrum == "magnitude":
+                energies = (energies + MAGNITUDE_FLOOR).sqrt()
+            feats = (energies.transpose(1, 2) @ self.mel_matrix).clamp_min(config.log_floor).log()
+            feats = feats[:, : wav.size(1) // config.hop_length + is_centered]
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
 
 

@@ -62,8 +62,14 @@ def test_short_utterances_are_reflected_repeatedly(num_samples):
 
 @pytest.mark.parametrize(
     "config",
-    [LogMelConfig(), KaldiFbankConfig(), KaldiFbankConfig(lfr_window=7, lfr_shift=6)],
-    ids=["mel", "kaldi", "lfr"],
+    [
+        LogMelConfig(),
+        LogMelConfig.for_vocoder(24000),
+        LogMelConfig.for_vocoder(16000),
+        KaldiFbankConfig(),
+        KaldiFbankConfig(lfr_window=7, lfr_shift=6),
+    ],
+    ids=["mel", "vocoder_24k", "vocoder_16k", "kaldi", "lfr"],
 )
 def test_an_utterance_has_the_same_features_in_any_batch(config):
     frontend = build_frontend(config)
@@ -122,3 +128,67 @@ def test_impossible_settings_are_refused():
         LogMelConfig(win_length=600)
     with pytest.raises((ConfigError, ValueError)):
         KaldiFbankConfig(high_freq=9000.0)
+
+
+# What vocoders are given
+
+
+@pytest.mark.parametrize(("sample_rate", "num_mels", "frames_per_s"), [(24000, 100, 93.75), (16000, 80, 100.0)])
+def test_vocoder_features_equal_librosa_on_reflected_edges(sample_rate, num_mels, frames_per_s):
+    librosa = pytest.importorskip("librosa")
+    config = LogMelConfig.for_vocoder(sample_rate)
+    wav = speechlike(12345)
+    feats, lens = LogMel(config)(wav[None], torch.tensor([12345]))
+    assert int(lens) == feats.size(1) == 12345 // config.hop_length
+    assert feats.size(2) == num_mels
+    assert sample_rate / config.hop_length == frames_per_s
+    padded = np.pad(wav.numpy(), (config.n_fft - config.hop_length) // 2, mode="reflect")
+    mel = librosa.feature.melspectrogram(
+        y=padded,
+        sr=sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        win_length=config.win_length,
+        center=False,
+        power=1.0,
+        n_mels=num_mels,
+    )
+    expected = np.log(np.maximum(mel, 1e-5)).T
+    np.testing.assert_allclose(feats[0].numpy(), expected, atol=1e-3)
+
+
+def test_vocoder_features_equal_torchaudio_up_to_the_root_of_the_floor():
+    torchaudio = pytest.importorskip("torchaudio")
+    config = LogMelConfig.for_vocoder(24000)
+    wav = speechlike(9999)
+    feats, _ = LogMel(config)(wav[None], torch.tensor([9999]))
+    mel = torchaudio.transforms.MelSpectrogram(
+        24000, 1024, 1024, 256, n_mels=100, power=1.0, center=False, norm="slaney", mel_scale="slaney"
+    )
+    padded = torch.nn.functional.pad(wav[None, None], (384, 384), mode="reflect")[0, 0]
+    torch.testing.assert_close(feats[0], mel(padded).clamp(min=1e-5).log().T, atol=1e-3, rtol=0)
+
+
+def test_a_frame_of_a_vocoder_stands_for_the_hop_it_covers():
+    config = LogMelConfig.for_vocoder(16000)
+    wav = torch.zeros(1, 1600)
+    wav[0, 4 * 160 + 80] = 1.0  # the middle of the fifth hop
+    feats, _ = LogMel(config)(wav, torch.tensor([1600]))
+    loudness = feats[0].exp().sum(-1)
+    assert int(loudness.argmax()) == 4
+    torch.testing.assert_close(loudness[2], loudness[6])  # the window is symmetric around it
+
+
+def test_vocoder_features_have_a_gradient_in_silence():
+    wav = torch.zeros(1, 3200, requires_grad=True)
+    frontend = LogMel(LogMelConfig.for_vocoder(16000).model_copy(update={"log_floor": 1e-12}))
+    feats, _ = frontend(wav, torch.tensor([3200]))
+    feats.sum().backward()
+    assert wav.grad.isfinite().all()
+
+
+def test_impossible_vocoder_settings_are_refused():
+    with pytest.raises(ConfigError, match=r"sample_rate must be one of \[16000, 24000\], got 8000"):
+        LogMelConfig.for_vocoder(8000)
+    with pytest.raises(ValueError, match="hop_length must be even and at most n_fft 512 with padding same, got 161"):
+        LogMelConfig(padding="same", hop_length=161)
