@@ -2,6 +2,7 @@
 
 from speechnar.models.base import ModelEntry
 from speechnar.models.cassnat import CassNat, CassNatConfig
+from speechnar.models.codec import MelPca, MelPcaConfig
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
@@ -10,6 +11,7 @@ from speechnar.models.unienc import UniEnc, UniEncConfig
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
     "joint": ModelEntry(JointConfig, Joint),
+    "mel_pca": ModelEntry(MelPcaConfig, MelPca),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
     "unienc": ModelEntry(UniEncConfig, UniEnc),
