@@ -4,6 +4,7 @@ from speechnar.models.base import ModelEntry
 from speechnar.models.cassnat import CassNat, CassNatConfig
 from speechnar.models.codec import MelPca, MelPcaConfig
 from speechnar.models.joint import Joint, JointConfig
+from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
@@ -11,6 +12,7 @@ from speechnar.models.unienc import UniEnc, UniEncConfig
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
     "joint": ModelEntry(JointConfig, Joint),
+    "mel_autoencoder": ModelEntry(MelAutoencoderConfig, MelAutoencoder),
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
