@@ -3,7 +3,8 @@
 Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
 and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
-which is what ``speechnar score --json`` prints. README.md has the shipped models only.
+which is what ``speechnar score --json`` prints. README.md has the shipped models only. An experiment repeats a training
+with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from speechnar.hub import ModelInfo, list_models
@@ -25,6 +27,7 @@ METRICS = ("WER", "CER", "BLEU", "chrF")
 ALL = "all"
 MACRO = "macro"
 """The mean over languages, each counting the same."""
+SEED = re.compile(r"-seed\d+$")
 NOTHING = "Not measured yet.\n"
 
 
@@ -71,6 +74,11 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
+            **{
+                folder.name: partial(experiment_table, read_scores(root, folder))
+                for folder in sorted(path.parent.glob("results/*"))
+                if any(folder.glob("*/*.json"))
+            },
         },
     )
     if write and filled != text:
@@ -93,13 +101,15 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     return TABLE.sub(table, text)
 
 
-def read_scores(root: Path) -> list[Score]:
-    """Return every line of every result file of the recipes, sorted by path."""
+def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
+    """Return every line of every result file of the recipes' models, or of an experiment's, sorted by path."""
     scores = []
-    for path in sorted(root.glob("recipes/*/*/results/*/*.json")):
+    for path in sorted(
+        root.glob("recipes/*/*/results/*/*.json") if experiment is None else experiment.glob("*/*.json")
+    ):
         report = json.loads(path.read_text(encoding="utf-8"))
         test_set, task, decoder = [*path.stem.split("."), ""][:3]
-        recipe = path.parents[2].relative_to(root / "recipes").as_posix()
+        recipe = path.parents[2 if experiment is None else 3].relative_to(root / "recipes").as_posix()
         place = (recipe, path.parent.name, test_set, task, decoder)
         scores += [Score(*place, lang, values, report.get("lid")) for lang, values in report["languages"].items()]
         if report.get("macro"):
@@ -149,6 +159,20 @@ def results_table(scores: Iterable[Score]) -> str:
         for s in scores
     ]
     return markdown(header, rows)
+
+
+def experiment_table(scores: Sequence[Score]) -> str:
+    """Return a line for every model, test set and decoder: the word error rates of all seeds, and the means."""
+    groups: dict[tuple[str, ...], list[Score]] = {}
+    for score in whole(scores):
+        name = SEED.sub("", score.model)
+        groups.setdefault((name, score.test_set, score.task, score.decoder), []).append(score)
+    rows = []
+    for key, same in sorted(groups.items(), key=lambda item: item[0][1:]):
+        wers, cers = ([100 * float(s.values[unit]["rate"]) for s in same] for unit in ("wer", "cer"))
+        of_seeds = ", ".join(f"{rate:.2f}" for rate in wers)
+        rows.append([*key, of_seeds, f"{mean(wers):.2f} %", f"{mean(cers):.2f} %"])
+    return markdown(["model", "set", "task", "decoder", "WER of each seed, %", "mean WER", "mean CER"], rows)
 
 
 def benchmarks_table(folder: Path) -> str:

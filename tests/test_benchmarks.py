@@ -24,6 +24,20 @@ def test_tables_of_the_documents_are_up_to_date():
     assert not stale, "run python -m benchmarks.make_tables"
 
 
+def test_an_experiment_has_a_line_for_all_seeds(tmp_path):
+    recipe = tmp_path / "recipes" / "corpus" / "asr"
+    for seed, rate in enumerate((0.1, 0.25)):
+        folder = recipe / "results" / "decoders" / f"joint-seed{seed}"
+        folder.mkdir(parents=True)
+        report = {"languages": {"eng": {"utterances": 3, "wer": {"rate": rate}, "cer": {"rate": rate / 2}}}}
+        (folder / "test.asr.ctc.json").write_text(json.dumps(report))
+    results = recipe / "RESULTS.md"
+    results.write_text("<!-- table:decoders -->\n<!-- /table -->\n<!-- table:results -->\n<!-- /table -->\n")
+    assert make_tables.update(results, tmp_path, write=True)
+    lines = [line for line in results.read_text().splitlines() if line.startswith("| joint")]
+    assert lines == ["| joint | test | asr | ctc | 10.00, 25.00 | 17.50 % | 8.75 % |"]
+
+
 def test_tables_are_made_from_result_files(tmp_path, monkeypatch):
     recipe = tmp_path / "recipes" / "corpus" / "asr"
     folder = recipe / "results" / "some-model"

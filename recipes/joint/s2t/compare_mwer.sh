@@ -10,10 +10,12 @@ start=${start:-exp/joint/model}
 score_dev() { # MODEL NAME
     for set in asterisk an4; do
         "$PYTHON" -m speechnar decode "$1" "data/$set/dev" "exp/mwer/$2.$set.hyp" --decoder paraformer
-        "$PYTHON" -m speechnar score "data/$set/dev" "exp/mwer/$2.$set.hyp" --json >"results/mwer/$2.$set.dev.json"
+        mkdir -p "results/mwer/$2"
+        "$PYTHON" -m speechnar score "data/$set/dev" "exp/mwer/$2.$set.hyp" --json \
+            >"results/mwer/$2/${set}_dev.asr.paraformer.json"
     done
 }
-mkdir -p exp/mwer results/mwer
+mkdir -p exp/mwer
 score_dev "$start" start
 for seed in ${seeds:-0 1 2}; do
     for loss in ce mwer; do
