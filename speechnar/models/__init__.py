@@ -8,6 +8,7 @@ from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfi
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
+from speechnar.models.vocos import Vocos, VocosConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
@@ -17,4 +18,5 @@ MODELS: dict[str, ModelEntry] = {
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
     "unienc": ModelEntry(UniEncConfig, UniEnc),
+    "vocos": ModelEntry(VocosConfig, Vocos),
 }

@@ -1,0 +1,49 @@
+"""Inverse short-time Fourier transform of frames that each stand for a hop of samples of their own.
+
+Shapes: B utterances, T frames, N samples of the window, S = T hop samples.
+Source: Griffin and Lim, "Signal estimation from modified short-time Fourier transform", 1984 (least squares: overlap,
+add, and divide by the summed squares of the windows).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speechnar.audio.fbank import frame_mask
+from speechnar.errors import ConfigError
+
+MIN_ENVELOPE = 1e-11
+
+
+def inverse_stft(spectrum: Tensor, frame_lens: Tensor, window: Tensor, hop_length: int) -> Tensor:
+    """Map ``spectrum`` (B, N / 2 + 1, T) complex to samples (B, T hop), each utterance as if it were alone.
+
+    Frame t is centred on the hop samples from t hop on, as ``LogMelConfig`` has it with padding same. Frames beyond
+    ``frame_lens`` (B,) must be finite; their samples are 0. Equal to `torch.istft` but for the place of the frames,
+    which there are centred on multiples of the hop.
+
+    Raises:
+        ConfigError: the windows do not overlap by half at least, or by an odd number of samples.
+    """
+    num_samples, num_frames = window.numel(), spectrum.size(2)
+    if not 1 <= hop_length <= num_samples // 2 or (num_samples - hop_length) % 2:
+        raise ConfigError(
+            f"hop_length must be at most half of the window's {num_samples} samples, and both even or both odd, "
+            f"got {hop_length}"
+        )
+    if num_frames == 0:
+        return window.new_zeros(len(spectrum), 0)
+    valid = frame_mask(frame_lens, num_frames)[:, None]  # (B, 1, T)
+    frames = torch.fft.irfft(spectrum, num_samples, dim=1) * window[:, None] * valid
+    # Windows of frames beyond an utterance's end must not count in the sum it is divided by.
+    envelope = _overlap_add(window.square()[:, None] * valid, hop_length)
+    wav = _overlap_add(frames, hop_length) / envelope.clamp(min=MIN_ENVELOPE)
+    first, length = (num_samples - hop_length) // 2, num_frames * hop_length
+    return wav[:, first : first + length] * frame_mask(frame_lens * hop_length, length)
+
+
+def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
+    """Map (B, N, T) to (B, (T - 1) hop + N)."""
+    num_samples, num_frames = frames.shape[1:]
+    length = (num_frames - 1) * hop_length + num_samples
+    return F.fold(frames, (1, length), (1, num_samples), stride=(1, hop_length))[:, 0, 0]
