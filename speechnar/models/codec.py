@@ -66,6 +66,18 @@ def check_frontend(config: LogMelConfig) -> LogMelConfig:
     return config
 
 
+def check_sample_rate(batch: SpeechBatch, config: LogMelConfig) -> None:
+    """Refuse speech at another rate than the features are for, which would sound too high or too low.
+
+    Raises:
+        DataError: the rates differ.
+    """
+    if batch.sample_rate != config.sample_rate:
+        raise DataError(
+            f"the model needs speech of {config.sample_rate} samples per second, got {batch.sample_rate}; resample it"
+        )
+
+
 class MelPcaConfig(Config):
     """Principal components of stacked log-mels; the defaults are 25 latents/s at 16 kHz."""
 
@@ -129,12 +141,14 @@ class MelPca(nn.Module):
         """Learn mean and components from all stacks of ``batches``; return the share of the variance that is kept.
 
         Raises:
-            DataError: there are too few stacks, or too few that differ, for so many components.
+            DataError: there are too few stacks, or too few that differ, for so many components, or the speech has
+                another sample rate.
         """
         size, count = self.mean.numel(), 0
         total = self.mean.new_zeros(size, dtype=torch.float64)
         products = self.mean.new_zeros(size, size, dtype=torch.float64)
         for batch in batches:
+            check_sample_rate(batch, self.config.frontend)
             stacks, lens = self._stacks(batch.wav, batch.wav_lens)
             real = stacks[valid_mask(lens, stacks.size(1))].double()
             count += len(real)

@@ -30,7 +30,7 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.decode.flow import euler, mix
 from speechnar.errors import ShapeError
 from speechnar.models.base import LossOutput
-from speechnar.models.codec import check_frontend, stack
+from speechnar.models.codec import check_frontend, check_sample_rate, stack
 from speechnar.nn.dit import DiffusionTransformer, ModulationKind
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
@@ -141,7 +141,11 @@ class MelAutoencoder(nn.Module):
 
         ``parts`` has both: ``mse`` per generated mel value, ``kl`` in nats per latent. In evaluation mode the same
         batch has the same noise, times and known halves every time.
+
+        Raises:
+            DataError: the speech has another sample rate than the model.
         """
+        check_sample_rate(batch, self.config.frontend)
         device = batch.wav.device
         generator = None if self.training else torch.Generator(device).manual_seed(0)
         config = self.config

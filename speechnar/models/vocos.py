@@ -26,7 +26,7 @@ from speechnar.audio.istft import inverse_stft
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.models.base import LossOutput
-from speechnar.models.codec import check_frontend
+from speechnar.models.codec import check_frontend, check_sample_rate
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -141,7 +141,12 @@ class Vocos(nn.Module):
         return self.reconstruction_loss(wav, self.reconstruct(wav))
 
     def draw_segments(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Tensor:
-        """Return a random piece (B, segment_frames hop) of each utterance; a short one is followed by silence."""
+        """Return a random piece (B, segment_frames hop) of each utterance; a short one is followed by silence.
+
+        Raises:
+            DataError: the speech has another sample rate than the model.
+        """
+        check_sample_rate(batch, self.config.frontend)
         size = self.config.segment_frames * self.config.frontend.hop_length
         wav = zero_padding(batch.wav, valid_mask(batch.wav_lens, batch.wav.size(1)))
         wav = F.pad(wav, (0, max(0, size - wav.size(1))))

@@ -129,6 +129,8 @@ def test_too_little_speech_is_refused():
         model.fit([voices([1280])])
     with pytest.raises(DataError, match="0 stacks have 0"):
         model.fit([])
+    with pytest.raises(DataError, match="needs speech of 16000 samples per second, got 24000; resample it"):
+        model.fit([voices([8000], sample_rate=24000)])
 
 
 def test_impossible_settings_are_refused():
