@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.audio.griffin_lim import griffin_lim
+from speechnar.audio.griffin_lim import _magnitudes, griffin_lim
 from speechnar.errors import ConfigError
 
 
@@ -35,6 +35,19 @@ def test_the_samples_have_the_features_they_were_made_of(sample_rate):
 
     assert error(again) < 0.2
     assert error(again) < 0.5 * error(frontend(once, lens)[0])
+
+
+def test_bands_are_spread_as_well_as_by_least_squares():
+    librosa = pytest.importorskip("librosa")
+    frontend = LogMel(LogMelConfig.for_vocoder(16000))
+    wav = vowel(3200, 16000)[None]
+    feats, _ = frontend(wav, torch.tensor([3200]))
+    bands, matrix = feats[0].exp().T, frontend.mel_matrix.T
+    found = _magnitudes(feats[0], frontend)
+    solved = torch.from_numpy(librosa.util.nnls(matrix.numpy(), bands.numpy()))
+    assert (found >= 0).all()
+    residuals = [float((matrix @ magnitudes - bands).norm() / bands.norm()) for magnitudes in (found, solved)]
+    assert residuals[0] < max(2 * residuals[1], 0.01)
 
 
 def test_a_click_comes_back_where_it_was():
