@@ -2,6 +2,7 @@ import json
 import sys
 
 import soundfile
+import torch
 
 from benchmarks import hotwords
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
@@ -30,7 +31,8 @@ def test_a_list_can_only_add_its_own_words(tmp_path, monkeypatch):
     write_set(tmp_path / "test", ["said good day", "the dog"])
     write_set(tmp_path / "train", ["the dog"])
     model = save_tiny_model(tmp_path / "tiny")
-    options = ["--model", str(model), "--data", str(tmp_path / "test"), "--output", str(tmp_path), "--threads", "1"]
+    options = ["--model", str(model), "--data", str(tmp_path / "test"), "--output", str(tmp_path)]
+    options += ["--threads", str(torch.get_num_threads())]  # they are the process's: later tests need them as they were
     monkeypatch.setattr(sys, "argv", ["hotwords", *options, "--weights", "0", "20"])
     assert hotwords.main() == 0
     values = json.loads((tmp_path / "hotwords_ctc.json").read_text())
