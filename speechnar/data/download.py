@@ -204,7 +204,7 @@ def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
 def _opened(bundle: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> Iterator[IO[bytes]]:
     try:
         content = bundle.open(member)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         raise DataError(f"{archive}: {member.filename!r} is encrypted or packed in an unknown way") from None
     with content:
         yield content
