@@ -19,7 +19,7 @@ from speechnar.config import Config, load_config, parse_config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.errors import CheckpointError
+from speechnar.errors import CheckpointError, ConfigError
 from speechnar.metrics.error_rate import cer, wer
 from speechnar.models.base import (
     WEIGHTS_FILE,
@@ -67,6 +67,8 @@ class RunConfig(Config):
     """Model folder or checkpoint whose fitting weights the model starts from."""
     init_part: str = ""
     """Start only this part of the model from it, as ``trunk.``: weights whose names begin so."""
+    frozen: str = ""
+    """Leave this part of the model as it starts, as ``trunk.``: weights whose names begin so are not trained."""
     average: PositiveInt = 5
     """Best checkpoints whose average is exported, if it scores better than the best one alone."""
 
@@ -106,6 +108,8 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
         fit_normalizer(model, _dataset(config, tokenizer, training=True))
         if config.init_from is not None:
             init_model(model, config.init_from, config.init_part)
+    if config.frozen:
+        freeze(model, config.frozen)
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
     num_parameters = sum(p.numel() for p in model.parameters())
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
@@ -181,6 +185,22 @@ def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitRepo
             for name in names:
                 logger.info("  %s: %s", entry.name, name)
     return report
+
+
+def freeze(model: nn.Module, part: str) -> None:
+    """Take the weights whose names begin with ``part`` out of training, and hold the statistics of its norms.
+
+    Raises:
+        ConfigError: no weight has such a name.
+    """
+    frozen = [p for name, p in model.named_parameters() if name.startswith(part)]
+    if not frozen:
+        raise ConfigError(f"frozen: no weight of the model has a name that begins with {part!r}")
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for name, module in model.named_modules():
+        if f"{name}.".startswith(part) and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
 
 
 @torch.no_grad()
