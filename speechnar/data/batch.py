@@ -38,6 +38,8 @@ class Example:
     hide_lang: bool = False
     """Tell the model ``<nolang>`` instead of the language; the target names it all the same."""
     prev_text: str | None = None
+    spk_id: str = ""
+    """Who speaks; empty where nobody said."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class SpeechBatch:
     """(B, P) ids of the text before."""
     prompt_lens: Tensor | None = None
     sample_rate: int = 16000
+    speakers: tuple[str, ...] = ()
+    """Who speaks in each utterance (B); empty where nobody said."""
 
     def to(self, device: torch.device | str) -> "SpeechBatch":
         """Return the batch with every tensor on ``device``."""
@@ -114,6 +118,7 @@ class SpeechCollator:
             prompt=prompt,
             prompt_lens=prompt_lens,
             sample_rate=self.sample_rate,
+            speakers=tuple(example.spk_id for example in examples),
         )
 
     def _task_text(self, example: Example) -> str:

@@ -282,6 +282,7 @@ class SpeechDataset:
             translation=None if plan.translate_to is None else utterance.translations[plan.translate_to],
             hide_lang=plan.hide_lang,
             prev_text=utterance.prev_text if plan.use_prev_text else None,
+            spk_id=utterance.spk_id,
         )
 
 

@@ -76,3 +76,7 @@ def test_plain_tokenizer_gives_plain_text():
 def test_language_must_be_known(tokenizer, lang):
     with pytest.raises(DataError, match=r"'u'.*eng, fra"):
         SpeechCollator(tokenizer)([example(lang=lang)])
+
+
+def test_speakers_are_named_where_they_are_known(tokenizer):
+    assert SpeechCollator(tokenizer)([example(spk_id="ann"), example()]).speakers == ("ann", "")

@@ -46,6 +46,12 @@ def test_every_utterance_comes_once_an_epoch(make, utterances, training):
         assert seen == Counter(utterance.utt_id for utterance in utterances)
 
 
+def test_batches_name_the_speakers(make, utterances):
+    speakers = {utterance.utt_id: utterance.spk_id for utterance in utterances}
+    for batch in make().batches(0):
+        assert batch.speakers == tuple(speakers[utt_id] for utt_id in batch.utt_ids)
+
+
 def test_batches_hold_at_most_batch_seconds(make):
     for batch in make(batch_seconds=4.0).batches(0):
         assert batch.wav.numel() / RATE <= 4.0 * 1.01
