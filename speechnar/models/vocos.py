@@ -127,9 +127,12 @@ class Vocos(nn.Module):
         x = self.norm_in(_over_time(self.embed, zero_padding(feats, valid)))
         for block in self.blocks:
             x = block(x, valid)
+        return inverse_stft(self.spectrum(x), feat_lens, self.window, hop_length), feat_lens * hop_length
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """Map what the last block gives, (B, T, D), to a complex spectrum (B, N / 2 + 1, T)."""
         log_magnitude, phase = self.head(self.norm_out(x)).float().transpose(1, 2).chunk(2, dim=1)
-        spectrum = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)  # (B, N / 2 + 1, T)
-        return inverse_stft(spectrum, feat_lens, self.window, hop_length), feat_lens * hop_length
+        return torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the `reconstruction_loss` of a random piece of each utterance; it is that of ``weight`` utterances.
@@ -203,7 +206,11 @@ class _ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((model_dim,), scale))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        y: Tensor = self.ff(self.norm(_over_time(self.depthwise, zero_padding(x, valid))))
+        return self.transform(x, _over_time(self.depthwise, zero_padding(x, valid)))
+
+    def transform(self, x: Tensor, convolved: Tensor) -> Tensor:
+        """Add to ``x`` (B, T, D) what follows its convolution over time."""
+        y: Tensor = self.ff(self.norm(convolved))
         return x + self.scale * y
 
 
