@@ -40,6 +40,8 @@ class Example:
     prev_text: str | None = None
     spk_id: str = ""
     """Who speaks; empty where nobody said."""
+    durations: tuple[float, ...] | None = None
+    """Seconds of each token of ``asr_text``."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class SpeechBatch:
     sample_rate: int = 16000
     speakers: tuple[str, ...] = ()
     """Who speaks in each utterance (B); empty where nobody said."""
+    durations: Tensor | None = None
+    """(B, U) float32 seconds of each of ``asr_tokens`` (language and task last 0), 0 in padding; None: not known."""
 
     def to(self, device: torch.device | str) -> "SpeechBatch":
         """Return the batch with every tensor on ``device``."""
@@ -98,11 +102,13 @@ class SpeechCollator:
         """Return the batch of ``examples``, in their order.
 
         Raises:
-            DataError: an example lacks its language, or names one the tokenizer does not know.
+            DataError: an example lacks its language, or names one the tokenizer does not know; or only some examples
+                have durations, or not one for each token.
         """
         wav, wav_lens = _pad([torch.from_numpy(example.wav) for example in examples], 0.0)
         tokens, token_lens = self._pad_ids([self._target(example, self._task_text(example)) for example in examples])
-        asr_tokens, asr_token_lens = self._pad_ids([self._target(example, example.asr_text) for example in examples])
+        asr_targets = [self._target(example, example.asr_text) for example in examples]
+        asr_tokens, asr_token_lens = self._pad_ids(asr_targets)
         prefix, prompt, prompt_lens = self._conditions(examples) if self.has_tasks else (None, None, None)
         return SpeechBatch(
             wav=wav,
@@ -119,6 +125,7 @@ class SpeechCollator:
             prompt_lens=prompt_lens,
             sample_rate=self.sample_rate,
             speakers=tuple(example.spk_id for example in examples),
+            durations=self._durations(examples, asr_targets),
         )
 
     def _task_text(self, example: Example) -> str:
@@ -136,6 +143,22 @@ class SpeechCollator:
             )
         task = ASR if example.translate_to is None else _task(example.translate_to)
         return self.tokenizer.id_of(f"<{example.lang}>"), self.tokenizer.id_of(task)
+
+    def _durations(self, examples: Sequence[Example], targets: Sequence[Sequence[int]]) -> Tensor | None:
+        if all(example.durations is None for example in examples):
+            return None
+        num_specials = 2 if self.has_tasks else 0
+        rows = []
+        for example, target in zip(examples, targets, strict=True):
+            durations, num_tokens = example.durations, len(target) - num_specials
+            if durations is None or len(durations) != num_tokens:
+                given = "none" if durations is None else str(len(durations))
+                raise DataError(
+                    f"utterance {example.utt_id!r}: must have a duration for each of its {num_tokens} tokens, got "
+                    f"{given}; align it with a model of this tokenizer (python -m speechnar.train.align_durations)"
+                )
+            rows.append(torch.tensor([0.0] * num_specials + list(durations)))
+        return _pad(rows, 0.0)[0]
 
     def _conditions(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
         nolang = self.tokenizer.id_of(NOLANG)

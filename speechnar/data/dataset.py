@@ -95,6 +95,15 @@ class _Plan:
     def duration(self, utterance: Utterance) -> float:
         return utterance.duration_s / self.speed + sum(self.silence_s)
 
+    def token_durations(self, utterance: Utterance) -> tuple[float, ...] | None:
+        """Return the seconds of each token: silence at an edge belongs to the token there."""
+        if not utterance.durations:
+            return utterance.durations
+        seconds = [duration / self.speed for duration in utterance.durations]
+        seconds[0] += self.silence_s[0]
+        seconds[-1] += self.silence_s[1]
+        return tuple(seconds)
+
 
 class SpeechDataset:
     """The utterances of one or more data directories as batches.
@@ -131,6 +140,7 @@ class SpeechDataset:
         self._resume = (0, 0)
         self._utterances: dict[str, Utterance] = {}
         self._unreadable: set[str] = set()
+        self._has_durations = any(utterance.durations is not None for utterance in utterances)
         for utterance in utterances:
             if utterance.utt_id in self._utterances:
                 raise DataError(f"utterance id {utterance.utt_id!r} is repeated; ids must differ across directories")
@@ -185,6 +195,8 @@ class SpeechDataset:
             return "language unknown to the tokenizer"
         if utterance.text == NA and not self._targets(utterance):
             return "no text"
+        if self._has_durations and utterance.durations is None:
+            return "no durations of tokens, which others have"
         return ""
 
     def _targets(self, utterance: Utterance) -> list[str]:
@@ -283,6 +295,7 @@ class SpeechDataset:
             hide_lang=plan.hide_lang,
             prev_text=utterance.prev_text if plan.use_prev_text else None,
             spk_id=utterance.spk_id,
+            durations=plan.token_durations(utterance),
         )
 
 

@@ -1,9 +1,10 @@
 """Kaldi data directories: what a corpus looks like on disk, read and written with every fault named.
 
 A folder holds ``wav.scp``, ``text`` and ``utt2spk`` (and ``spk2utt``, which is checked against it); optional are
-``segments``, ``utt2lang`` (ISO 639-3), ``utt2dur`` (seconds), ``text.<lang>`` (translations, some utterances) and
-``text.prev`` (the text spoken before, some utterances; the name is ESPnet's). Every file is UTF-8, one entry a line,
-sorted by its first field in code point order (``LC_ALL=C sort``).
+``segments``, ``utt2lang`` (ISO 639-3), ``utt2dur`` (seconds), ``text.<lang>`` (translations, some utterances),
+``text.prev`` (the text spoken before, some utterances; the name is ESPnet's) and ``durations`` (seconds of each token
+of the text, some utterances). Every file is UTF-8, one entry a line, sorted by its first field in code point order
+(``LC_ALL=C sort``).
 """
 
 import itertools
@@ -30,6 +31,7 @@ DURATION_TOLERANCE_S = 0.05
 _LANG = re.compile(r"[a-z]{3}")
 _TRANSLATION = re.compile(r"text\.([a-z]{3})")
 _PREVIOUS = "text.prev"
+_DURATIONS = "durations"
 
 Value = TypeVar("Value")
 
@@ -53,6 +55,8 @@ class Utterance:
     translations: Mapping[str, str] = field(default_factory=dict)
     prev_text: str | None = None
     pipe: str | None = None
+    durations: tuple[float, ...] | None = None
+    """Seconds of each token of ``text``, of whatever tokenizer it will be read with; together ``duration_s``."""
 
     def open_audio(self) -> Path | bytes:
         """Return what :func:`speechnar.audio.io.read_audio` reads the whole recording from.
@@ -94,14 +98,15 @@ def write_kaldi_dir(folder: str | Path, utterances: Iterable[Utterance]) -> None
     ``wav.scp`` comes last, so that a folder with a ``wav.scp`` is complete.
 
     Raises:
-        DataError: an id is repeated, an id or a text cannot stand on a line, or there are no utterances.
+        DataError: an id is repeated, an id or a text cannot stand on a line, durations are not what `read_kaldi_dir`
+            would accept, or there are no utterances.
     """
     folder = Path(folder)
     ordered = sorted(utterances, key=lambda utterance: utterance.utt_id)
     _check_writable(ordered, folder)
     files = _file_contents(ordered)
     folder.mkdir(parents=True, exist_ok=True)
-    stale = {"segments", "utt2lang", *(path.name for path in folder.glob("text.*"))} - files.keys()
+    stale = {"segments", "utt2lang", _DURATIONS, *(path.name for path in folder.glob("text.*"))} - files.keys()
     for name in ("wav.scp", *sorted(stale)):
         (folder / name).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == "wav.scp"):
@@ -200,8 +205,9 @@ class _Reader:
             if (match := _TRANSLATION.fullmatch(path.name))
         }
         previous = self._table(_PREVIOUS)
+        token_durations = self._table(_DURATIONS)
         optional: dict[str, Mapping[str, Any]] = {f"text.{lang}": table for lang, table in translations.items()}
-        optional |= {_PREVIOUS: previous, "utt2dur": durations, "utt2lang": languages}
+        optional |= {_PREVIOUS: previous, _DURATIONS: token_durations, "utt2dur": durations, "utt2lang": languages}
         audio_name = "wav.scp" if spans is None else "segments"
         self._check_keys(audio_name, recordings if spans is None else spans, texts, speakers, optional)
         self._check_spk2utt(speakers)
@@ -224,6 +230,7 @@ class _Reader:
                     translations={lang: table[utt_id].value for lang, table in translations.items() if utt_id in table},
                     prev_text=previous[utt_id].value if utt_id in previous else None,
                     pipe=recordings[rec_id].pipe,
+                    durations=self._token_durations(token_durations.get(utt_id), duration_s),
                 )
             )
         self._raise_faults()
@@ -355,6 +362,17 @@ class _Reader:
             return None
         return seconds
 
+    def _token_durations(self, entry: _Entry | None, total_s: float | None) -> tuple[float, ...] | None:
+        if entry is None or total_s is None:
+            return None
+        seconds = [_to_float(text) for text in entry.value.split()]
+        durations = tuple(value for value in seconds if value is not None)
+        fault = "a number is missing" if len(durations) < len(seconds) else _durations_fault(durations, total_s)
+        if fault:
+            self.faults.append(f"{entry.where}: must be the seconds of each token, at least 0, but {fault}")
+            return None
+        return durations
+
     def _language(self, entry: _Entry) -> str | None:
         if not _LANG.fullmatch(entry.value):
             self.faults.append(f"{entry.where}: must be an ISO 639-3 code such as eng, got {entry.value!r}")
@@ -404,6 +422,15 @@ def _to_float(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _durations_fault(durations: Sequence[float], total_s: float) -> str:
+    """Return what is wrong with the seconds of the tokens of an utterance of ``total_s``, if anything."""
+    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in durations):
+        return "one is negative or not finite"
+    if abs(sum(durations) - total_s) > DURATION_TOLERANCE_S:
+        return f"they add up to {sum(durations):.2f} s, and the utterance lasts {total_s:.2f} s; align it again"
+    return ""
+
+
 def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
     if not ordered:
         raise DataError(f"{folder}: a data directory needs at least one utterance, got none")
@@ -411,6 +438,8 @@ def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
         if first.utt_id == second.utt_id:
             raise DataError(f"{folder}: utterance id {first.utt_id!r} is repeated")
     for utterance in ordered:
+        if utterance.durations is not None and (fault := _durations_fault(utterance.durations, utterance.duration_s)):
+            raise DataError(f"{folder}: utterance {utterance.utt_id!r}: wrong durations of tokens: {fault}")
         for name, token in (("utt_id", utterance.utt_id), ("spk_id", utterance.spk_id)):
             if not token or token.split() != [token]:
                 raise DataError(f"{folder}: {name} must be one word, got {token!r}")
@@ -427,6 +456,7 @@ def _file_contents(ordered: Sequence[Utterance]) -> dict[str, dict[str, str]]:
         "utt2dur": {u.utt_id: f"{u.duration_s:.6f}" for u in ordered},
         "utt2lang": {u.utt_id: u.lang for u in ordered if u.lang is not None},
         _PREVIOUS: {u.utt_id: u.prev_text for u in ordered if u.prev_text is not None},
+        _DURATIONS: {u.utt_id: " ".join(f"{s:.4f}" for s in u.durations) for u in ordered if u.durations},
     }
     by_speaker: dict[str, list[str]] = {}
     for u in ordered:

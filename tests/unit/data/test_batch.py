@@ -80,3 +80,18 @@ def test_language_must_be_known(tokenizer, lang):
 
 def test_speakers_are_named_where_they_are_known(tokenizer):
     assert SpeechCollator(tokenizer)([example(spk_id="ann"), example()]).speakers == ("ann", "")
+
+
+def test_durations_are_those_of_the_tokens(tokenizer):
+    collate = SpeechCollator(CharTokenizer(("<blank>", "<unk>", *LETTERS)))
+    batch = collate([example(durations=(0.25, 0.5)), example("v", asr_text="hey", durations=(1.0, 0.0, 2.0))])
+    assert batch.durations.tolist() == [[0.25, 0.5, 0.0], [1.0, 0.0, 2.0]]
+    assert collate([example()]).durations is None
+    # Language and task are not heard.
+    assert SpeechCollator(tokenizer)([example(durations=(0.25, 0.5))]).durations.tolist() == [[0.0, 0.0, 0.25, 0.5]]
+
+
+@pytest.mark.parametrize(("durations", "given"), [(None, "none"), ((0.1,), "1")])
+def test_durations_must_be_one_for_each_token(tokenizer, durations, given):
+    with pytest.raises(DataError, match=f"'u'.* each of its 2 tokens, got {given}; align"):
+        SpeechCollator(tokenizer)([example("t", durations=(0.25, 0.5)), example(durations=durations)])

@@ -119,6 +119,22 @@ def test_silence_stands_at_the_edges(make):
     assert longer > 60  # of 96 edges
 
 
+def test_durations_follow_speed_and_silence(make, utterances):
+    timed = [replace(u, durations=(0.1, *[0.0] * (len(u.text) - 2), u.duration_s - 0.1)) for u in utterances]
+    timed[0] = replace(timed[0], durations=None)
+    data = make(utterances=timed, speed_factors=[0.8], edge_silence_s=0.2)
+    assert data.dropped == {"no durations of tokens, which others have": 1}
+    first = []
+    for batch in data.batches(0):
+        np.testing.assert_allclose(batch.durations.sum(1), batch.wav_lens / RATE, atol=2e-3)
+        assert batch.durations.shape == (len(batch.wav), int(batch.token_lens.max()))
+        first += batch.durations[:, 2].tolist()
+    assert min(first) == pytest.approx(0.125, abs=0.03)  # the token that lasts 0.1 s at a speed of 0.8
+    assert max(first) == pytest.approx(0.325, abs=0.03)
+    for batch in make(utterances=timed, training=False).batches(0):
+        assert (batch.durations[:, 2] == torch.tensor(0.1)).all()
+
+
 def shares(data, epochs, tokenizer):
     prefixes = torch.cat([batch.prefix for epoch in range(epochs) for batch in data.batches(epoch)])
     asr = (prefixes[:, 1] == tokenizer.id_of("<asr>")).float().mean()

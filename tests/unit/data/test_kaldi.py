@@ -62,6 +62,19 @@ def test_rewriting_removes_what_is_no_longer_true(tmp_path):
     assert len(read_kaldi_dir(tmp_path / "data")) == 1
 
 
+def test_durations_of_tokens_come_back_and_go_away(tmp_path):
+    first, second, third = make_utterances(tmp_path / "audio", count=3)
+    timed = replace(first, durations=(0.1, 0.0, first.duration_s - 0.1))
+    write_kaldi_dir(tmp_path / "data", [timed, second, third])
+    read = read_kaldi_dir(tmp_path / "data")
+    assert read[0].durations == pytest.approx(timed.durations, abs=1e-4)
+    assert read[1].durations is None
+    write_kaldi_dir(tmp_path / "data", [first])
+    assert not (tmp_path / "data/durations").exists()
+    with pytest.raises(DataError, match=r"add up to 0\.10 s"):
+        write_kaldi_dir(tmp_path / "data", [replace(first, durations=(0.1,))])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -80,6 +93,10 @@ def test_rewriting_removes_what_is_no_longer_true(tmp_path):
         ("segments", "a a 0 0.1\nb b 0 99\nc x 0 0.1\n", "segments:2: ends at 99.0 s, but its recording lasts"),
         ("segments", "a a 0 0.1\nb b 0 0.1\nc x 0 0.1\n", "segments:3: recording 'x' is not in wav.scp"),
         ("text.fra", "a un\nz deux\n", "text.fra: 'z' is not in text"),
+        ("durations", "a 0.1 0.2\nb 0.1 0.2s\n", "durations:2: must be the seconds of each token"),
+        ("durations", "a 0.1 0.2\nb -0.1 0.4\n", "durations:2: must be the seconds of each token, at least 0"),
+        ("durations", "a 0.1 0.2\nc 0.1 0.4\n", "durations:2: must be the seconds of each token, at least 0, but they"),
+        ("durations", "z 0.1 0.2\n", "durations: 'z' is not in text"),
     ],
 )
 def test_each_fault_is_named_with_its_line(tmp_path, name, content, message):
