@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import soundfile
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+SampleType: TypeAlias = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 DEFAULT_MAX_SECONDS = 24 * 3600.0
 MIN_RATE, MAX_RATE = 1000, 384_000
@@ -59,20 +60,36 @@ class Audio:
         """Seconds."""
         return len(self.samples) / self.sample_rate
 
-    def save(self, path: str | Path) -> None:
-        """Write a 16-bit file in the format of the suffix, by way of a temporary name.
+    def save(self, path: str | Path, *, subtype: SampleType | None = None) -> None:
+        """Write a file in the format of the suffix, by way of a temporary name.
+
+        Samples that came from a file of this kind are written as they were there. Louder ones than 1 are clipped,
+        unless they are floats.
+
+        Args:
+            path: where to.
+            subtype: how a sample is stored; None: in 16 bits, or as the format has it where it is a lossy one.
 
         Raises:
-            AudioError: the format is unknown or the place is not writable.
+            AudioError: the format is unknown, has no such samples, or the place is not writable.
         """
         path = Path(path)
         temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
+        # libsndfile multiplies floats by 32767, although it has divided integers by 32768.
+        samples = self.samples if subtype == "FLOAT" else to_int16(self.samples)
+        if subtype == "PCM_24":
+            samples = np.clip(np.rint(self.samples * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
         try:
-            soundfile.write(temporary, np.clip(self.samples, -1.0, 1.0), self.sample_rate, subtype=None)
+            soundfile.write(temporary, samples, self.sample_rate, subtype=subtype)
             temporary.replace(path)
         except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
             temporary.unlink(missing_ok=True)
             raise AudioError(f"{path}: cannot be written ({_reason(error)})") from None
+
+
+def to_int16(samples: Samples) -> NDArray[np.int16]:
+    """Return samples (S,) as 16-bit integers, those beyond [-1, 1] clipped: the inverse of dividing by 32768."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def read_audio(

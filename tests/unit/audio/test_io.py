@@ -52,6 +52,32 @@ def test_other_formats(format):
     assert abs(audio.duration - 0.5) < 0.1
 
 
+@pytest.mark.parametrize(("stored", "subtype"), [("PCM_16", None), ("PCM_24", "PCM_24"), ("FLOAT", "FLOAT")])
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_what_was_read_is_written_back_bit_for_bit(tmp_path, stored, subtype, suffix):
+    if (stored, suffix) == ("FLOAT", ".flac"):
+        with pytest.raises(AudioError, match=r"a\.flac: cannot be written"):
+            Audio(tone(0.1, 16000), 16000).save(tmp_path / "a.flac", subtype="FLOAT")
+        return
+    rng = np.random.default_rng(0)
+    high = 2**15 if stored == "PCM_16" else 2**31
+    integers = rng.integers(-high, high, 5000)
+    integers[:2] = -high, high - 1
+    data = integers.astype(np.int16 if stored == "PCM_16" else np.int32)
+    if stored == "FLOAT":
+        data = rng.normal(size=5000).astype(np.float32)
+    first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
+    soundfile.write(first, data, 16000, subtype=stored)
+    read_audio(first).save(second, subtype=subtype)
+    assert soundfile.info(second).subtype == stored
+    np.testing.assert_array_equal(soundfile.read(second)[0], soundfile.read(first)[0])
+
+
+def test_loud_samples_are_clipped(tmp_path):
+    Audio(np.array([2.0, -2.0, 0.5], dtype=np.float32), 16000).save(tmp_path / "a.wav")
+    assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tolist() == [32767, -32768, 16384]
+
+
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_blocks_join_to_the_whole(rate):
     content = encoded(np.random.default_rng(0).normal(0, 0.1, rate).astype(np.float32), rate)
