@@ -10,11 +10,13 @@ D model width.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
 Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
 cache), with equal results; layers may share the projection of their times (``modulation="shared"``); ``infill_prob``
-below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference.
+below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
+``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not grow
+(as in Rouard et al., "Continuous Audio Language Models", 2025).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -33,6 +35,8 @@ from speechnar.text.tokenizer import Tokenizer
 TEXT_TIME, CERTAIN_TIME = -1.0, 0.0
 TEXT, CONTEXT, PADDING = 0, 2, 2**31 - 1
 """Orders of what is known from the start, and of padding; see `visible`."""
+BLURRED_SHARE = 0.5
+"""Of the utterances, if any noise is to be in certain latents."""
 
 
 class ArditConfig(Config):
@@ -45,6 +49,8 @@ class ArditConfig(Config):
     """Latents generated together; None: all of them, which is the fully parallel model."""
     infill_prob: float = Field(default=0.5, ge=0, le=1)
     """Share of the utterances of which only a random span is learned, with the rest known (fill-in-the-middle)."""
+    history_noise: float = Field(default=0.0, ge=0, lt=1)
+    """In training, half the utterances have noise of a deviation up to this in their certain latents; 0: the paper."""
     model_dim: PositiveInt = 256
     num_layers: PositiveInt = 8
     num_heads: PositiveInt = 4
@@ -122,6 +128,13 @@ def draw_times(middle: Middle, generator: torch.Generator | None = None) -> Tens
     blocks = middle.blocks
     times = torch.rand(len(blocks), int(blocks.max()) + 1, generator=generator, device=blocks.device)
     return times.gather(1, blocks)
+
+
+def blur(latents: Tensor, max_std: float) -> Tensor:
+    """Add to half the utterances of ``latents`` (B, T, C) normal noise, of a deviation uniform up to ``max_std``."""
+    coin, share = torch.rand(2, len(latents), 1, 1, device=latents.device)
+    std = (coin < BLURRED_SHARE) * share * max_std
+    return latents + std * torch.randn_like(latents)
 
 
 def visible(queries: Tensor, keys: Tensor) -> Tensor:
@@ -202,6 +215,8 @@ class Ardit(nn.Module):
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         times = draw_times(middle, generator)
         noisy, target = mix(latents, noise, times)
+        if self.training and self.config.history_noise:
+            speech = replace(speech, latents=blur(speech.latents, self.config.history_noise))
         return middle.mean((self.velocity(speech, middle, noisy, times) - target).square().mean(-1))
 
     def velocity(self, speech: LatentBatch, middle: Middle, noisy: Tensor, times: Tensor) -> Tensor:

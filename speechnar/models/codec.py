@@ -136,6 +136,11 @@ class MelPca(nn.Module):
         del tokenizer
         return cls(config)
 
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what the model hears."""
+        return self.config.frontend.sample_rate
+
     @torch.no_grad()
     def fit(self, batches: Iterable[SpeechBatch]) -> float:
         """Learn mean and components from all stacks of ``batches``; return the share of the variance that is kept.

@@ -136,6 +136,11 @@ class MelAutoencoder(nn.Module):
         del tokenizer
         return cls(config)
 
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what the model hears."""
+        return self.config.frontend.sample_rate
+
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return squared error of the velocity per mel value plus divergence of the latents; ``weight`` is in frames.
 

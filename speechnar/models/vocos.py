@@ -115,6 +115,11 @@ class Vocos(nn.Module):
         del tokenizer
         return cls(config)
 
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what the model hears."""
+        return self.config.frontend.sample_rate
+
     def forward(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map log-mels (B, T, F) of `frontend` to samples (B, T hop) float32, zero in padding, and lengths (B,).
 

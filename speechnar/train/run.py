@@ -63,8 +63,8 @@ class RunConfig(Config):
     train: TrainConfig
     tokenizer: Path
     """Folder of the tokenizer."""
-    init_from: Path | None = None
-    """Model folder or checkpoint whose fitting weights the model starts from."""
+    init_from: Path | tuple[Path, ...] | None = None
+    """Model folder or checkpoint whose fitting weights the model starts from; of several, later ones win."""
     init_part: str = ""
     """Start only this part of the model from it, as ``trunk.``: weights whose names begin so."""
     frozen: str = ""
@@ -92,6 +92,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     Raises:
         DataError: a data directory or the tokenizer is malformed.
         CheckpointError: ``init_from`` or the run to continue is unreadable or of another model.
+        ConfigError: ``init_from`` lacks a part that the model does not train.
         SpeechnarError: training diverged (see `speechnar.train.loop.train`).
     """
     exp_dir = Path(exp_dir)
@@ -100,14 +101,14 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     if accelerator.is_main_process:
         _save_config(config, exp_dir / "config.yaml")
     tokenizer = load_tokenizer(config.tokenizer)
-    train_data = _dataset(config, tokenizer, training=True)
-    dev_data = _dataset(config, tokenizer, training=False)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
+    sample_rate: int = model.sample_rate  # type: ignore[assignment]  # every model of the table has one
+    train_data = load_data(config, tokenizer, sample_rate, training=True)
+    dev_data = load_data(config, tokenizer, sample_rate, training=False)
     if find_last(exp_dir) is None:
-        fit_normalizer(model, _dataset(config, tokenizer, training=True))
-        if config.init_from is not None:
-            init_model(model, config.init_from, config.init_part)
+        fit_normalizer(model, load_data(config, tokenizer, sample_rate, training=True))
+        start_model(model, config)
     if config.frozen:
         freeze(model, config.frozen)
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
@@ -142,10 +143,43 @@ def average(exp_dir: str | Path, num_best: int) -> Path:
     return exp_dir / "model"
 
 
+def load_data(config: RunConfig, tokenizer: Tokenizer, sample_rate: int, *, training: bool) -> SpeechDataset:
+    """Open the training or the development data of a run, as a model of ``sample_rate`` hears them.
+
+    Raises:
+        DataError: a data directory is malformed, or has no usable utterance.
+    """
+    given = config.data.train if training else config.data.dev
+    folders: Sequence[Path] = [given] if isinstance(given, Path) else list(given)
+    utterances = [utterance for folder in folders for utterance in read_kaldi_dir(folder)]
+    return SpeechDataset(
+        utterances, tokenizer, config.data, training=training, seed=config.train.seed, sample_rate=sample_rate
+    )
+
+
 def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
     """Make the model of ``config`` with random weights."""
     model: nn.Module = model_entry(getattr(config, "kind", None)).model_cls.from_config(config, tokenizer)
     return model
+
+
+def start_model(model: nn.Module, config: RunConfig) -> None:
+    """Copy weights as ``init_from`` and ``init_part`` say.
+
+    Raises:
+        CheckpointError: a source is unreadable, or nothing in it fits.
+        ConfigError: a part that the model does not train itself (``model.pretrained``) comes from none of them.
+    """
+    given = config.init_from
+    sources = [given] if isinstance(given, Path) else list(given or ())
+    loaded = [name for source in sources for name in init_model(model, source, config.init_part).loaded]
+    for part in getattr(model, "pretrained", ()):
+        if not any(name.startswith(part) for name in loaded):
+            kinds = [kind for kind, prefix in getattr(model, "warm_starts", {}).items() if prefix == part]
+            raise ConfigError(
+                f"init_from must name a model folder of kind {' or '.join(kinds)}: {type(model).__name__} does not "
+                f"train its {part.rstrip('.')} itself"
+            )
 
 
 def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitReport:
@@ -249,13 +283,6 @@ def recognize_with(model: Recognizer, batch: SpeechBatch) -> dict[str, list[list
 
 def _unpad(tokens: Tensor, token_lens: Tensor) -> list[list[int]]:
     return [row[:length] for row, length in zip(tokens.tolist(), token_lens.tolist(), strict=True)]
-
-
-def _dataset(config: RunConfig, tokenizer: Tokenizer, *, training: bool) -> SpeechDataset:
-    given = config.data.train if training else config.data.dev
-    folders: Sequence[Path] = [given] if isinstance(given, Path) else list(given)
-    utterances = [utterance for folder in folders for utterance in read_kaldi_dir(folder)]
-    return SpeechDataset(utterances, tokenizer, config.data, training=training, seed=config.train.seed)
 
 
 def _choose_weights(

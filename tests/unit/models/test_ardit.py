@@ -6,7 +6,7 @@ from torch import nn
 
 from speechnar.data.latents import LatentBatch, linear_positions
 from speechnar.errors import ConfigError, ShapeError
-from speechnar.models.ardit import Ardit, ArditConfig, BlockVelocity, Middle, draw_middle, visible
+from speechnar.models.ardit import Ardit, ArditConfig, BlockVelocity, Middle, blur, draw_middle, visible
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -375,6 +375,41 @@ def test_a_model_learns_three_words_and_says_and_mends_them(block_size):
     assert after < 0.25 * before
     # Words of variance 1: to say another one would cost 2, and their mean more than 0.6.
     assert max(errors) < 0.3, errors
+
+
+# Noise in what is certain
+
+
+def test_half_the_utterances_are_blurred_up_to_the_limit():
+    torch.manual_seed(0)
+    noise = (blur(torch.ones(2000, 200, 2), 0.2) - 1).flatten(1)
+    stds = noise.std(1)
+    assert float((stds == 0).float().mean()) == pytest.approx(0.5, abs=0.04)
+    blurred = stds[stds > 0]
+    assert float(blurred.max()) < 0.22
+    assert float(blurred.mean()) == pytest.approx(0.1, abs=0.01)
+
+
+def test_history_noise_is_in_what_is_certain_in_training_only():
+    speech = make_speech()
+    clean, noisy = make_model(), make_model(history_noise=0.5)
+    assert torch.equal(noisy.loss(speech).total, clean.loss(speech).total)  # in evaluation
+    seen = []
+    for model in (clean, noisy):
+        model.train()
+        velocity = model.velocity
+
+        def watch(given, middle, current, times, velocity=velocity):
+            seen.append((given.latents, current))
+            return velocity(given, middle, current, times)
+
+        model.velocity = watch
+        torch.manual_seed(1)
+        model.loss(speech)
+    assert torch.equal(seen[0][1], seen[1][1])  # what is to be learned stays clean
+    assert torch.equal(seen[0][0], speech.latents)
+    changes = (seen[1][0] - speech.latents).flatten(1).std(1)
+    assert 0 < float(changes.max()) < 0.6
 
 
 # Sizes

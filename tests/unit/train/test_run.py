@@ -30,6 +30,8 @@ class PitchConfig(Config):
 class Pitch(nn.Module):
     """Tells two tones apart, frame by frame, with CTC."""
 
+    sample_rate = 16000
+
     def __init__(self, config, tokenizer):
         super().__init__()
         self.config = config
