@@ -1,4 +1,4 @@
-"""Fit a tokenizer of speech latents to the data of a run: ``python -m speechnar.train.fit_codec CONFIG --out FOLDER``.
+"""Fit a tokenizer of speech latents to the data of a run: ``python -m speechnar.train.fit_codec CONFIG OUT``.
 
 CONFIG is that of text to speech, which then starts from the folder. Principal components are computed from one pass
 over the training data, as varied as in training; an autoencoder, which has been trained before (``init_from``), only
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML of the text-to-speech run")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the model folder to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
