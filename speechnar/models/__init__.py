@@ -7,6 +7,7 @@ from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts import Tts, TtsConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
 from speechnar.models.vocos import Vocos, VocosConfig
@@ -18,6 +19,7 @@ MODELS: dict[str, ModelEntry] = {
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
+    "speaker_verifier": ModelEntry(SpeakerVerifierConfig, SpeakerVerifier),
     "tts": ModelEntry(TtsConfig, Tts),
     "unienc": ModelEntry(UniEncConfig, UniEnc),
     "vocos": ModelEntry(VocosConfig, Vocos),
