@@ -23,6 +23,8 @@ from speechnar.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 BLANK, UNK, NA, NOLANG, ASR = "<blank>", "<unk>", "<na>", "<nolang>", "<asr>"
+PHONEMES = "<phonemes-eng>"
+"""Marks a list of pieces as that of English phonemes."""
 WORD_START = "▁"
 UNKNOWN_SHOWN_AS = "⁇"
 CONTINUED = "@@"
@@ -106,8 +108,8 @@ class Tokenizer(Protocol):
         ...
 
 
-class _PieceTokenizer(ABC):
-    """The piece table and everything that follows from it; subclasses spell plain text."""
+class PieceTokenizer(ABC):
+    """The piece table and everything that follows from it; the tokenizers spell plain text."""
 
     def __init__(self, pieces: Sequence[str], *, source: str) -> None:
         self._pieces = tuple(pieces)
@@ -231,7 +233,7 @@ class _PieceTokenizer(ABC):
         (Path(folder) / TOKENS_NAME).write_bytes(text.encode("utf-8"))
 
 
-class SentencePieceTokenizer(_PieceTokenizer):
+class SentencePieceTokenizer(PieceTokenizer):
     """A SentencePiece model whose pieces are renumbered by a piece list (which may come from a foreign model).
 
     Args:
@@ -312,7 +314,7 @@ class SentencePieceTokenizer(_PieceTokenizer):
         return [self._id_of_model_id[i] for i in self._model.encode(text)]
 
 
-class CharTokenizer(_PieceTokenizer):
+class CharTokenizer(PieceTokenizer):
     """One piece per character (code point), spaces as ``▁``; runs of white space count as one space.
 
     Raises:
@@ -333,7 +335,7 @@ class CharTokenizer(_PieceTokenizer):
         return [self._ids.get(character, self.unk_id) for character in WORD_START.join(text.split())]
 
 
-class LexiconTokenizer(_PieceTokenizer):
+class LexiconTokenizer(PieceTokenizer):
     """Characters of Chinese, and words of other scripts in pieces that a lexicon lists.
 
     A piece written ``xx@@`` is continued by the next one. Words are lower-cased; a word that the lexicon does not hold
@@ -426,6 +428,8 @@ def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Read ``tokens.txt`` and, where they are there, ``tokenizer.model`` or ``lexicon.txt`` from ``folder``.
 
+    Pieces among which is ``<phonemes-eng>`` are those of English phonemes.
+
     Raises:
         DataError: a file is missing, unreadable or inconsistent; the message gives the line of a wrong piece.
     """
@@ -442,6 +446,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     model = Path(folder) / MODEL_NAME
     if model.exists():
         return SentencePieceTokenizer(model, pieces, source=str(path))
+    if PHONEMES in pieces:
+        from speechnar.text.phonemes import PhonemeTokenizer  # noqa: PLC0415  # it is built on this module
+
+        return PhonemeTokenizer(pieces, source=str(path))
     lexicon = Path(folder) / LEXICON_NAME
     if lexicon.exists():
         return LexiconTokenizer(pieces, read_lexicon(lexicon), source=str(path))
