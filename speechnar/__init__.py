@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechnar.api import Comparison, DetectedLanguage, Transcriber, align, detect_language, transcribe, translate
+    from speechnar.audio.io import Audio
     from speechnar.clip_decoder import DecodeOptions
+    from speechnar.editor import Change, EditedSpeech
     from speechnar.errors import (
         AudioError,
         CheckpointError,
@@ -20,45 +22,63 @@ if TYPE_CHECKING:
     )
     from speechnar.hub import list_models
     from speechnar.stream import SpeechStream
+    from speechnar.synthesizer import Speech, Synthesizer, edit, synthesize
     from speechnar.text.transcript import Segment, Transcript, Word
+    from speechnar.voice import Voice
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audio",
     "AudioError",
+    "Change",
     "CheckpointError",
     "Comparison",
     "ConfigError",
     "DataError",
     "DecodeOptions",
     "DetectedLanguage",
+    "EditedSpeech",
     "ModelNotFoundError",
     "Segment",
     "ShapeError",
+    "Speech",
     "SpeechStream",
     "SpeechnarError",
+    "Synthesizer",
     "Transcriber",
     "Transcript",
+    "Voice",
     "Word",
     "align",
     "detect_language",
+    "edit",
     "list_models",
+    "synthesize",
     "transcribe",
     "translate",
 ]
 
 _MODULE_OF = {
+    "Audio": "audio.io",
+    "Change": "editor",
     "Comparison": "api",
     "DecodeOptions": "clip_decoder",
     "DetectedLanguage": "api",
+    "EditedSpeech": "editor",
     "Segment": "text.transcript",
+    "Speech": "synthesizer",
     "SpeechStream": "stream",
+    "Synthesizer": "synthesizer",
     "Transcriber": "api",
     "Transcript": "text.transcript",
+    "Voice": "voice",
     "Word": "text.transcript",
     "align": "api",
     "detect_language": "api",
+    "edit": "synthesizer",
     "list_models": "hub",
+    "synthesize": "synthesizer",
     "transcribe": "api",
     "translate": "api",
 }

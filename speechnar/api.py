@@ -5,6 +5,7 @@ which a list comes back. Results are finished and immutable; recordings of any l
 """
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,13 @@ from speechnar.models.base import LoadedModel, load_model
 from speechnar.recognizer import Recognizer, Source
 from speechnar.stream import SpeechStream
 from speechnar.text.languages import to_iso3
-from speechnar.text.transcript import Transcript
+from speechnar.text.spoken import spoken_words
+from speechnar.text.tokenizer import Tokenizer
+from speechnar.text.transcript import Transcript, Word
 
 AudioInput = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor
+_QUOTES = "\"'“”‘’,;:!?()"
+_NO_LETTER = re.compile(r"[^\w']|_")
 AnyInput = TypeVar("AnyInput", bound=AudioInput)
 
 BLOCK_S = 30.0
@@ -88,7 +93,7 @@ class Transcriber:
         folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
         languages = card_languages(read_card(folder))
         spoken = to_iso3(languages[0]) if len(languages) == 1 else None
-        return cls(load_model(folder, device=_find_device(device)), language=spoken)
+        return cls(load_model(folder, device=find_device(device)), language=spoken)
 
     @property
     def name(self) -> str:
@@ -271,7 +276,7 @@ class Transcriber:
             language, probability = next(iter(probabilities.items()))
             return DetectedLanguage(source.name, language, probability, probabilities)
 
-        return _one_or_list(audio, (detect(_open(item, sample_rate)) for item in _as_list(audio)))
+        return _one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in _as_list(audio)))
 
     def align(
         self, audio: AudioInput, text: str, *, sample_rate: int | None = None, language: str = AUTO
@@ -285,7 +290,40 @@ class Transcriber:
             ConfigError: the text is empty or has letters unknown to the model.
         """
         recognizer = Recognizer(ClipDecoder(self._loaded, language=language, default_language=self._language))
-        return recognizer.align(_open(audio, sample_rate), text)
+        return recognizer.align(open_audio(audio, sample_rate), text)
+
+    def align_words(
+        self,
+        audio: AudioInput,
+        words: Sequence[str],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+    ) -> list[Word]:
+        """Find the times of words that are written as anybody writes, in a recording of up to 30 seconds.
+
+        They are brought to the model's spelling: letter case, figures in English words, no punctuation; letters that it
+        does not know are left out. A word of which nothing remains stands between its neighbours.
+
+        Raises:
+            AudioError: as `align`.
+            ConfigError: as `align`, or nothing remains of any word.
+        """
+        spelled = _spell_like(self._loaded.tokenizer, words)
+        transcript = self.align(audio, " ".join(filter(None, spelled)), sample_rate=sample_rate, language=language)
+        found = [word for segment in transcript.segments for word in segment.words or ()]
+        if len(found) != sum(len(text.split()) for text in spelled):
+            raise ConfigError(f"model {self.name} does not cut text at spaces, so that words cannot be found")
+        timed: list[Word] = []
+        for word, text in zip(words, spelled, strict=True):
+            parts, found = found[: len(text.split())], found[len(text.split()) :]
+            if parts:
+                probability = min(part.probability for part in parts)
+                timed.append(Word(parts[0].start, parts[-1].end, word, probability))
+            else:
+                place = timed[-1].end if timed else found[0].start
+                timed.append(Word(place, place, word, 0.0))
+        return timed
 
     def compare(
         self, audio: AudioInput, *, sample_rate: int | None = None, language: str = AUTO
@@ -337,7 +375,7 @@ class Transcriber:
             options=options,
         )
         recognizer = Recognizer(decoder, word_timestamps=word_timestamps)
-        return recognizer.transcribe(_open(audio, sample_rate) for audio in audios)
+        return recognizer.transcribe(open_audio(audio, sample_rate) for audio in audios)
 
 
 @overload
@@ -393,7 +431,12 @@ def _transcriber(model: str, device: str) -> Transcriber:
     return Transcriber.load(model, device=device)
 
 
-def _find_device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return the device of this name, or the best one for ``auto``.
+
+    Raises:
+        ConfigError: the device does not exist.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -428,7 +471,7 @@ class _ArrayAudio:
         yield read_audio(self.samples, sample_rate=self.sample_rate, target_rate=sample_rate).samples
 
 
-def _open(audio: Any, sample_rate: int | None) -> Source:
+def open_audio(audio: Any, sample_rate: int | None) -> Source:
     """Name an input and make it readable twice.
 
     Raises:
@@ -452,6 +495,24 @@ def _open(audio: Any, sample_rate: int | None) -> Source:
     raise ConfigError(
         f"audio must be a path, a binary file object, bytes, or a 1-D array or tensor; got {type(audio).__name__}"
     )
+
+
+def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
+    """Return each of ``words`` as text of a recogniser: the way of writing it with the fewest unknown tokens."""
+
+    def count_unknown(text: str) -> int:
+        return tokenizer.encode(text).count(tokenizer.unk_id)
+
+    spelled = []
+    for word, said in zip(words, spoken_words(" ".join(words)), strict=True):
+        # Figures and abbreviations are read aloud; other words are not, since only English is known for how.
+        forms = [word, " ".join(said)] if word.strip(_QUOTES).isalpha() else [" ".join(said), word]
+        texts = [form for text in forms for form in (text.lower(), text.upper())]
+        texts = [" ".join(_NO_LETTER.sub(" ", text).split()) for text in texts]
+        best = min(texts, key=lambda text: (not text, count_unknown(text)))
+        known = "".join(letter for letter in best if letter == " " or not count_unknown(letter))
+        spelled.append(" ".join(known.split()))
+    return spelled
 
 
 def _as_list(audio: Any) -> Sequence[Any]:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "joint-s2t"
 """What the command line and the module-level functions load when no model is named."""
+DEFAULT_TTS_MODEL = "ljspeech-tts"
+"""What they load to speak and to edit speech."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 REQUIRED_FILES = ("config.json", "model.safetensors")
 ALLOWED_FILES = ("config.json", "*.safetensors", "tokenizer.model", "tokens.txt", "README.md")

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
     "__main__",
     frozenset({"cli", "demo"}),
-    ("__init__", "api", "clip_decoder", "clips", "evaluate", "hub", "recognizer", "segments", "stream"),
+    (
+        *("__init__", "api", "clip_decoder", "clips", "editor", "evaluate", "hub", "recognizer", "segments", "speaker"),
+        *("stream", "synthesizer", "voice"),
+    ),
     "train",
     "models",
     frozenset({"data", "decode", "metrics", "nn"}),

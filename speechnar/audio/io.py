@@ -340,6 +340,46 @@ class AudioStream:
             raise AudioError(f"{self.name}: is not audio that soundfile or FFmpeg can decode ({refusal})") from None
 
 
+def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio, SampleType | None]:
+    """Return a mono recording as it is, and how to save it so that no sample changes (None: in 16 bits).
+
+    Samples of more than 24 bits are rounded, those of lossy formats are as decoded.
+
+    Args: as of `read_audio`.
+
+    Raises:
+        AudioError: as of `read_audio`, or it has several channels.
+    """
+    if not (isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read")):
+        if sample_rate is None:
+            raise AudioError("an array needs its sample_rate, in Hz")
+        audio = read_audio(source, sample_rate=sample_rate, target_rate=sample_rate)
+        return audio, "FLOAT" if np.any(audio.samples * 32768.0 % 1.0) else None
+    stream = AudioStream(source)
+    blocks: list[Samples] = []
+    rates: set[int] = set()
+    with closing(stream._decode()) as decoded:
+        for rate, block in decoded:
+            rates.add(rate)
+            if block.shape[1] > 1:
+                raise AudioError(f"{stream.name}: must be mono, has {block.shape[1]} channels; mix them first")
+            blocks.append(block[:, 0])
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+    if not len(samples):
+        raise AudioError(f"{stream.name}: holds no audio samples")
+    _check_finite(samples, 0.0, stream.name)
+    return Audio(samples, rates.pop()), _find_sample_type(stream)
+
+
+def _find_sample_type(stream: AudioStream) -> SampleType | None:
+    types: dict[str, SampleType] = {"PCM_24": "PCM_24", "PCM_32": "PCM_24", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}
+    try:
+        with stream._open() as file:
+            return types.get(soundfile.info(file).subtype)
+    except soundfile.SoundFileError:
+        return None
+
+
 def _decode_packets(packets: Iterable[Any], name: str, invalid_data: type[Exception]) -> Iterator[Any]:
     """Yield the frames of all packets that decode: tags and joins inside good files are packets that do not.
 

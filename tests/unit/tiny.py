@@ -1,6 +1,7 @@
 """A random recogniser of a few thousand parameters, as a model folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -8,10 +9,14 @@ import torch
 from scipy.signal import lfilter
 
 from speechnar.models.base import save_model
+from speechnar.models.codec import MelPca
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
-from speechnar.text.tokenizer import LexiconTokenizer, SentencePieceTokenizer, task_specials
+from speechnar.models.tts import Tts, TtsConfig
+from speechnar.text.phonemes import PhonemeTokenizer
+from speechnar.text.tokenizer import LexiconTokenizer, SentencePieceTokenizer, Tokenizer, task_specials
+from tests.unit.models.sounds import voices
 
 RATE = 16000
 LANGUAGES = ("eng", "deu", "fra")
@@ -57,6 +62,22 @@ def save_tiny_paraformer(folder: Path, config: ParaformerConfig | None = None) -
         model.head.output.weight.normal_()
         model.head.output.bias[[0, 1, 2, -1]] = -100.0
     save_model(folder, model, tokenizer, card="---\nlanguage: zh\n---\n# tiny\n")
+    return folder
+
+
+def save_tiny_tts(folder: Path, tokenizer: Tokenizer | None = None, **changes: Any) -> Path:
+    """Write a synthesis model that speaks noise, a token about a tenth of a second; phonemes unless told otherwise."""
+    torch.manual_seed(0)
+    tokenizer = tokenizer or PhonemeTokenizer()
+    model = Tts.from_config(TtsConfig.debug().model_copy(update=changes), tokenizer).eval()
+    if isinstance(model.codec, MelPca):
+        model.codec.fit([voices([2 * RATE] * 8)])
+    with torch.no_grad():
+        model.durations.output.weight.mul_(0.1)
+        model.durations.output.bias.fill_(1.2)
+        for parameter in model.ardit.parameters():
+            parameter.normal_(std=0.05)
+    save_model(folder, model, tokenizer, card="---\nlanguage: en\nlicense: cc0-1.0\ntasks: [tts]\n---\n# tiny\n")
     return folder
 
 
