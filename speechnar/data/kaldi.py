@@ -31,7 +31,7 @@ DURATION_TOLERANCE_S = 0.05
 _LANG = re.compile(r"[a-z]{3}")
 _TRANSLATION = re.compile(r"text\.([a-z]{3})")
 _PREVIOUS = "text.prev"
-_DURATIONS = "durations"
+DURATIONS_FILE = "durations"
 
 Value = TypeVar("Value")
 
@@ -106,14 +106,27 @@ def write_kaldi_dir(folder: str | Path, utterances: Iterable[Utterance]) -> None
     _check_writable(ordered, folder)
     files = _file_contents(ordered)
     folder.mkdir(parents=True, exist_ok=True)
-    stale = {"segments", "utt2lang", _DURATIONS, *(path.name for path in folder.glob("text.*"))} - files.keys()
+    stale = {"segments", "utt2lang", DURATIONS_FILE, *(path.name for path in folder.glob("text.*"))} - files.keys()
     for name in ("wav.scp", *sorted(stale)):
         (folder / name).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == "wav.scp"):
-        temporary = folder / f".{name}.tmp"
-        lines = (f"{key} {value}\n" for key, value in sorted(files[name].items()))
-        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
-        temporary.replace(folder / name)
+        _replace_file(folder / name, (f"{key} {value}\n" for key, value in sorted(files[name].items())))
+
+
+def write_durations(folder: str | Path, durations: Mapping[str, Sequence[float]]) -> None:
+    """Write the file ``durations`` of a data directory: the seconds of each token, by utterance id."""
+    lines = (f"{utt_id} {_format_durations(seconds)}\n" for utt_id, seconds in sorted(durations.items()))
+    _replace_file(Path(folder) / DURATIONS_FILE, lines)
+
+
+def _format_durations(durations: Sequence[float]) -> str:
+    return " ".join(f"{seconds:.4f}" for seconds in durations)
+
+
+def _replace_file(path: Path, lines: Iterable[str]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+    temporary.replace(path)
 
 
 def to_cuts(utterances: Iterable[Utterance]) -> Any:
@@ -205,9 +218,9 @@ class _Reader:
             if (match := _TRANSLATION.fullmatch(path.name))
         }
         previous = self._table(_PREVIOUS)
-        token_durations = self._table(_DURATIONS)
+        token_durations = self._table(DURATIONS_FILE)
         optional: dict[str, Mapping[str, Any]] = {f"text.{lang}": table for lang, table in translations.items()}
-        optional |= {_PREVIOUS: previous, _DURATIONS: token_durations, "utt2dur": durations, "utt2lang": languages}
+        optional |= {_PREVIOUS: previous, DURATIONS_FILE: token_durations, "utt2dur": durations, "utt2lang": languages}
         audio_name = "wav.scp" if spans is None else "segments"
         self._check_keys(audio_name, recordings if spans is None else spans, texts, speakers, optional)
         self._check_spk2utt(speakers)
@@ -456,7 +469,7 @@ def _file_contents(ordered: Sequence[Utterance]) -> dict[str, dict[str, str]]:
         "utt2dur": {u.utt_id: f"{u.duration_s:.6f}" for u in ordered},
         "utt2lang": {u.utt_id: u.lang for u in ordered if u.lang is not None},
         _PREVIOUS: {u.utt_id: u.prev_text for u in ordered if u.prev_text is not None},
-        _DURATIONS: {u.utt_id: " ".join(f"{s:.4f}" for s in u.durations) for u in ordered if u.durations},
+        DURATIONS_FILE: {u.utt_id: _format_durations(u.durations) for u in ordered if u.durations},
     }
     by_speaker: dict[str, list[str]] = {}
     for u in ordered:
