@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import DataError, SpeechnarError
-from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, task_specials
+from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.text.phonemes import PhonemeTokenizer
+from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials
 
 logger = logging.getLogger(__name__)
 
@@ -18,33 +19,38 @@ def build_tokenizer(
     utterances: Sequence[Utterance],
     out: str | Path,
     *,
-    vocab_size: int,
-    model_type: Literal["unigram", "bpe", "char"] = "unigram",
+    vocab_size: int | None = None,
+    model_type: Literal["unigram", "bpe", "char", "phonemes"] = "unigram",
     languages: Sequence[str] = (),
     translate_to: Sequence[str] = (),
 ) -> None:
     """Train on transcripts and, where the tokenizer will translate, on translations; save to the folder ``out``.
 
+    Phonemes, for synthesis of English, need no training.
+
     Args:
         utterances: of the training set.
         out: a folder that already holds a token list is complete and left alone.
-        vocab_size: ids wanted, specials included.
-        model_type: SentencePiece's algorithm.
+        vocab_size: ids wanted, specials included; not for phonemes, whose number is known.
+        model_type: SentencePiece's algorithm, or phonemes.
         languages: ISO 639-3 codes that targets name, in the order of their ids; none for plain text.
         translate_to: languages of the translations.
 
     Raises:
-        ConfigError: the vocabulary size does not fit the corpus.
+        ConfigError: the vocabulary size does not fit the corpus, or languages are given with phonemes.
         DataError: there is no text.
     """
     out = Path(out)
     if (out / TOKENS_NAME).exists():
         logger.info("%s is there already", out)
         return
-    texts = [utterance.text for utterance in utterances if utterance.text != NA]
-    texts += [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
-    specials = task_specials(languages, translate_to) if languages else ()
-    tokenizer = SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
+    if (vocab_size is None) != (model_type == "phonemes") or (model_type == "phonemes" and languages):
+        raise ConfigError("vocab_size must be given, unless model_type is phonemes, which have no languages either")
+    tokenizer: Tokenizer
+    if vocab_size is None or model_type == "phonemes":
+        tokenizer = PhonemeTokenizer()
+    else:
+        tokenizer = _train(utterances, vocab_size, model_type, languages, translate_to)
     partial = out.with_name(f".{out.name}.partial")
     tokenizer.save(partial)
     if out.exists():
@@ -52,13 +58,26 @@ def build_tokenizer(
     partial.replace(out)
 
 
+def _train(
+    utterances: Sequence[Utterance],
+    vocab_size: int,
+    model_type: Literal["unigram", "bpe", "char"],
+    languages: Sequence[str],
+    translate_to: Sequence[str],
+) -> SentencePieceTokenizer:
+    texts = [utterance.text for utterance in utterances if utterance.text != NA]
+    texts += [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
+    specials = task_specials(languages, translate_to) if languages else ()
+    return SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR", help="training data directories")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--vocab-size", type=int, required=True, metavar="N")
-    parser.add_argument("--model-type", choices=("unigram", "bpe", "char"), default="unigram")
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="not for phonemes")
+    parser.add_argument("--model-type", choices=("unigram", "bpe", "char", "phonemes"), default="unigram")
     parser.add_argument("--languages", nargs="*", default=[], metavar="LANG", help="pieces <LANG> and <asr>")
     parser.add_argument("--translate-to", nargs="*", default=[], metavar="LANG", help="pieces <st_LANG>")
     args = parser.parse_args(argv)

@@ -1,6 +1,7 @@
 import json
 
 from speechnar.data import build_tokenizer, describe
+from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import load_tokenizer
 from tests.unit.data.corpus import make_data_dir
 
@@ -32,3 +33,14 @@ def test_errors_are_one_line(tmp_path, capsys):
     assert build_tokenizer.main([str(tmp_path / "train"), str(tmp_path / "out"), "--vocab-size", "5"]) == 1
     assert describe.main([str(tmp_path / "out"), str(tmp_path / "train")]) == 1
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 3
+
+
+def test_phonemes_need_no_training(tmp_path, capsys):
+    make_data_dir(tmp_path / "train", count=3)
+    arguments = [str(tmp_path / "train"), str(tmp_path / "tokenizer"), "--model-type", "phonemes"]
+    assert build_tokenizer.main([*arguments, "--vocab-size", "40"]) == 1
+    assert build_tokenizer.main([*arguments, "--languages", "eng"]) == 1
+    assert build_tokenizer.main(arguments[:2]) == 1
+    assert capsys.readouterr().err.count("vocab_size must be given, unless model_type is phonemes") == 3
+    assert build_tokenizer.main(arguments) == 0
+    assert isinstance(load_tokenizer(tmp_path / "tokenizer"), PhonemeTokenizer)
