@@ -6,6 +6,7 @@ Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using 
 algorithm 1 (prefix beam search with shallow fusion).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,9 @@ def prefix_beam_search(
 
     Maximises log p_ctc(y) + ``lm_weight`` log p_lm(y) + ``length_bonus`` |y| + hotword bonus. Exact when ``beam_size``
     and ``top_k`` cover everything and ``beam_threshold`` (nats below the best prefix) is infinite. No frame is
-    skipped. A frame proposes its ``top_k`` best tokens as extensions; repeats of a prefix's last token and blank
-    always count. Costs about 0.15 ms per frame and utterance on one CPU core.
+    skipped. A frame proposes its ``top_k`` best tokens as extensions; repeats of a prefix's last token and blank always
+    count. With hotwords, texts that hold none of them come from a search without them: a list changes only texts into
+    which it puts a hotword. Costs about 0.15 ms per frame and utterance on one CPU core.
 
     Raises:
         ConfigError: a size is below 1, ``beam_threshold`` is not positive, or ``lm_weight`` is negative.
@@ -111,6 +113,9 @@ def prefix_beam_search(
         lattice = _Lattice.cut(frames[:num_frames], blank_id, top_k)
         tree = _PrefixTree(lattice.token_ids, scorers, length_bonus)
         found = _search(lattice, tree, beam_size, beam_threshold)
+        if hotwords is not None:
+            plain = _PrefixTree(lattice.token_ids, scorers[:-1], length_bonus)
+            found = _join(found, _search(lattice, plain, beam_size, beam_threshold), tree, plain)
         results.append(_with_times(lattice, found[:nbest]))
     return results
 
@@ -178,6 +183,13 @@ class _PrefixTree:
         pairs = zip(self._scorers, self._states[node], strict=True)
         return sum(weight * scorer.finish(state) for (scorer, weight), state in pairs)
 
+    def score(self, columns: Sequence[int]) -> float:
+        """Return the fused score of a finished text."""
+        node = 0
+        for column in columns:
+            node = self.child(node, column)
+        return self.fused[node] + self.finish(node)
+
     def columns_of(self, node: int) -> list[int]:
         """Spell the prefix of ``node``."""
         spelled = []
@@ -216,6 +228,22 @@ class _Found:
     columns: list[int]
     ctc_score: float
     total: float
+
+
+def _join(
+    biased: Sequence[_Found], plain: Sequence[_Found], biased_tree: _PrefixTree, plain_tree: _PrefixTree
+) -> list[_Found]:
+    """Return the biased results that hold a hotword and all plain ones, scored alike, best first.
+
+    A phrase that is begun and breaks off loses its bonus, but may have crowded the best text out of the beam.
+    """
+    scores = {tuple(item.columns): item.ctc_score for item in plain}
+    for item in biased:
+        columns = tuple(item.columns)
+        if columns in scores or biased_tree.score(columns) > plain_tree.score(columns):
+            scores[columns] = max(item.ctc_score, scores.get(columns, -math.inf))
+    found = [_Found(list(columns), score, score + biased_tree.score(columns)) for columns, score in scores.items()]
+    return sorted(found, key=lambda item: -item.total)
 
 
 def _search(lattice: _Lattice, tree: _PrefixTree, beam_size: int, beam_threshold: float) -> list[_Found]:

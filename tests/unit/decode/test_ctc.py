@@ -163,6 +163,19 @@ def test_absent_hotwords_leave_confident_text_unchanged():
         assert found.total == pytest.approx(expected.total, abs=0.01)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_hotwords_change_only_texts_they_are_in(seed):
+    log_probs, lens = random_log_probs(1, 30, 6, seed=seed, scale=3.0), torch.tensor([30])
+    phrases = [[1, 2, 3, 4, 5, 1, 2], [2, 1, 3, 1, 1, 4, 4, 4], [5, 4, 5, 4, 3, 3, 3, 3, 2]]
+    # Every text begins many phrases, which push the best text out of a small beam before they break off.
+    hotwords = HotwordBooster(phrases, 1.0)
+    ((plain,),) = prefix_beam_search(log_probs, lens, blank_id=BLANK, beam_size=3)
+    ((found,),) = prefix_beam_search(log_probs, lens, blank_id=BLANK, beam_size=3, hotwords=hotwords)
+    text = "".join(map(str, found.tokens))
+    assert found.tokens == plain.tokens or any("".join(map(str, phrase)) in text for phrase in phrases)
+    assert found.total >= plain.total - 1e-9
+
+
 def test_impossible_frames_do_not_crash():
     log_probs = torch.full((1, 2, 3), -torch.inf)
     ((hyp,),) = prefix_beam_search(log_probs, torch.tensor([2]), blank_id=BLANK)
