@@ -1,4 +1,4 @@
-"""The command ``speechnar``: arguments for `speechnar.api`, `speechnar.evaluate` and `speechnar.train`.
+"""The command ``speechnar``: arguments for `speechnar.api` and what is around it, and for `speechnar.train`.
 
 Results go to stdout and nothing else does; messages, progress and timing go to stderr. Exit status: 0 all well, 1 some
 inputs failed (each named, the others done), 2 wrong usage. What is slow to import is imported by the verb that needs
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from speechnar import __version__
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
-from speechnar.hub import DEFAULT_MODEL
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
 
 if TYPE_CHECKING:
     from speechnar.api import DetectedLanguage, Transcriber
     from speechnar.clip_decoder import DecodeOptions
+    from speechnar.synthesizer import Synthesizer
     from speechnar.text.transcript import Transcript, TranscriptFormat
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -76,7 +77,9 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
 def build_parser() -> argparse.ArgumentParser:
     """Describe every verb."""
     parser = argparse.ArgumentParser(
-        prog="speechnar", description="Non-autoregressive speech recognition and translation.", allow_abbrev=False
+        prog="speechnar",
+        description="Non-autoregressive speech recognition, translation and synthesis.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"speechnar {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -109,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--text", required=True, help="what is said, in the model's own spelling")
     verb.add_argument("-l", "--language", default="auto", metavar="LANG")
     verb.add_argument("-f", "--format", choices=("txt", *FORMATS[1:4]), default="txt", help="txt: a word per line")
+
+    add("synthesize", _synthesize, "text to speech", _speaking(), _text_to_speak()).epilog = CONSENT
+    add("edit", _edit, "change the words of recorded speech", _speaking(), _words_to_change()).epilog = CONSENT
 
     verb = add("models", _models, "the models on this machine")
     verb.add_argument("--json", action="store_true", help="one object per line")
@@ -169,6 +175,49 @@ def _loading() -> argparse.ArgumentParser:
     group.add_argument(
         "-m", "--model", default=DEFAULT_MODEL, help="shipped name, folder or owner/name; default: %(default)s"
     )
+    return group
+
+
+def _speaking() -> argparse.ArgumentParser:
+    group = _group(_computing())
+    group.add_argument(
+        "-m", "--model", default=DEFAULT_TTS_MODEL, help="shipped name, folder or owner/name; default: %(default)s"
+    )
+    group.add_argument(
+        "--recognizer", default=DEFAULT_MODEL, metavar="MODEL", help="what listens to recordings; default: %(default)s"
+    )
+    group.add_argument("--steps", type=int, metavar="N", help="evaluations of the network for a block; default: 16")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    return group
+
+
+def _text_to_speak() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("text", metavar="TEXT", help="what is to be spoken, of any length; - reads it from stdin")
+    group.add_argument("-o", "--output", metavar="OUT", help="audio file; - writes raw PCM to stdout, see --stream")
+    group.add_argument("--voice", metavar="REF", help="a clip of up to 15 s, in whose voice to speak")
+    group.add_argument("--voice-text", metavar="T", help="what is said there; default: it is transcribed")
+    group.add_argument("--speed", type=float, default=1.0, metavar="X", help="0.5 to 2; default: %(default)s")
+    group.add_argument(
+        "--stream",
+        action="store_true",
+        help="write to stdout while it is being spoken: mono, 16 bits, little endian, at the model's rate",
+    )
+    return group
+
+
+def _words_to_change() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("file", metavar="FILE", help="mono")
+    group.add_argument(
+        "--text", required=True, metavar="NEW", help="all that is to be said; only what differs is spoken anew"
+    )
+    group.add_argument("--old-text", metavar="OLD", help="all that is said, up to 30 s; default: it is transcribed")
+    group.add_argument("-o", "--output", required=True, metavar="OUT", help="audio file")
+    group.add_argument(
+        "--candidates", type=int, default=8, metavar="N", help="made of each change; default: %(default)s"
+    )
+    group.add_argument("--json", action="store_true", help="write the changes to stdout, an object per line")
     return group
 
 
@@ -286,6 +335,64 @@ def _align(args: argparse.Namespace) -> int:
     return OK
 
 
+def _synthesize(args: argparse.Namespace) -> int:
+    is_streamed = args.stream or args.output == "-"
+    if is_streamed and args.output not in (None, "-"):
+        raise ConfigError("--stream writes to stdout; leave out -o, or give -o -")
+    if not is_streamed and args.output is None:
+        raise ConfigError("say where the speech goes: -o OUT.wav, or --stream for raw PCM on stdout")
+    if is_streamed and sys.stdout.isatty():
+        raise ConfigError("raw PCM is not for a terminal; pipe stdout into a player, or write a file by -o OUT.wav")
+    text = sys.stdin.read() if args.text == "-" else args.text
+    if args.voice is not None:
+        _log().warning("%s", CONSENT)
+    synthesizer = _load_synthesizer(args)
+    options = {"voice": args.voice, "voice_text": args.voice_text}
+    options |= {"steps": args.steps, "seed": args.seed, "speed": args.speed}
+    started = time.monotonic()
+    if is_streamed:
+        from speechnar.audio.io import to_int16  # noqa: PLC0415
+
+        num_samples = 0
+        parts = synthesizer.stream(text, **options)
+        _log().info("mono, 16 bits, little endian, %d samples per second", synthesizer.sample_rate)
+        for part in parts:
+            sys.stdout.buffer.write(to_int16(part).astype("<i2").tobytes())
+            sys.stdout.buffer.flush()
+            num_samples += len(part)
+    else:
+        speech = synthesizer.synthesize(text, **options)
+        speech.save(args.output)
+        num_samples = len(speech.samples)
+        _log().info("%s", args.output)
+    wall_s, audio_s = time.monotonic() - started, num_samples / synthesizer.sample_rate
+    _log().info("%.1f s of speech in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return OK
+
+
+def _edit(args: argparse.Namespace) -> int:
+    _log().warning("%s", CONSENT)
+    edited = _load_synthesizer(args).edit(
+        args.file,
+        args.text,
+        old_text=args.old_text,
+        steps=args.steps,
+        seed=args.seed,
+        candidates=args.candidates,
+    )
+    edited.save(args.output)
+    for change in edited.changes:
+        if args.json:
+            _put_json(asdict(change))
+        _log().info(
+            "%.2f to %.2f s %r is now %.2f to %.2f s %r",
+            *(change.old_start, change.old_end, change.old_text, change.new_start, change.new_end, change.new_text),
+        )
+    if not edited.changes:
+        _log().info("the words are the same, nothing is changed")
+    return OK
+
+
 def _models(args: argparse.Namespace) -> int:
     from speechnar.hub import list_models  # noqa: PLC0415
 
@@ -388,6 +495,13 @@ def _load(args: argparse.Namespace, model: str) -> "Transcriber":
 
     _set_threads(args.threads)
     return Transcriber.load(model, device=args.device)
+
+
+def _load_synthesizer(args: argparse.Namespace) -> "Synthesizer":
+    from speechnar.synthesizer import Synthesizer  # noqa: PLC0415
+
+    _set_threads(args.threads)
+    return Synthesizer.load(args.model, device=args.device, recognizer=args.recognizer)
 
 
 def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":

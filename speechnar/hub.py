@@ -23,6 +23,11 @@ DEFAULT_MODEL = "joint-s2t"
 """What the command line and the module-level functions load when no model is named."""
 DEFAULT_TTS_MODEL = "ljspeech-tts"
 """What they load to speak and to edit speech."""
+CONSENT = (
+    "Use a voice only if the person whose voice it is has agreed to this use, and tell listeners that the speech is "
+    "synthetic."
+)
+"""What everybody is told who gives a voice or edits what somebody has said."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 REQUIRED_FILES = ("config.json", "model.safetensors")
 ALLOWED_FILES = ("config.json", "*.safetensors", "tokenizer.model", "tokens.txt", "README.md")
