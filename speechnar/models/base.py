@@ -7,7 +7,7 @@ files and ``README.md``. Reading one executes nothing and needs no other file; a
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,27 @@ class Trainable(Protocol):
 
     def loss(self, batch: Any) -> LossOutput:
         """Return the loss of one batch, whatever batch the model's data set yields."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A loss, and what it may change. Models that learn from each other take turns in every update."""
+
+    name: str
+    """In the log, where there are several."""
+    loss: Callable[[Any], LossOutput]
+    """Of a batch, as `Trainable.loss`; parameters of other turns get no gradient."""
+    prefix: str = ""
+    """Of the names of the parameters that learn; "": all."""
+
+
+def turns_of(model: Trainable) -> Sequence[Turn]:
+    """Return what is done with each batch, in order: ``model.turns()`` if it has them, else its loss alone.
+
+    A turn listed twice is taken twice. Whatever is optimised, ``model.loss`` is what held-out data are scored by.
+    """
+    turns: Sequence[Turn] = model.turns() if hasattr(model, "turns") else [Turn("all", model.loss)]
+    return turns
 
 
 @runtime_checkable
@@ -128,13 +149,15 @@ def save_model(
 
     Args:
         folder: created if absent; files of these names are replaced.
-        model: its ``config`` must have a ``kind``.
+        model: its ``config`` must have a ``kind``. Of one that has ``exported``, only that part is written.
         tokenizer: saved beside the weights.
         card: Markdown text of the model card.
         dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    exported: nn.Module = getattr(model, "exported", model)
+    model = exported
     config = model.config
     assert isinstance(config, Config), "models keep the Config they were built from"
     values = config.model_dump(mode="json")

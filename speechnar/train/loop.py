@@ -1,5 +1,8 @@
 """The training loop: any model with ``loss(batch)``, on the CPU, one GPU or many.
 
+A model of several networks that learn from each other says what each of them learns (`speechnar.models.base.Turn`):
+every update takes their turns in order, on the same batches, each with an optimiser of its own.
+
 An update's gradient is the mean over the utterances of all its batches (of every process and accumulation step), so
 batches of unequal size weigh as they would in one large batch. A run killed at any moment resumes from its last
 checkpoint; on the CPU the continued run equals an uninterrupted one bit for bit.
@@ -11,8 +14,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +24,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from speechnar.config import Config
 from speechnar.errors import CheckpointError, ConfigError, SpeechnarError
-from speechnar.models.base import LossOutput, Trainable
+from speechnar.models.base import LossOutput, Trainable, Turn, turns_of
 from speechnar.train import checkpoint as ckpt
 from speechnar.train.feed import Batch, DevData, TrainData, groups, prefetch, stream
 from speechnar.train.optim import OptimConfig, build_ema, build_optimizer, set_lr
@@ -61,7 +64,10 @@ class TrainConfig(Config):
     keep_checkpoints: PositiveInt = 5
     """Weights kept: those of the best validations."""
     select: str = "loss"
-    """What makes a checkpoint best, lower is better: loss, one of its parts, or a metric of the evaluation."""
+    """What makes a checkpoint best, lower is better: loss, one of its parts, or a metric of the evaluation.
+
+    Or newest: the last validations, where nothing measured says what is better, as for a vocoder against adversaries.
+    """
     max_nan_steps: NonNegativeInt = 50
     """Updates skipped for a loss or gradient that is not finite before the run gives up."""
     prefetch: PositiveInt = 3
@@ -126,15 +132,16 @@ def train(
         raise ConfigError(f"{type(model).__name__} must have loss(batch) to be trained")
     exp_dir = Path(exp_dir)
     (exp_dir / ckpt.FOLDER).mkdir(parents=True, exist_ok=True)
-    accelerator = build_accelerator(config)
+    turns = turns_of(model)
+    accelerator = build_accelerator(config, num_turns=len(turns))
     seed_everything(config.seed + accelerator.process_index)
     model.to(accelerator.device).train()
-    run = _Run(model, build_optimizer(model, config.optim), accelerator, config, exp_dir)
+    run = _Run(model, turns, accelerator, config, exp_dir)
     run.resume()
     state = run.state
     if state.data is not None:
         train_data.load_state_dict(copy.deepcopy(state.data))
-    wrapped = accelerator.prepare_model(_LossModule(model))
+    wrapped = accelerator.prepare_model(_LossModule(model, turns))
     world = accelerator.num_processes
     batches = stream(train_data, state.epoch, config.max_epochs, resumed=state.data is not None)
     items = prefetch(batches, config.prefetch * world)
@@ -148,7 +155,7 @@ def train(
             state.step += 1
             state.epoch, state.data = group[-1].epoch, group[-1].data
             lr = config.optim.lr_at(state.step)
-            set_lr(run.optimizer, lr)
+            run.set_lr(lr)
             # Every process reads the same stream and takes its share of it.
             loss = run.update(wrapped, [item.batch for item in group[accelerator.process_index :: world]])
             state.seconds = time.monotonic() - started
@@ -173,13 +180,14 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        turns: Sequence[Turn],
         accelerator: Accelerator,
         config: TrainConfig,
         exp_dir: Path,
     ) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self.turns = turns
+        self.optimizers = {turn.name: build_optimizer(model, config.optim, turn.prefix) for turn in turns}
         self.accelerator = accelerator
         self.config = config
         self.folder = exp_dir / ckpt.FOLDER
@@ -195,7 +203,10 @@ class _Run:
         try:
             self.state = TrainState(**payload["state"])
             self.model.load_state_dict(payload["model"])
-            self.optimizer.load_state_dict(payload["optimizer"])
+            # Runs older than turns have one optimiser.
+            states = payload["optimizers"] if "optimizers" in payload else {"all": payload["optimizer"]}
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(states[name])
             if self.ema is not None:
                 self.ema.module.load_state_dict(payload["ema"] or payload["model"])
                 self.ema.n_averaged.fill_(payload["ema_updates"])
@@ -219,7 +230,7 @@ class _Run:
             payload = {
                 "state": asdict(self.state),
                 "model": weights[1],
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "ema": weights[0] if self.ema is not None else None,
                 "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0,
                 "rng": rng,
@@ -240,34 +251,70 @@ class _Run:
         last = self.state.history[-1] if self.state.history else None
         return last is not None and last["kind"] == "valid" and last["step"] == self.state.step
 
-    def update(self, wrapped: nn.Module, batches: Sequence[Batch]) -> float:
-        """Take one optimiser step over ``batches`` and return their mean loss.
+    def set_lr(self, lr: float) -> None:
+        """Use ``lr`` for the next update."""
+        for optimizer in self.optimizers.values():
+            set_lr(optimizer, lr)
 
-        A step whose loss or gradient is not finite changes nothing but its count.
+    def update(self, wrapped: nn.Module, batches: Sequence[Batch]) -> float:
+        """Take every turn over ``batches`` and return the sum of their mean losses.
+
+        A turn whose loss or gradient is not finite changes nothing but its count.
         """
+        losses, has_changed = [], False
+        for index in range(len(self.turns)):
+            loss, is_finite = self._take_turn(wrapped, index, batches)
+            losses.append(loss)
+            has_changed |= is_finite
+        if has_changed and self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return sum(losses)
+
+    def _take_turn(self, wrapped: nn.Module, index: int, batches: Sequence[Batch]) -> tuple[float, bool]:
+        """Take one optimiser step; return the mean loss, and whether it was finite and changed anything."""
+        name = self.turns[index].name
+        optimizer = self.optimizers[name]
         statistics = _batch_statistics(self.model)
         before = [buffer.clone() for buffer in statistics]
-        sums, grad_norm = self._backward(wrapped, batches)
-        if math.isfinite(sums["loss"]) and math.isfinite(grad_norm):
-            self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update_parameters(self.model)
-            for name, value in {**sums, "grad_norm": grad_norm, "updates": 1.0}.items():
-                self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+        with self._only_learning(optimizer):
+            sums, grad_norm = self._backward(wrapped, index, batches)
+        is_finite = math.isfinite(sums["loss"]) and math.isfinite(grad_norm)
+        if is_finite:
+            optimizer.step()
+            for key, value in {**sums, "grad_norm": grad_norm, "updates": 1.0}.items():
+                label = f"{self._label(name)}{key}"
+                self.state.sums[label] = self.state.sums.get(label, 0.0) + value
         else:
             for buffer, old in zip(statistics, before, strict=True):
                 buffer.copy_(old)
             self._count_nan(sums["loss"], grad_norm)
-        self.optimizer.zero_grad()
-        return sums["loss"] / sums["weight"] if sums["weight"] else math.nan
+        optimizer.zero_grad()
+        return sums["loss"] / sums["weight"] if sums["weight"] else math.nan, is_finite
 
-    def _backward(self, wrapped: nn.Module, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
-        """Leave the clipped mean gradient in the parameters; return weighted sums and the norm before clipping."""
+    @contextmanager
+    def _only_learning(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Give the parameters that are not of ``optimizer`` no gradient."""
+        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    def _label(self, turn: str) -> str:
+        """Return what the logged names of a turn begin with."""
+        return f"{turn}/" if len(self.optimizers) > 1 else ""
+
+    def _backward(self, wrapped: nn.Module, turn: int, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
+        """Leave the clipped mean gradient of a turn in its parameters; return weighted sums and the norm before."""
         sums: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
-                output = wrapped(batch.to(self.accelerator.device))
+                output = wrapped(batch.to(self.accelerator.device), turn)
                 weighted = weighted_sums(output)
                 self.accelerator.backward(weighted["loss"])
             add_sums(sums, weighted)
@@ -298,9 +345,15 @@ class _Run:
     def train_entry(self, lr: float) -> Entry:
         """Summarise the updates since the last entry, and forget them."""
         sums, self.state.sums = self.state.sums, {}
-        grad_norm, updates = sums.pop("grad_norm", math.nan), sums.pop("updates", 1.0)
-        more = {"lr": lr, "grad_norm": grad_norm / updates, "nan_steps": self.state.nan_steps}
-        return self._entry("train", means_of(sums), **more)
+        means: dict[str, float] = {}
+        more: dict[str, float] = {"lr": lr}
+        for label in map(self._label, self.optimizers):
+            own = {key.removeprefix(label): value for key, value in sums.items() if key.startswith(label)}
+            more[f"{label}grad_norm"] = own.pop("grad_norm", math.nan) / own.pop("updates", 1.0)
+            means |= {f"{label}{name}": value for name, value in means_of(own).items()}
+        if len(self.optimizers) > 1:
+            means["loss"] = sum(means[f"{self._label(name)}loss"] for name in self.optimizers)
+        return self._entry("train", means, **more, nan_steps=self.state.nan_steps)
 
     def validate(self, dev_data: DevData, evaluate: Evaluate | None) -> Entry:
         """Score the weights that would be exported."""
@@ -310,7 +363,7 @@ class _Run:
 
     def _rank(self, entry: Entry) -> bool:
         """Place a validation among the best; return whether it is one of those to keep."""
-        scores = {**entry["parts"], **entry["metrics"], "loss": entry["loss"]}
+        scores = {**entry["parts"], **entry["metrics"], "loss": entry["loss"], "newest": -float(entry["step"])}
         select = self.config.select
         if select not in scores:
             raise ConfigError(f"select must be one of {', '.join(sorted(scores))}; got {select}")
@@ -328,8 +381,8 @@ class _Run:
         return {**place, "loss": means["loss"], "parts": parts, **more}
 
 
-def build_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the Accelerator of a run.
+def build_accelerator(config: TrainConfig, num_turns: int = 1) -> Accelerator:
+    """Make the Accelerator of a run; where there are turns, a loss need not reach all parameters.
 
     Raises:
         ConfigError: the device cannot compute in the precision asked for.
@@ -338,7 +391,11 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     precision = "no" if config.precision == "fp32" else config.precision
     try:
-        return Accelerator(cpu=config.device == "cpu", mixed_precision=precision)
+        return Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision=precision,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=num_turns > 1)],
+        )
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"precision={config.precision} cannot be had on this device ({reason})") from None
@@ -360,9 +417,10 @@ def _batch_statistics(model: nn.Module) -> list[Tensor]:
 class _LossModule(nn.Module):
     """Lets wrappers that know only ``forward``, such as DistributedDataParallel, call ``loss``."""
 
-    def __init__(self, model: Trainable) -> None:
+    def __init__(self, model: Trainable, turns: Sequence[Turn]) -> None:
         super().__init__()
         self.model = model
+        self.turns = turns
 
-    def forward(self, batch: Any) -> LossOutput:
-        return self.model.loss(batch)
+    def forward(self, batch: Any, turn: int) -> LossOutput:
+        return self.turns[turn].loss(batch)

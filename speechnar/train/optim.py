@@ -95,15 +95,18 @@ class OptimConfig(Config):
         return self.lr * self.schedule.share(step)
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: OptimConfig, prefix: str = "") -> torch.optim.AdamW:
     """Make AdamW over the parameters of ``model`` that require gradients, decayed and undecayed in two groups.
+
+    Only those whose names begin with ``prefix`` are in it.
 
     Raises:
         ConfigError: no parameter requires a gradient.
     """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and name.startswith(prefix)]
     if not trained:
-        raise ConfigError("the model has no parameter that requires a gradient; nothing can be trained")
+        part = f" {prefix}*" if prefix else ""
+        raise ConfigError(f"the model has no parameter{part} that requires a gradient; nothing can be trained")
     groups = [
         {"params": [p for name, p in trained if _is_decayed(name, p)], "weight_decay": config.weight_decay},
         {"params": [p for name, p in trained if not _is_decayed(name, p)], "weight_decay": 0.0},

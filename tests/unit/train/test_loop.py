@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from speechnar.errors import CheckpointError, ConfigError, DataError, SpeechnarError
-from speechnar.train.checkpoint import find_best, load_checkpoint
+from speechnar.train.checkpoint import find_best, load_checkpoint, save_checkpoint
 from speechnar.train.loop import TrainConfig, train
-from tests.unit.train.toys import ToyBatch, ToyData, ToyModel, run_plain_toy, run_toy, toy_config
+from tests.unit.train.toys import ToyBatch, ToyData, ToyDuel, ToyModel, run_plain_toy, run_toy, toy_config
 
 
 def untimed(history):
@@ -22,8 +22,8 @@ def assert_same_checkpoint(left, right):
     left, right = load_checkpoint(left), load_checkpoint(right)
     for name in ("model", "ema"):
         assert all(torch.equal(left[name][key], right[name][key]) for key in left[name])
-    for key, moments in left["optimizer"]["state"].items():
-        assert all(torch.equal(moments[name], right["optimizer"]["state"][key][name]) for name in moments)
+    for key, moments in left["optimizers"]["all"]["state"].items():
+        assert all(torch.equal(moments[name], right["optimizers"]["all"]["state"][key][name]) for name in moments)
     assert torch.equal(left["rng"][0]["torch"], right["rng"][0]["torch"])
     assert left["state"]["data"] == right["state"]["data"]
     assert left["state"]["best"] == right["state"]["best"]
@@ -139,6 +139,101 @@ def test_two_processes_equal_one_that_accumulates(tmp_path):
     assert [entry["loss"] for entry in lines] == pytest.approx([entry["loss"] for entry in one.history], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_turns_of_two_processes_equal_those_of_one_that_accumulates(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "tests.unit.train.toys", str(tmp_path / "two"), "duel"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    one = train(ToyDuel(dropout=0.0), ToyData(), ToyData(3), toy_config(grad_accum=2), tmp_path / "one")
+    lines = [json.loads(line) for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    assert [entry["loss"] for entry in lines] == pytest.approx([entry["loss"] for entry in one.history], rel=1e-5)
+
+
+def value(player):
+    return float(player["x"].detach())
+
+
+def test_players_in_turns_reach_their_equilibrium_and_are_logged_apart(tmp_path):
+    model = ToyDuel()
+    optim = {"lr": 5e-2, "schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}
+    result = train(model, ToyData(), ToyData(3), toy_config(max_steps=300, optim=optim), tmp_path)
+    assert value(model.first) == pytest.approx(1, abs=0.02)
+    assert value(model.second) == pytest.approx(1, abs=0.02)
+    first = result.history[0]
+    assert first["parts"].keys() == {"first/loss", "first/error", "second/loss", "second/error"}
+    assert first["loss"] == pytest.approx(first["parts"]["first/loss"] + first["parts"]["second/loss"])
+    assert first["first/grad_norm"] > 0
+    assert first["second/grad_norm"] > 0
+    assert result.history[-1]["parts"].keys() == {"error"}
+
+
+def test_a_turn_changes_its_own_parameters_only_and_the_next_sees_them_changed(tmp_path):
+    """AdamW's first step is the learning rate, whatever the gradient; the first player has none where both are 0."""
+    optim = {"lr": 0.5, "schedule": {"kind": "inv_sqrt", "warmup_steps": 1}}
+    model = ToyDuel(dropout=0.0)
+    train(model, ToyData(), ToyData(3), toy_config(max_steps=1, optim=optim), tmp_path)
+    assert (value(model.first), value(model.second)) == (0.0, pytest.approx(0.5))
+    # Listed first, the second player moves before the first one looks.
+    model.turns = lambda: ToyDuel.turns(model)[::-1]
+    torch.nn.init.zeros_(model.second["x"])
+    train(model, ToyData(), ToyData(3), toy_config(max_steps=1, optim=optim), tmp_path / "reversed")
+    assert (value(model.first), value(model.second)) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_turn_that_is_not_finite_changes_nothing_while_others_go_on(tmp_path):
+    model = ToyDuel()
+    torch.nn.init.constant_(model.second["x"], 5.0)
+    spoiled = {(0, index): float("nan") for index in range(7)}
+    config = toy_config(max_steps=None, max_epochs=1, grad_accum=1, clip_norm=None)
+    result = train(model, ToyData(spoiled=spoiled), ToyData(3), config, tmp_path)
+    assert result.nan_steps == 7
+    assert value(model.second) == 5.0
+    assert value(model.first) > 0.01
+    assert np.isnan(result.history[0]["parts"]["second/loss"])
+    assert np.isfinite(result.history[0]["parts"]["first/loss"])
+
+
+def test_a_run_of_turns_resumes_bit_for_bit(tmp_path):
+    def run(name, max_steps):
+        torch.manual_seed(0)
+        model = ToyDuel()
+        config = toy_config(max_steps=max_steps, validate_every=1000)
+        result = train(model, ToyData(), ToyData(3), config, tmp_path / name)
+        assert [value(model.first), value(model.second)] != [0.0, 0.0]
+        return [entry for entry in untimed(result.history) if entry["kind"] == "train"]
+
+    whole = run("whole", 9)
+    for step in (1, 2, 5, 8):
+        run("steps", step)
+    assert run("steps", 9) == whole
+    payloads = [load_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("whole", "steps")]
+    for name in ("first", "second"):
+        left, right = (payload["optimizers"][name]["state"][0] for payload in payloads)
+        assert all(torch.equal(left[key], right[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    assert all(torch.equal(payloads[0]["model"][key], payloads[1]["model"][key]) for key in payloads[0]["model"])
+
+
+def test_a_run_begun_before_there_were_turns_resumes(tmp_path):
+    def run(name, max_steps):
+        torch.manual_seed(0)
+        config = toy_config(max_steps=max_steps, validate_every=1000)
+        history = untimed(train(ToyModel(), ToyData(), ToyData(3), config, tmp_path / name).history)
+        return [entry for entry in history if entry["kind"] == "train"]
+
+    whole = run("whole", 9)
+    run("old", 5)
+    payload = load_checkpoint(tmp_path / "old/checkpoints/last.pt")
+    payload["optimizer"] = payload.pop("optimizers")["all"]
+    save_checkpoint(tmp_path / "old/checkpoints/last.pt", payload)
+    assert run("old", 9) == whole
+
+
+def test_without_a_measure_the_newest_weights_are_the_best(tmp_path):
+    train(ToyModel(), ToyData(), ToyData(3), toy_config(select="newest", keep_checkpoints=2), tmp_path)
+    assert [path.name for path in find_best(tmp_path, 5)] == ["step-00000040.pt", "step-00000030.pt"]
+
+
 def test_last_group_of_the_run_may_be_short(tmp_path):
     result = train(ToyModel(), ToyData(7), ToyData(3), toy_config(max_steps=None, max_epochs=1), tmp_path)
     assert result.step == 4  # 2 + 2 + 2 + 1 batches
@@ -201,7 +296,7 @@ def test_bf16_trains_float32_weights_near_the_float32_run(tmp_path):
 def test_wrong_uses_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"loss\(batch\)"):
         train(torch.nn.Linear(1, 1), ToyData(), ToyData(3), toy_config(), tmp_path)
-    with pytest.raises(ConfigError, match="select must be one of loss, mse; got wer"):
+    with pytest.raises(ConfigError, match="select must be one of loss, mse, newest; got wer"):
         train(ToyModel(), ToyData(), ToyData(3), toy_config(select="wer"), tmp_path / "select")
     with pytest.raises(DataError, match="training data has no batch"):
         train(ToyModel(), ToyData(0), ToyData(3), toy_config(), tmp_path / "train")

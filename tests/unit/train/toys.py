@@ -1,6 +1,6 @@
 """A model of a few parameters and its data; as a program, a training run to kill.
 
-Usage: python -m tests.unit.train.toys EXP_DIR SECONDS_PER_BATCH, or EXP_DIR plain
+Usage: python -m tests.unit.train.toys EXP_DIR SECONDS_PER_BATCH, or EXP_DIR plain, or EXP_DIR duel
 """
 
 import sys
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, Turn
 from speechnar.train.loop import TrainConfig, TrainResult, train
 
 
@@ -66,6 +66,34 @@ class ToyModel(nn.Module):
         return LossOutput(error, {"mse": error.detach()}, torch.tensor(float(len(batch.x))))
 
 
+class ToyDuel(nn.Module):
+    """Two players: one wants to be where the other is, who wants to be 2 minus that. Both end at 1.
+
+    Rows are weighed at random. Only the second player looks at them: spoiled ones spoil her turn alone.
+    """
+
+    def __init__(self, *, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.first, self.second = nn.ParameterDict({"x": torch.zeros(1)}), nn.ParameterDict({"x": torch.zeros(1)})
+        self.dropout = nn.Dropout(dropout)
+
+    def turns(self) -> list[Turn]:
+        return [Turn("first", self.first_loss, "first."), Turn("second", self.second_loss, "second.")]
+
+    def first_loss(self, batch: ToyBatch) -> LossOutput:
+        return self.weigh((self.first["x"] - self.second["x"]).square().expand(len(batch.x)))
+
+    def second_loss(self, batch: ToyBatch) -> LossOutput:
+        return self.weigh((2 - self.first["x"] - self.second["x"] + 0 * batch.x.mean(1)).square())
+
+    def weigh(self, errors: Tensor) -> LossOutput:
+        error = self.dropout(errors).mean()
+        return LossOutput(error, {"error": error.detach()}, torch.tensor(float(len(errors))))
+
+    def loss(self, batch: ToyBatch) -> LossOutput:
+        return self.weigh(((self.first["x"] - 1).square() + (self.second["x"] - 1).square()).expand(len(batch.x)))
+
+
 def toy_config(**changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
         "optim": {"lr": 1e-2, "schedule": {"kind": "inv_sqrt", "warmup_steps": 10}},
@@ -94,7 +122,9 @@ def run_plain_toy(exp_dir: Path, grad_accum: int) -> TrainResult:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "plain":
+    if sys.argv[2] == "duel":
+        train(ToyDuel(dropout=0.0), ToyData(), ToyData(3), toy_config(grad_accum=1), sys.argv[1])
+    elif sys.argv[2] == "plain":
         run_plain_toy(Path(sys.argv[1]), grad_accum=1)
     else:
         run_toy(Path(sys.argv[1]), float(sys.argv[2]))
