@@ -11,6 +11,7 @@ from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierCo
 from speechnar.models.tts import Tts, TtsConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
 from speechnar.models.vocos import Vocos, VocosConfig
+from speechnar.models.vocos_adversary import VocosGan, VocosGanConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
@@ -23,4 +24,5 @@ MODELS: dict[str, ModelEntry] = {
     "tts": ModelEntry(TtsConfig, Tts),
     "unienc": ModelEntry(UniEncConfig, UniEnc),
     "vocos": ModelEntry(VocosConfig, Vocos),
+    "vocos_gan": ModelEntry(VocosGanConfig, VocosGan),
 }

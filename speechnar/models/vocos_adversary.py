@@ -1,11 +1,9 @@
-"""The discriminators that a vocoder is trained against, and the losses of both sides.
+"""The discriminators that a vocoder is trained against, the losses of both sides, and the two as one model to train.
 
-A training step has two halves, each with an optimiser of its own::
-
-    real = vocos.draw_segments(batch)
-    made = vocos.reconstruct(real)
-    adversary.discriminator_loss(real, made).total.backward()  # then step the adversary's optimiser
-    (vocos.reconstruction_loss(real, made).total + adversary.generator_loss(real, made).total).backward()
+`VocosGan` takes two turns in every update: the discriminators learn to tell what the vocoder makes of recordings from
+the recordings, then the vocoder to be taken for them. It begins best with a vocoder that already reconstructs speech
+(``init_from`` a folder of kind vocos), and what it leaves is such a folder again. Held-out speech is still scored by
+how near the vocoder comes, which does not rank the weights well: set ``select: newest``.
 
 Shapes: B utterances, S samples, T frames, P samples of a period, C channels.
 Sources: Siuzdak, "Vocos", ICLR 2024, section 3.3 (the choice of discriminators, hinge losses); Kong, Kim and Bae,
@@ -14,8 +12,9 @@ Interspeech 2021, section 2.3 (multi-resolution spectrogram discriminator).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -24,7 +23,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechnar.config import Config
-from speechnar.models.base import LossOutput
+from speechnar.data.batch import SpeechBatch
+from speechnar.models.base import LossOutput, Turn
+from speechnar.models.vocos import Vocos, VocosConfig
+from speechnar.text.tokenizer import Tokenizer
 
 LEAK = 0.1
 MIN_POWER = 1e-9
@@ -52,6 +54,26 @@ class VocosAdversaryConfig(Config):
     def published(cls) -> "VocosAdversaryConfig":
         """Return the discriminators of the papers: 41 M parameters look at periods."""
         return cls(period_channels=32, resolution_channels=32)
+
+
+class VocosGanConfig(Config):
+    """The vocoder and its discriminators."""
+
+    kind: Literal["vocos_gan"] = "vocos_gan"
+    vocos: VocosConfig = VocosConfig()
+    adversary: VocosAdversaryConfig = VocosAdversaryConfig()
+    adversarial_weight: NonNegativeFloat = 1.0
+    """Of `VocosAdversary.generator_loss`, beside the reconstruction."""
+
+    @classmethod
+    def debug(cls) -> "VocosGanConfig":
+        """Return the smallest of both, for tests."""
+        return cls(vocos=VocosConfig.debug(), adversary=VocosAdversaryConfig.debug())
+
+    @classmethod
+    def published(cls) -> "VocosGanConfig":
+        """Return the paper's."""
+        return cls(vocos=VocosConfig.published(), adversary=VocosAdversaryConfig.published())
 
 
 class VocosAdversary(nn.Module):
@@ -94,6 +116,64 @@ class VocosAdversary(nn.Module):
             self.requires_grad_(True)
         adversarial, features = period + self.config.resolution_weight * resolution
         return LossOutput(adversarial + features, {"adversarial": adversarial, "features": features}, _count(real))
+
+
+class VocosGan(nn.Module):
+    """A vocoder and its adversary, which learn in turn."""
+
+    warm_starts: Mapping[str, str] = {"vocos": "vocos."}
+    """Where the weights of a model of another kind belong in this one."""
+
+    def __init__(self, config: VocosGanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocos = Vocos(config.vocos)
+        self.adversary = VocosAdversary(config.adversary)
+
+    @classmethod
+    def from_config(cls, config: VocosGanConfig, tokenizer: Tokenizer) -> "VocosGan":
+        """Build with random weights; the tokenizer of the text is not needed."""
+        del tokenizer
+        return cls(config)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what the model hears."""
+        return self.vocos.sample_rate
+
+    @property
+    def exported(self) -> Vocos:
+        """What is kept of a finished run."""
+        return self.vocos
+
+    def turns(self) -> Sequence[Turn]:
+        """Return the discriminators' turn, then the vocoder's. Each draws other pieces of the batch."""
+        return [
+            Turn("discriminator", self.discriminator_loss, "adversary."),
+            Turn("generator", self.generator_loss, "vocos."),
+        ]
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return the vocoder's loss without adversary (`Vocos.loss`), which scores held-out speech."""
+        return self.vocos.loss(batch)
+
+    def discriminator_loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return `VocosAdversary.discriminator_loss` of random pieces of ``batch``."""
+        real = self.vocos.draw_segments(batch)
+        with torch.no_grad():
+            made = self.vocos.reconstruct(real)
+        return self.adversary.discriminator_loss(real, made)
+
+    def generator_loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return how far random pieces of ``batch`` are from what the vocoder makes of them, for ears and adversary.
+
+        ``parts`` has those of `Vocos.reconstruction_loss` and of `VocosAdversary.generator_loss`, without weights.
+        """
+        real = self.vocos.draw_segments(batch)
+        made = self.vocos.reconstruct(real)
+        near, told = self.vocos.reconstruction_loss(real, made), self.adversary.generator_loss(real, made)
+        total = near.total + self.config.adversarial_weight * told.total
+        return LossOutput(total, {**near.parts, **told.parts}, near.weight)
 
 
 @dataclass(frozen=True)

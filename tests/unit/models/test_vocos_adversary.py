@@ -1,11 +1,20 @@
 import pytest
+import soundfile
 import torch
 from torch import nn
 
+from speechnar.config import parse_config
+from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from speechnar.models.base import load_model, save_model
 from speechnar.models.vocos import Vocos, VocosConfig
-from speechnar.models.vocos_adversary import VocosAdversary, VocosAdversaryConfig
+from speechnar.models.vocos_adversary import VocosAdversary, VocosAdversaryConfig, VocosGan, VocosGanConfig
+from speechnar.text.tokenizer import CharTokenizer
+from speechnar.train.checkpoint import find_best, load_checkpoint
+from speechnar.train.run import RunConfig, run_training
 from tests.contracts import check_gradients_reach_all
 from tests.unit.models.sounds import voices
+
+TOKENIZER = CharTokenizer(("<blank>", "<unk>", "a"))
 
 
 def make_adversary() -> VocosAdversary:
@@ -83,32 +92,79 @@ def test_every_discriminator_learns_to_tell_voices_from_rectified_ones():
         assert discriminator(unheard).scores.mean() > discriminator(unheard.abs()).scores.mean() + 0.2
 
 
-def test_a_vocoder_learns_against_them():
-    """Alternating halves of a step, as a recipe takes them; the reconstruction goes on improving."""
-    adversary, vocos = make_adversary(), Vocos(VocosConfig.debug())
-    unheard = voices([4000] * 4, seed=99)
-    before = vocos.eval().loss(unheard)
-    made_before = vocos.reconstruct(unheard.wav)
-    vocos.train()
-    optimizers = [torch.optim.AdamW(side.parameters(), lr=2e-3, betas=(0.8, 0.9)) for side in (adversary, vocos)]
-    for step in range(40):
-        real = vocos.draw_segments(voices([4800] * 4, seed=step))
-        made = vocos.reconstruct(real)
-        optimizers[0].zero_grad()
-        adversary.discriminator_loss(real, made).total.backward()
-        optimizers[0].step()
-        optimizers[1].zero_grad()
-        (vocos.reconstruction_loss(real, made).total + adversary.generator_loss(real, made).total).backward()
-        optimizers[1].step()
-    vocos.eval()
-    after = vocos.loss(unheard)
-    assert float(after.parts["mel"].detach()) < 0.7 * float(before.parts["mel"].detach())
-    # The discriminators, too, find what it makes now nearer to recordings than what it made at first.
-    distances = [
-        float(adversary.generator_loss(unheard.wav, made).parts["features"].detach())
-        for made in (made_before, vocos.reconstruct(unheard.wav))
-    ]
-    assert distances[1] < distances[0]
+def test_turns_have_the_losses_of_both_sides_and_gradients_for_their_own_only():
+    torch.manual_seed(0)
+    gan = VocosGan(VocosGanConfig.debug().model_copy(update={"adversarial_weight": 2.0}))
+    batch = voices([4000] * 4)  # one piece: whatever is drawn, it is that
+    wav, lens = batch.wav, batch.wav_lens
+    assert gan.vocos.draw_segments(batch).shape == wav.shape
+    discriminator, generator = gan.turns()
+    loss = discriminator.loss(batch)
+    biases = tuple(name for name, _ in gan.adversary.named_parameters() if name.endswith("score.bias"))
+    check_gradients_reach_all(gan.adversary, loss.total, except_for=biases)
+    assert all(p.grad is None for p in gan.vocos.parameters())
+    gan.zero_grad()
+    made, _ = gan.vocos(*gan.vocos.frontend(wav, lens))
+    torch.testing.assert_close(loss.total, gan.adversary.discriminator_loss(wav, made).total)
+    loss = generator.loss(batch)
+    check_gradients_reach_all(gan.vocos, loss.total)
+    assert all(p.grad is None for p in gan.adversary.parameters())
+    told, near = gan.adversary.generator_loss(wav, made), gan.vocos.reconstruction_loss(wav, made)
+    torch.testing.assert_close(loss.total, near.total + 2.0 * told.total)
+    assert loss.parts.keys() == {"mel", "stft", "adversarial", "features"}
+    # Without being told apart nothing but the reconstruction counts, as for held-out speech.
+    torch.testing.assert_close(gan.loss(batch).total, near.total)
+
+
+def test_a_vocoder_trained_against_them_is_kept_alone(tmp_path):
+    """From a folder of a vocoder to a folder of a vocoder, by the training of any model."""
+    corpus = save_corpus(tmp_path / "corpus")
+    torch.manual_seed(3)
+    start = Vocos(VocosConfig.debug())
+    save_model(tmp_path / "start", start, TOKENIZER)
+    values = {
+        "model": VocosGanConfig.debug().model_dump(mode="json"),
+        "data": {"train": str(corpus / "train"), "dev": str(corpus / "dev"), "batch_seconds": 3.0},
+        "train": {
+            "optim": {"lr": 2e-3, "betas": [0.8, 0.9], "schedule": {"kind": "inv_sqrt", "warmup_steps": 5}},
+            "max_steps": 24,
+            "device": "cpu",
+            "log_every": 6,
+            "validate_every": 12,
+            "ema_decay": 0.8,
+            "select": "newest",
+        },
+        "tokenizer": str(corpus / "tokens"),
+        "init_from": str(tmp_path / "start"),
+        "average": 1,
+    }
+    result = run_training(parse_config(values, RunConfig), tmp_path / "run")
+    assert result.nan_steps == 0
+    assert result.best_step == 24
+    trained = [entry["parts"] for entry in result.history if entry["kind"] == "train"]
+    assert trained[-1]["generator/mel"] < trained[0]["generator/mel"]
+    assert trained[-1]["discriminator/period"] != trained[0]["discriminator/period"]
+    loaded = load_model(tmp_path / "run/model").model
+    assert isinstance(loaded, Vocos)
+    assert loaded.config == VocosConfig.debug()
+    held_out = voices([8000] * 3, seed=99)
+    assert float(loaded.loss(held_out).total.detach()) < 0.9 * float(start.eval().loss(held_out).total.detach())
+    kept = load_checkpoint(find_best(tmp_path / "run")[0])["model"]
+    assert all(torch.equal(kept[f"vocos.{name}"], weight) for name, weight in loaded.state_dict().items())
+
+
+def save_corpus(folder):
+    folder.mkdir()
+    batch = voices([8000, 7000, 6000] * 4)
+    utterances = []
+    for i, (wav, length) in enumerate(zip(batch.wav, batch.wav_lens.tolist(), strict=True)):
+        path = folder / f"voice{i:02d}.wav"
+        soundfile.write(path, wav[:length].numpy(), 16000)
+        utterances.append(Utterance(path.stem, path, "a", path.stem, length / 16000))
+    write_kaldi_dir(folder / "train", utterances[:9])
+    write_kaldi_dir(folder / "dev", utterances[9:])
+    TOKENIZER.save(folder / "tokens")
+    return folder
 
 
 def test_no_discriminators_are_refused():
