@@ -41,8 +41,8 @@ from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
 
-KEPT_ALIGNMENTS = 8
-"""Of those drawn for an utterance, how many are decoded: on a CPU more take longer than autoregressive decoding."""
+KEPT_ALIGNMENTS = 4
+"""Of those drawn for an utterance, how many are decoded: on a CPU, of a batch of 8, more take longer than autoregressive decoding."""
 ALIGNMENTS_AT_ONCE = 32
 """Whose posteriors over the vocabulary are in memory together while decoding."""
 
