@@ -79,7 +79,7 @@ _TITLES: Mapping[str, str] = {
         "pres": "President",
         "supt": "Superintendent",
     },
-    **{"mt": "Mount", "ft": "Fort", "approx": "approximately", "vs": "versus", "cf": "compare", "est": "established"},
+    **{"mt": "Mount", "ft": "Fort", "approx": "approximately", "vs": "versus", "cf": "compare"},
 }
 """Abbreviations that never end a sentence."""
 _ABBREVIATIONS: Mapping[str, str] = {
@@ -92,7 +92,7 @@ _WITHOUT_STOP = frozenset(["mr", "mrs", "ms", "messrs", "jr", "vs", "etc", "lt",
 """Abbreviations that need no full stop."""
 _WORDS_IN_SMALL_LETTERS = frozenset(
     {
-        *("col", "gen", "co", "ave", "ft", "mt", "dec", "sen", "hon", "rev", "gov", "est", "inc"),
+        *("col", "gen", "co", "ave", "ft", "mt", "dec", "sen", "hon", "rev", "gov", "inc"),
         *("maj", "sr", "pres", "jan"),
     }
 )
@@ -100,6 +100,7 @@ _INITIALS: Mapping[str, str] = {"eg": "for example", "ie": "that is"}
 _BEFORE_NUMBER: Mapping[str, str] = {
     **{"no": "number", "nos": "numbers", "vol": "volume", "fig": "figure", "figs": "figures", "p": "page"},
     **{"pp": "pages", "ch": "chapter", "sec": "section", "mar": "March", "apr": "April", "ca": "circa", "c": "circa"},
+    "est": "established",
 }
 _SYMBOLS: Mapping[str, str] = {
     **{"&": "and", "@": "at", "+": "plus", "=": "equals", "%": "percent", "#": "hash", "×": "times", "÷": "over"},
@@ -128,7 +129,7 @@ _SIGNS: Mapping[str, str] = {
     **{"=": "equals", "&": "and", "%": "percent", "#": "hash", "~": "tilde", "+": "plus"},
 }
 """Punctuation inside an address."""
-_SPELLED_IN_ADDRESSES = {"www", "st", "dr", *_TITLES, *_ABBREVIATIONS, *_BEFORE_NUMBER}
+_SPELLED_IN_ADDRESSES = {"www", "st", "dr", *_TITLES, *_ABBREVIATIONS, *_BEFORE_NUMBER, "uk", "eu", "tv", "ai"}
 _DOMAINS = "com|org|net|edu|gov|io|ai|co|uk|us|eu|de|fr|info|biz|dev|app|tv|me"
 
 _FOLDED = str.maketrans(
@@ -161,7 +162,7 @@ _ATOM = re.compile(
   | (?P<initials>(?<![A-Za-z'])[A-Za-z](?:\.[A-Za-z]){{1,9}}(?![A-Za-z])\.? | [Pp]h\.D\b\.?)
   | (?P<word>'?[A-Za-z]+(?:['-][A-Za-z]+)*'?)
   | (?P<dash>—|--+|(?<!\S)-(?!\S))
-  | (?P<range>(?:(?<=\d)|(?<=[\d][%°]))[-–](?=[$£€¥₹]?\d))
+  | (?P<range>(?:(?<=\d)|(?<=\d[%°]))[-–](?=[$£€¥₹]?\d) | (?<=\d):(?=\d))
   | (?P<minus>(?<![\w)])-(?=[$£€¥₹]?\.?\d))
   | (?P<pause>[,.?!;:()\[\]{{}}–]+)
   | (?P<symbol>[&@+=%#×÷§°$£€¥₹])
@@ -293,6 +294,10 @@ class _Reader:
         atom = self._atom(at)
         return atom is not None and atom.kind in ("word", "initials") and atom.text.lstrip("'")[0].isupper()
 
+    def _begins_sentence(self, at: int) -> bool:
+        atom = self._atom(at)
+        return atom is not None and self._is_capital(at) and (len(atom.text) == 1 or not atom.text.isupper())
+
     def _drop_stop(self, at: int) -> None:
         """Take back the full stop at the atom, which belongs to an abbreviation; one that ends the text stays."""
         if self._is_stopped(at) and self._atom(at + 2) is not None:
@@ -335,7 +340,7 @@ class _Reader:
         if stopped and is_number and small in _BEFORE_NUMBER:
             expanded = _BEFORE_NUMBER[small]
         elif small in ("st", "dr") and (stopped or word.istitle()):
-            is_title = self._is_capital(at + 1 + stopped)
+            is_title = self._is_capital(at + 1 + stopped) and not (stopped and self._atoms[at + 1].text != ".")
             expanded = {"st": ("Street", "Saint"), "dr": ("Drive", "Doctor")}[small][is_title]
         elif (stopped and (word.istitle() or small not in _WORDS_IN_SMALL_LETTERS)) or (
             small in _WITHOUT_STOP and not word.isupper()
@@ -413,7 +418,7 @@ class _Reader:
         letters = atom.text.replace(".", "")
         if letters.lower() in _INITIALS:
             return _INITIALS[letters.lower()]
-        ends = self._atom(at + 1) is None or (letters.lower() in ("am", "pm") and self._is_capital(at + 1))
+        ends = self._atom(at + 1) is None or (letters.lower() in ("am", "pm") and self._begins_sentence(at + 1))
         if atom.text.endswith(".") and ends:
             self._atoms.insert(at + 1, _Atom("pause", ".", atom.word, starts=False))
         return "-".join(letters.upper())

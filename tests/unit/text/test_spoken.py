@@ -106,6 +106,8 @@ def test_numbers_that_are_no_quantity_are_read_digit_by_digit():
         ("(so and so) went; word(s)", "so and so, went; word s"),
         ("J. F. Kennedy at 5 p.m. He left", "J F Kennedy at five P-M. He left"),
         ("what?! no... ,", "what? no—"),
+        ("St. John's St., 3 p.m. EST", "Saint John's Street, three P-M EST"),
+        ("odds of 3:1 (est. 1917)", "odds of three to one, established nineteen seventeen,"),
         ("MP3, B2B, node.js", "M-P three, B two B, node dot J-S"),
     ],
 )  # fmt: skip
