@@ -1,4 +1,4 @@
-"""The web page: speech to text with word times, language and subtitles. Needs ``speechnar[demo]``.
+"""The web page: speech to text, text to speech, and speech with other words. Needs ``speechnar[demo]``.
 
 Everything happens on this machine: the page binds to 127.0.0.1 and models load when they are first used.
 """
@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from speechnar import Comparison, SpeechnarError, Transcriber, Transcript, list_models
-from speechnar.hub import DEFAULT_MODEL
+from speechnar import Comparison, SpeechnarError, Synthesizer, Transcriber, Transcript, list_models
+from speechnar.audio.io import to_int16
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
 
@@ -21,79 +22,172 @@ CLEAN_EVERY_S = 3600
 """Uploads and subtitles are deleted at this age."""
 
 
-def build_app(transcriber_factory: Callable[[str], Transcriber]) -> gr.Blocks:
-    """Lay out the page; ``transcriber_factory`` turns a model's name into a model on first use."""
-    names = [info.name for info in list_models()] or [DEFAULT_MODEL]
+TTS_KIND = "tts"
+SENTENCES = (
+    ["Hello there. How are you today?"],
+    ["The meeting moved from 10:30 to noon; please tell Dr. Smith."],
+    ["It cost $5.20, which nobody had expected."],
+)
+EDIT_HINT = (
+    "Only the words that differ are spoken anew. Without the old text the recording is transcribed, and words that the "
+    "recogniser mishears count as changed."
+)
 
-    def transcribe(path: str | None, model: str, language: str) -> tuple[Any, ...]:
-        if not path:
-            raise gr.Error("Record or upload something first.")
-        try:
-            transcript = transcriber_factory(model).transcribe(path, language=language or "auto", word_timestamps=True)
-        except SpeechnarError as error:
-            raise gr.Error(str(error)) from None
-        rows = [
-            [f"{word.start:.2f}", f"{word.end:.2f}", word.word, f"{word.probability:.2f}"]
-            for segment in transcript.segments
-            for word in segment.words or ()
-        ]
-        return transcript.text, _describe_language(transcript), rows, _write_subtitles(transcript, Path(path))
 
-    def compare(path: str | None, model: str, language: str) -> tuple[str, list[list[str]]]:
-        if not path:
-            raise gr.Error("Record or upload something first.")
-        try:
-            found = transcriber_factory(model).compare(path, language=language or "auto")
-        except SpeechnarError as error:
-            raise gr.Error(str(error)) from None
-        rows = [[item.decoder, f"{item.wall_s:.3f}", f"{item.rtf:.4f}"] for item in found]
-        return "".join(_mark_differences(item) for item in found), rows
-
+def build_app(
+    transcriber_factory: Callable[[str], Transcriber], synthesizer_factory: Callable[[str], Synthesizer]
+) -> gr.Blocks:
+    """Lay out the page; the factories turn a model's name into a model on first use."""
+    models = list_models()
+    recognizers = [info.name for info in models if info.kind != TTS_KIND] or [DEFAULT_MODEL]
+    voices = [info.name for info in models if info.kind == TTS_KIND] or [DEFAULT_TTS_MODEL]
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
-        gr.Markdown("# speechnar\nNon-autoregressive speech recognition, on this machine.")
+        gr.Markdown("# speechnar\nNon-autoregressive speech recognition and synthesis, on this machine.")
         with gr.Tab("Transcribe"):
-            with gr.Row():
-                with gr.Column():
-                    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Speech")
-                    model = gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
-                    language = gr.Textbox("auto", label="Language (a code or an English name; auto detects it)")
-                    button = gr.Button("Transcribe", variant="primary")
-                with gr.Column():
-                    text = gr.Textbox(label="Text", lines=6)
-                    detected = gr.Textbox(label="Language")
-                    subtitles = gr.File(label="Subtitles", file_count="multiple")
-            words = gr.Dataframe(headers=["start (s)", "end (s)", "word", "probability"], label="Words")
+            _lay_out_transcribe(transcriber_factory, recognizers)
         with gr.Tab("Compare decoders"):
-            gr.Markdown("One encoder, several decoders. Marked words differ from the first decoder's.")
-            compared_audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Speech")
-            with gr.Row():
-                compared_model = gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
-                compared_language = gr.Textbox("auto", label="Language")
-            compare_button = gr.Button("Compare", variant="primary")
-            texts = gr.HTML(label="Texts")
-            times = gr.Dataframe(headers=["decoder", "time (s)", "real-time factor"], label="Times")
-        compare_button.click(
-            compare,
-            inputs=[compared_audio, compared_model, compared_language],
-            outputs=[texts, times],
-            api_name="compare",
-            concurrency_limit=1,
-        )
-        button.click(
-            transcribe,
-            inputs=[audio, model, language],
-            outputs=[text, detected, words, subtitles],
-            api_name="transcribe",
-            concurrency_limit=1,
-        )
+            _lay_out_compare(transcriber_factory, recognizers)
+        with gr.Tab("Speak"):
+            _lay_out_speak(synthesizer_factory, voices)
+        with gr.Tab("Edit speech"):
+            _lay_out_edit(synthesizer_factory, voices)
     return app
 
 
 def main(*, device: str = "auto", port: int = 7860) -> None:
     """Serve the page to this machine."""
     load = lru_cache(maxsize=2)(lambda name: Transcriber.load(name, device=device))
-    app = build_app(load).queue(max_size=16)
+    load_voice = lru_cache(maxsize=2)(lambda name: Synthesizer.load(name, device=device))
+    app = build_app(load, load_voice).queue(max_size=16)
     app.launch(server_name="127.0.0.1", server_port=port, max_file_size=MAX_FILE_SIZE)
+
+
+def _lay_out_transcribe(transcriber_factory: Callable[[str], Transcriber], names: list[str]) -> None:
+    def transcribe(path: str | None, model: str, language: str) -> tuple[Any, ...]:
+        audio, options = _given(path), {"language": language or "auto", "word_timestamps": True}
+        transcript = _answer(lambda: transcriber_factory(model).transcribe(audio, **options))
+        rows = [
+            [f"{word.start:.2f}", f"{word.end:.2f}", word.word, f"{word.probability:.2f}"]
+            for segment in transcript.segments
+            for word in segment.words or ()
+        ]
+        return transcript.text, _describe_language(transcript), rows, _write_subtitles(transcript, Path(audio))
+
+    with gr.Row():
+        with gr.Column():
+            audio = _recording("Speech")
+            model = _choice(names)
+            language = gr.Textbox("auto", label="Language (a code or an English name; auto detects it)")
+            button = gr.Button("Transcribe", variant="primary")
+        with gr.Column():
+            text = gr.Textbox(label="Text", lines=6)
+            detected = gr.Textbox(label="Language")
+            subtitles = gr.File(label="Subtitles", file_count="multiple")
+    words = gr.Dataframe(headers=["start (s)", "end (s)", "word", "probability"], label="Words")
+    _connect(button, transcribe, inputs=[audio, model, language], outputs=[text, detected, words, subtitles])
+
+
+def _lay_out_compare(transcriber_factory: Callable[[str], Transcriber], names: list[str]) -> None:
+    def compare(path: str | None, model: str, language: str) -> tuple[str, list[list[str]]]:
+        audio = _given(path)
+        found = _answer(lambda: transcriber_factory(model).compare(audio, language=language or "auto"))
+        rows = [[item.decoder, f"{item.wall_s:.3f}", f"{item.rtf:.4f}"] for item in found]
+        return "".join(_mark_differences(item) for item in found), rows
+
+    gr.Markdown("One encoder, several decoders. Marked words differ from the first decoder's.")
+    audio = _recording("Speech")
+    with gr.Row():
+        model = _choice(names)
+        language = gr.Textbox("auto", label="Language")
+    button = gr.Button("Compare", variant="primary")
+    texts = gr.HTML(label="Texts")
+    times = gr.Dataframe(headers=["decoder", "time (s)", "real-time factor"], label="Times")
+    _connect(button, compare, inputs=[audio, model, language], outputs=[texts, times])
+
+
+def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
+    def speak(  # noqa: PLR0917  # gradio passes what the boxes hold by position
+        text: str, model: str, voice: str | None, voice_text: str, steps: float, seed: float | None, speed: float
+    ) -> tuple[int, Any]:
+        said = (voice_text or None) if voice else None
+        options = {"steps": int(steps), "seed": int(seed or 0), "speed": speed, "voice": voice, "voice_text": said}
+        speech = _answer(lambda: synthesizer_factory(model).synthesize(text, **options))
+        return speech.sample_rate, to_int16(speech.samples)
+
+    with gr.Row():
+        with gr.Column():
+            text = gr.Textbox(label="Text", lines=4)
+            gr.Examples([list(sentence) for sentence in SENTENCES], inputs=[text])
+            model = _choice(names)
+            gr.Markdown(CONSENT)
+            voice = _recording("Voice: up to 15 s; empty: the model's own")
+            voice_text = gr.Textbox(label="What the voice says; empty: it is transcribed")
+        with gr.Column():
+            steps, seed = _sampling()
+            speed = gr.Slider(0.5, 2.0, value=1.0, label="Speed")
+            button = gr.Button("Speak", variant="primary")
+            speech = gr.Audio(label="Speech", interactive=False)
+    _connect(button, speak, inputs=[text, model, voice, voice_text, steps, seed, speed], outputs=[speech])
+
+
+def _lay_out_edit(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
+    def edit(  # noqa: PLR0917  # gradio passes what the boxes hold by position
+        path: str | None, model: str, new_text: str, old_text: str, steps: float, seed: float | None
+    ) -> tuple[tuple[int, Any], list[list[str]]]:
+        audio, options = _given(path), {"old_text": old_text or None, "steps": int(steps), "seed": int(seed or 0)}
+        edited = _answer(lambda: synthesizer_factory(model).edit(audio, new_text, **options))
+        rows = [
+            [
+                *(change.old_text, f"{change.old_start:.2f} to {change.old_end:.2f}"),
+                *(change.new_text, f"{change.new_start:.2f} to {change.new_end:.2f}"),
+            ]
+            for change in edited.changes
+        ]
+        return (edited.sample_rate, to_int16(edited.samples)), rows
+
+    gr.Markdown(f"{EDIT_HINT}\n\n{CONSENT}")
+    with gr.Row():
+        with gr.Column():
+            audio = _recording("Recording")
+            new_text = gr.Textbox(label="All that is to be said")
+            old_text = gr.Textbox(label="All that is said; empty: it is transcribed")
+            model = _choice(names)
+        with gr.Column():
+            steps, seed = _sampling()
+            button = gr.Button("Edit", variant="primary")
+            speech = gr.Audio(label="Speech", interactive=False)
+    changes = gr.Dataframe(headers=["was", "from, to (s)", "is now", "from, to (s)"], label="Changes")
+    _connect(button, edit, inputs=[audio, model, new_text, old_text, steps, seed], outputs=[speech, changes])
+
+
+def _recording(label: str) -> gr.Audio:
+    return gr.Audio(sources=["upload", "microphone"], type="filepath", label=label)
+
+
+def _choice(names: list[str]) -> gr.Dropdown:
+    return gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
+
+
+def _sampling() -> tuple[gr.Slider, gr.Number]:
+    return gr.Slider(1, 64, value=16, step=1, label="Steps"), gr.Number(0, label="Seed", precision=0, minimum=0)
+
+
+def _connect(button: gr.Button, function: Callable[..., Any], *, inputs: list[Any], outputs: list[Any]) -> None:
+    button.click(function, inputs=inputs, outputs=outputs, api_name=function.__name__, concurrency_limit=1)
+
+
+def _given(path: str | None) -> str:
+    if not path:
+        raise gr.Error("Record or upload something first.")
+    return path
+
+
+def _answer(call: Callable[[], Any]) -> Any:
+    """Return what ``call`` returns; a mistake of the user is shown on the page."""
+    try:
+        return call()
+    except SpeechnarError as error:
+        raise gr.Error(str(error)) from None
 
 
 def _mark_differences(item: Comparison) -> str:
