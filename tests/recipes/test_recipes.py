@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 from speechnar.config import load_config
 from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.models.base import load_model, save_model
+from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
+from speechnar.models.tts import Tts, TtsConfig
+from speechnar.models.vocos import VocosConfig
+from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import RunConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -451,3 +457,69 @@ def test_mustc_data(tmp_path):
 def test_configurations_are_valid(path: Path):
     config = load_config(path, RunConfig)
     assert config.train.max_steps or config.train.max_epochs
+
+
+def write_lj_speech(root: Path) -> Path:
+    """Write a small tree of LJSpeech's shape: clips of every set, at its sample rate."""
+    rng = np.random.default_rng(0)
+    lines = []
+    (root / "LJSpeech-1.1/wavs").mkdir(parents=True)
+    for name in [*(f"LJ001-{i:04d}" for i in range(1, 9)), *(f"LJ002-{i:04d}" for i in (121, 122, 131, 132))]:
+        times = np.arange(round(1.6 * 22050)) / 22050
+        wav = 0.2 * np.sin(2 * np.pi * 200 * times) * np.sin(2 * np.pi * 3 * times) + 0.01 * rng.normal(size=len(times))
+        soundfile.write(root / f"LJSpeech-1.1/wavs/{name}.wav", wav, 22050)
+        lines.append(f"{name}|Dr. Hill saw it.|Doctor Hill saw it.\n")
+    (root / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
+    return root / "LJSpeech-1.1"
+
+
+def tiny_synthesis(folder: Path) -> list[str]:
+    """Write configurations of the smallest models, and return the options that name them."""
+    train = {"max_steps": 2, "validate_every": 2, "optim": {"schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}}
+    data = {"train": "unset", "dev": "unset", "batch_seconds": 8, "num_buckets": 2}
+    models = {
+        "aligner": {**TINY_MODEL, "frontend": {"kind": "log_mel", "hop_length": 80}},
+        "vocos": VocosConfig.debug().model_dump(mode="json"),
+        "ardit": TtsConfig.debug().model_dump(mode="json"),
+    }
+    for name, model in models.items():
+        config = {"model": model, "data": data, "train": train, "tokenizer": "unset"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    options = {"aligner": "aligner", "vocoder_configs": "vocos", "config": "ardit", "after": "ardit"}
+    return [text for option, name in options.items() for text in (f"--{option}", str(folder / f"{name}.yaml"))]
+
+
+@pytest.mark.slow
+def test_ljspeech_through_all_stages(tmp_path):
+    corpus = write_lj_speech(tmp_path)
+    data, exp = tmp_path / "data", tmp_path / "exp"
+    options = ["--corpus", str(corpus), "--downloads", str(tmp_path), "--data", str(data), "--exp", str(exp)]
+    options += [*tiny_synthesis(tmp_path), "--aligner_init", ""]
+    run_well("ljspeech/tts", *options, "--stop_stage", "6")
+    timed = read_kaldi_dir(data / "train")
+    tokenizer = load_tokenizer(data / "tokenizer")
+    assert all(len(utt.durations) == len(tokenizer.encode(utt.text)) for utt in timed)
+    assert sorted(path.name for path in (exp / "speech").iterdir()) == ["coded", "steps1", "steps16", "vocoded"]
+    for folder in (exp / "speech").iterdir():
+        assert sorted(path.name for path in folder.iterdir()) == ["LJ002-0131.wav", "LJ002-0132.wav"]
+    finished = run("ljspeech/tts", *options, "--stage", "7")
+    assert finished.returncode == 2
+    assert "stage 7 needs --judge, a recogniser, and --verifier" in finished.stderr
+    torch.manual_seed(0)
+    save_model(tmp_path / "verifier", SpeakerVerifier(SpeakerVerifierConfig.debug()), tokenizer)
+    report = run_well("ljspeech/tts", *options, "--stage", "7", "--verifier", str(tmp_path / "verifier"))
+    assert "steps16: " in report
+    assert set(json.loads((exp / "speech/speech.json").read_text())["systems"]) >= {"recorded", "coded", "steps1"}
+    assert isinstance(load_model(exp / "export").model, Tts)
+    # A vocoder that is there already is not trained again, and every stage may run twice.
+    run_well("ljspeech/tts", *options, "--vocoder", str(exp / "vocos/model"), "--stop_stage", "4")
+
+
+def test_digits_are_prepared_for_synthesis(fsdd, tmp_path):
+    run_well(
+        "fsdd/tts",
+        *("--corpus", str(fsdd), "--downloads", str(tmp_path), "--data", str(tmp_path / "data"), "--stop_stage", "2"),
+    )
+    joined = read_kaldi_dir(tmp_path / "data/train_joined")
+    assert {len(utterance.text.split()) for utterance in joined} >= {2, 3, 4, 5, 6}
+    assert len(load_tokenizer(tmp_path / "data/tokenizer").encode("two")) == 4

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
+# LJ Speech, one voice: from the archive, or the first part of it, to a scored voice. `./run.sh --help` lists the options.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0 stop_stage=8 corpus="" downloads=downloads url=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2
+aligner=conf/aligner.yaml aligner_init=../../../speechnar/shipped/asterisk-s2t vocoder_configs=../../../conf/vocos.yaml
+vocoder="" config=conf/ardit.yaml after="" exp=exp/ardit data=data judge=../../../speechnar/shipped/joint-s2t verifier=""
+overrides=""
+recipe_options="stage stop_stage corpus downloads url aligner aligner_init vocoder_configs vocoder config after exp data"
+recipe_options+=" judge verifier overrides"
+. ../../shared/parse_options.sh
+. ../../shared/stages.sh
+. ./path.sh
+. ./cmd.sh
+archive=$downloads/LJSpeech-1.1.tar.bz2
+train_dirs=train dev_dirs=dev test_dir=test
+
+if at_stage 0 "download" && [ -z "$corpus" ]; then
+    "$PYTHON" -m speechnar.data.download "$url" "$archive"
+fi
+if at_stage 1 "data directories"; then
+    "$PYTHON" local/prepare_ljspeech.py "${corpus:-$archive}" "$data" --unpack-to "$downloads"
+fi
+. ../../shared/synthesis_stages.sh

@@ -1,0 +1,85 @@
+# shellcheck shell=bash disable=SC2154,SC2086 # names of directories and configurations are words
+# Sourced at the end of the run.sh of a synthesis recipe: stages 2 to 8, from data directories to a scored and exported
+# voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
+# has them: aligner, the configuration of what finds out how long phonemes last, and aligner_init, a model that its
+# encoder starts from; autoencoder, configurations of the tokenizer of latents (none: principal components);
+# vocoder_configs; after, configurations of what starts from the finished model, as one that learns to need a single step;
+# voices, a directory in $data with a recording of each voice. Several configurations are trained one after another, each
+# from the model before it.
+
+yaml_list() { # PATH...
+    local IFS=,
+    echo "[$*]"
+}
+in_data() { # NAME...
+    local name paths=()
+    for name in "$@"; do paths+=("$data/$name"); done
+    yaml_list "${paths[@]}"
+}
+learn() { # CONFIG EXP [KEY=VALUE]...: on the recipe's data, with its tokenizer
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$1" --exp "$2" "data.train=$(in_data $train_dirs)" \
+        "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" "${@:3}"
+}
+learn_in_turn() { # START CONFIG...: each from the model before it, the first from START ("": none); sets $last
+    last=$1
+    for part in "${@:2}"; do
+        learn "$part" "$exp/$(basename "$part" .yaml)" ${last:+"init_from=$last"} "${settings[@]}"
+        last=$exp/$(basename "$part" .yaml)/model
+    done
+}
+read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
+if at_stage 2 "tokenizer"; then # phonemes of English
+    "$PYTHON" -m speechnar.data.build_tokenizer "$data/${train_dirs%% *}" "$data/tokenizer" --model-type phonemes
+fi
+if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what latents are like
+    dirs=()
+    for name in $train_dirs $dev_dirs; do dirs+=("$data/$name"); done
+    if [ -n "${aligner:-}" ]; then
+        rm -f "${dirs[@]/%//durations}" # of another tokenizer, they would be a fault
+        learn "$aligner" "$exp/aligner" ${aligner_init:+"init_from=$aligner_init" init_part=encoder.} "${settings[@]}"
+        "$PYTHON" -m speechnar.train.align_durations "$exp/aligner/model" "${dirs[@]}"
+    fi
+    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "${dirs[@]}" | tee "$data/statistics.json"
+    learn_in_turn "" ${autoencoder:-}
+    "$PYTHON" -m speechnar.train.fit_codec "$config" "$exp/codec" "data.train=$(in_data $train_dirs)" \
+        "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" ${last:+"init_from=$last"}
+fi
+if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and what starts from it
+    if [ -z "${vocoder:-}" ]; then
+        learn_in_turn "" $vocoder_configs
+        vocoder=$last
+    fi
+    learn "$config" "$exp" "init_from=$(yaml_list "$exp/codec" "$vocoder")" "${settings[@]}"
+    learn_in_turn "$exp/model" ${after:-}
+fi
+
+# Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
+if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
+    "$PYTHON" -m speechnar average "$exp"
+fi
+speak() { # SYSTEM MODEL [OPTION]...: the test set by that system, to $exp/speech/SYSTEM
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar.synthesize_data "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
+}
+final=$exp/model
+for part in ${after:-}; do final=$exp/$(basename "$part" .yaml)/model; done
+if at_stage 6 "decode"; then # each name says what the recordings or the texts went through
+    as=()
+    if [ -n "${voices:-}" ]; then as=(--voices "$data/$voices"); fi
+    speak vocoded "$exp/model" --system vocoded
+    speak coded "$exp/model" --system coded
+    speak steps16 "$exp/model" --steps 16 "${as[@]}"
+    speak steps1 "$final" --steps 1 "${as[@]}"
+fi
+if at_stage 7 "score"; then
+    if [ -z "${judge:-}" ] || [ -z "${verifier:-}" ]; then
+        echo "$0: stage 7 needs --judge, a recogniser, and --verifier, a speaker_verifier (recipes/speakers)" >&2
+        exit 2
+    fi
+    systems=()
+    for name in vocoded coded steps16 steps1; do systems+=(--system "$name=$exp/speech/$name"); done
+    "$PYTHON" -m speechnar.evaluate_speech "$data/$test_dir" "$exp/speech" --judge "$judge" --verifier "$verifier" \
+        "${systems[@]}"
+fi
+if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
+    "$PYTHON" -m speechnar.models.pack "$final" "$exp/export" --card README.md
+fi
