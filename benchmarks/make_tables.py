@@ -5,6 +5,8 @@ and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
 which is what ``speechnar score --json`` prints. README.md has the shipped models only. An experiment repeats a training
 with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
+Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, speaker verifiers have
+``<set>.verification.json``; both fill tables of these names.
 """
 
 import argparse
@@ -27,6 +29,8 @@ METRICS = ("WER", "CER", "BLEU", "chrF")
 ALL = "all"
 MACRO = "macro"
 """The mean over languages, each counting the same."""
+SPEECH = "speech"
+VERIFICATION = "verification"
 SEED = re.compile(r"-seed\d+$")
 NOTHING = "Not measured yet.\n"
 
@@ -73,6 +77,8 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "models": lambda: models_table([m for m in list_models() if m.source == "shipped"], read_scores(root)),
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
+            SPEECH: lambda: speech_table(read_reports(root, SPEECH, recipe)),
+            VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
             **{
                 folder.name: partial(experiment_table, read_scores(root, folder))
@@ -107,8 +113,10 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
     for path in sorted(
         root.glob("recipes/*/*/results/*/*.json") if experiment is None else experiment.glob("*/*.json")
     ):
-        report = json.loads(path.read_text(encoding="utf-8"))
         test_set, task, decoder = [*path.stem.split("."), ""][:3]
+        if task in (SPEECH, VERIFICATION):
+            continue
+        report = json.loads(path.read_text(encoding="utf-8"))
         recipe = path.parents[2 if experiment is None else 3].relative_to(root / "recipes").as_posix()
         place = (recipe, path.parent.name, test_set, task, decoder)
         scores += [Score(*place, lang, values, report.get("lid")) for lang, values in report["languages"].items()]
@@ -173,6 +181,53 @@ def experiment_table(scores: Sequence[Score]) -> str:
         of_seeds = ", ".join(f"{rate:.2f}" for rate in wers)
         rows.append([*key, of_seeds, f"{mean(wers):.2f} %", f"{mean(cers):.2f} %"])
     return markdown(["model", "set", "task", "decoder", "WER of each seed, %", "mean WER", "mean CER"], rows)
+
+
+def read_reports(root: Path, task: str, recipe: str | None) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return model, test set and content of every ``<set>.<task>.json`` of a recipe, or of all, sorted by path."""
+    paths = sorted(root.glob(f"recipes/{recipe or '*/*'}/results/*/*.{task}.json"))
+    return [(path.parent.name, path.name.split(".")[0], json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def speech_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
+    """Return a line for every system that spoke a test set, with 95 % intervals of what is said of the judge."""
+    columns = {
+        "cosine with the voice": ("similarity", "{:.2f}"),
+        "MCD, dB": ("mcd_db", "{:.1f}"),
+        "F0 RMSE, cents": ("pitch_rmse_cents", "{:.0f}"),
+        "F0 correlation": ("pitch_correlation", "{:.2f}"),
+        "voicing error": ("voicing_error", "{:.3f}"),
+        "seconds over the recording's": ("duration", "{:.2f}"),
+    }
+    rows = []
+    for model, test_set, report in reports:
+        for name, scores in report["systems"].items():
+            heard = [interval(scores[key]["rate"], scores[key]["interval"]) for key in ("wer", "cer")]
+            heard.append(interval(scores["right"]["value"], scores["right"]["interval"]))
+            means = [form.format(scores[key]["value"]) if scores[key] else "" for key, form in columns.values()]
+            rows.append([model, test_set, name, str(report["utterances"]), *heard, *means])
+    header = ["model", "test set", "system", "utterances", "WER", "CER", "all right", *columns]
+    return markdown(header, rows)
+
+
+def verification_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
+    """Return a line for every set of trials."""
+    header = ["model", "set", "speakers", "utterances", "pairs of the same", "of different speakers", "EER"]
+    header += ["cosine of the same: 5 %, median, 95 %", "of different: 5 %, median, 95 %"]
+    rows = []
+    for model, test_set, report in reports:
+        eer = report["eer"]
+        counts = [report["speakers"], report["utterances"], eer["num_same"], eer["num_different"]]
+        quantiles = report["cosine_quantiles"]
+        ranges = [", ".join(f"{value:.2f}" for value in quantiles[kind].values()) for kind in ("same", "different")]
+        rows.append([model, test_set, *map(str, counts), f"{100 * eer['rate']:.1f} %", *ranges])
+    return markdown(header, rows)
+
+
+def interval(rate: float, bounds: Sequence[float] | None) -> str:
+    """Return a rate in percent, with its interval if it has one."""
+    shown = f"{100 * rate:.1f} %"
+    return shown if bounds is None else f"{shown} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
 
 
 def benchmarks_table(folder: Path) -> str:

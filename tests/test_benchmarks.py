@@ -81,6 +81,44 @@ def test_tables_are_made_from_result_files(tmp_path, monkeypatch):
         make_tables.fill("<!-- table:nonsense -->\n<!-- /table -->", {"models": str})
 
 
+def test_speech_and_voices_have_tables_of_their_own(tmp_path):
+    recipe = tmp_path / "recipes" / "corpus" / "tts"
+    folder = recipe / "results" / "some-voice"
+    folder.mkdir(parents=True)
+    heard = {
+        "wer": {"rate": 0.125, "interval": [0.1, 0.1875]},
+        "cer": {"rate": 0.05, "interval": None},
+        "right": {"value": 0.75, "interval": [0.5, 1.0]},
+        "similarity": {"value": 0.625},
+    }
+    means = dict.fromkeys(("mcd_db", "pitch_rmse_cents", "pitch_correlation", "voicing_error", "duration"))
+    spoken = {key: {"value": 0.25} for key in means}
+    systems = {"recorded": {**heard, **means}, "16 steps": {**heard, **spoken}}
+    (folder / "test.speech.json").write_text(json.dumps({"utterances": 3, "systems": systems}))
+    quantiles = {"0.05": 0.25, "0.5": 0.5, "0.95": 0.75}
+    verification = {
+        "utterances": 5,
+        "speakers": 2,
+        "eer": {"rate": 0.0625, "num_same": 4, "num_different": 6},
+        "cosine_quantiles": {"same": quantiles, "different": quantiles},
+    }
+    (folder / "an4-test.verification.json").write_text(json.dumps(verification))
+    results = recipe / "RESULTS.md"
+    tables = ("speech", "verification", "results")
+    results.write_text("".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in tables))
+    assert make_tables.update(results, tmp_path, write=True)
+    first = "| some-voice | test |"
+    rates = "3 | 12.5 % [10.0, 18.8] | 5.0 % | 75.0 % [50.0, 100.0] | 0.62"
+    ranges = "0.25, 0.50, 0.75 | 0.25, 0.50, 0.75"
+    lines = [line for line in results.read_text().splitlines() if line.startswith("| some-voice")]
+    assert lines == [
+        f"{first} recorded | {rates} |  |  |  |  |  |",
+        f"{first} 16 steps | {rates} | 0.2 | 0 | 0.25 | 0.250 | 0.25 |",
+        f"| some-voice | an4-test | 2 | 5 | 4 | 6 | 6.2 % | {ranges} |",
+    ]
+    assert make_tables.NOTHING in results.read_text()  # these are no scores of recognition
+
+
 def test_a_result_file_has_the_shape_of_the_contract(tmp_path):
     path = result.write_result(
         "x",
