@@ -1,5 +1,6 @@
 """One paper per file: config, module, loss, inference. The table of all models is here."""
 
+from speechnar.models.ardit_one_step import TtsDistillation, TtsDistillationConfig
 from speechnar.models.base import ModelEntry
 from speechnar.models.cassnat import CassNat, CassNatConfig
 from speechnar.models.codec import MelPca, MelPcaConfig
@@ -22,6 +23,7 @@ MODELS: dict[str, ModelEntry] = {
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
     "speaker_verifier": ModelEntry(SpeakerVerifierConfig, SpeakerVerifier),
     "tts": ModelEntry(TtsConfig, Tts),
+    "tts_distillation": ModelEntry(TtsDistillationConfig, TtsDistillation),
     "unienc": ModelEntry(UniEncConfig, UniEnc),
     "vocos": ModelEntry(VocosConfig, Vocos),
     "vocos_gan": ModelEntry(VocosGanConfig, VocosGan),

@@ -75,6 +75,12 @@ def turns_of(model: Trainable) -> Sequence[Turn]:
     return turns
 
 
+def exported_part(model: nn.Module) -> nn.Module:
+    """Return what is kept of a trained model: ``model.exported``, where others only helped to train it."""
+    part: nn.Module = getattr(model, "exported", model)
+    return part
+
+
 @runtime_checkable
 class Recognizer(Protocol):
     """A model whose greedy output can be scored against references while it trains."""
@@ -149,15 +155,14 @@ def save_model(
 
     Args:
         folder: created if absent; files of these names are replaced.
-        model: its ``config`` must have a ``kind``. Of one that has ``exported``, only that part is written.
+        model: the ``config`` of its `exported_part`, which is written, must have a ``kind``.
         tokenizer: saved beside the weights.
         card: Markdown text of the model card.
         dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    exported: nn.Module = getattr(model, "exported", model)
-    model = exported
+    model = exported_part(model)
     config = model.config
     assert isinstance(config, Config), "models keep the Config they were built from"
     values = config.model_dump(mode="json")

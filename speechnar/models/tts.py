@@ -176,7 +176,7 @@ class Tts(nn.Module):
         """
         speech = self.latents(batch)
         flow = self.ardit.loss(speech)
-        duration = self._duration_loss(speech, batch.durations)
+        duration = self.duration_loss(speech, batch.durations)
         return LossOutput(
             flow.total + duration, {"flow": flow.total.detach(), "duration": duration.detach()}, flow.weight
         )
@@ -230,7 +230,8 @@ class Tts(nn.Module):
         num_latents = self.durations(tokens, token_lens).clamp(0.0, math.log1p(MAX_DURATION)).expm1()
         return num_latents * self.latent_shift_s
 
-    def _duration_loss(self, speech: LatentBatch, durations: Tensor | None) -> Tensor:
+    def duration_loss(self, speech: LatentBatch, durations: Tensor | None) -> Tensor:
+        """Return () the share of ``durations`` (B, U) in `loss`; None if only whole utterances are known."""
         predicted = self.durations(speech.tokens, speech.token_lens)
         valid = valid_mask(speech.token_lens, predicted.size(1))
         if durations is None:  # of sum(1 + latents): the predictions cannot leave where that has a slope

@@ -24,6 +24,7 @@ from speechnar.metrics.error_rate import cer, wer
 from speechnar.models.base import (
     WEIGHTS_FILE,
     Recognizer,
+    exported_part,
     load_state,
     model_entry,
     read_model_config,
@@ -122,7 +123,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
 
     chosen = _choose_weights(model, find_best(exp_dir, config.average), config.train.select, measure)
     if accelerator.is_main_process:
-        save_model(exp_dir / "model", model, tokenizer, card=_card(config, result, num_parameters, chosen))
+        save_model(exp_dir / "model", model, tokenizer, card=_card(config, result, exported_part(model), chosen))
     return result
 
 
@@ -164,7 +165,7 @@ def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
 
 
 def start_model(model: nn.Module, config: RunConfig) -> None:
-    """Copy weights as ``init_from`` and ``init_part`` say.
+    """Copy weights as ``init_from`` and ``init_part`` say; then ``model.begin()``, where it makes copies of its own.
 
     Raises:
         CheckpointError: a source is unreadable, or nothing in it fits.
@@ -175,11 +176,14 @@ def start_model(model: nn.Module, config: RunConfig) -> None:
     loaded = [name for source in sources for name in init_model(model, source, config.init_part).loaded]
     for part in getattr(model, "pretrained", ()):
         if not any(name.startswith(part) for name in loaded):
-            kinds = [kind for kind, prefix in getattr(model, "warm_starts", {}).items() if prefix == part]
+            kinds = [kind for kind, prefix in getattr(model, "warm_starts", {}).items() if part.startswith(prefix)]
             raise ConfigError(
                 f"init_from must name a model folder of kind {' or '.join(kinds)}: {type(model).__name__} does not "
                 f"train its {part.rstrip('.')} itself"
             )
+    begin = getattr(model, "begin", None)
+    if begin is not None:
+        begin()
 
 
 def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitReport:
@@ -308,8 +312,9 @@ def _save_config(config: RunConfig, path: Path) -> None:
     write_text(path, text)
 
 
-def _card(config: RunConfig, result: TrainResult, num_parameters: int, chosen: str) -> str:
-    kind = getattr(config.model, "kind", "model")
+def _card(config: RunConfig, result: TrainResult, model: nn.Module, chosen: str) -> str:
+    kind = getattr(model.config, "kind", "model")
+    num_parameters = sum(p.numel() for p in model.parameters())
     return (
         f"# {kind}, {num_parameters / 1e6:.1f} M parameters\n\n"
         f"Trained by speechnar for {result.step} updates ({result.epoch + 1} epochs begun) with seed "

@@ -146,7 +146,7 @@ def test_durations_are_learned_from_tokens_or_from_sums():
         speech = replace_speech(model, tokens, lens)
         for _ in range(200):
             optimizer.zero_grad()
-            model._duration_loss(speech, seconds if by_token else None).backward()
+            model.duration_loss(speech, seconds if by_token else None).backward()
             optimizer.step()
         predicted = model.predict_durations(tokens, lens)
         torch.testing.assert_close(predicted, seconds, atol=0.2 * SHIFT_S, rtol=0.05)
