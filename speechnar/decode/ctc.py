@@ -240,7 +240,7 @@ def _join(
     scores = {tuple(item.columns): item.ctc_score for item in plain}
     for item in biased:
         columns = tuple(item.columns)
-        if columns in scores or biased_tree.score(columns) > plain_tree.score(columns):
+        if biased_tree.score(columns) > plain_tree.score(columns):
             scores[columns] = max(item.ctc_score, scores.get(columns, -math.inf))
     found = [_Found(list(columns), score, score + biased_tree.score(columns)) for columns, score in scores.items()]
     return sorted(found, key=lambda item: -item.total)
