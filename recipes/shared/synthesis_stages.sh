@@ -3,9 +3,9 @@
 # voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
 # has them: aligner, the configuration of what finds out how long phonemes last, and aligner_init, a model that its
 # encoder starts from; autoencoder, configurations of the tokenizer of latents (none: principal components);
-# vocoder_configs; after, configurations of what starts from the finished model, as one that learns to need a single step;
-# voices, a directory in $data with a recording of each voice. Several configurations are trained one after another, each
-# from the model before it.
+# vocoder_configs; one_step, the configuration of what learns from the finished model to need a single step; voices, a
+# directory in $data with a recording of each voice. Several configurations are trained one after another, each from the
+# model before it.
 
 yaml_list() { # PATH...
     local IFS=,
@@ -44,13 +44,13 @@ if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what
     "$PYTHON" -m speechnar.train.fit_codec "$config" "$exp/codec" "data.train=$(in_data $train_dirs)" \
         "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" ${last:+"init_from=$last"}
 fi
-if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and what starts from it
+if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and its one-step student
     if [ -z "${vocoder:-}" ]; then
         learn_in_turn "" $vocoder_configs
         vocoder=$last
     fi
     learn "$config" "$exp" "init_from=$(yaml_list "$exp/codec" "$vocoder")" "${settings[@]}"
-    learn_in_turn "$exp/model" ${after:-}
+    if [ -n "${one_step:-}" ]; then learn "$one_step" "$exp/one_step" "init_from=$exp/model" "${settings[@]}"; fi
 fi
 
 # Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
@@ -61,7 +61,7 @@ speak() { # SYSTEM MODEL [OPTION]...: the test set by that system, to $exp/speec
     "${decode_cmd[@]}" "$PYTHON" -m speechnar.synthesize_data "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
 }
 final=$exp/model
-for part in ${after:-}; do final=$exp/$(basename "$part" .yaml)/model; done
+if [ -n "${one_step:-}" ]; then final=$exp/one_step/model; fi
 if at_stage 6 "decode"; then # each name says what the recordings or the texts went through
     as=()
     if [ -n "${voices:-}" ]; then as=(--voices "$data/$voices"); fi

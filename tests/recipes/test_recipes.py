@@ -485,7 +485,7 @@ def tiny_synthesis(folder: Path) -> list[str]:
     for name, model in models.items():
         config = {"model": model, "data": data, "train": train, "tokenizer": "unset"}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    options = {"aligner": "aligner", "vocoder_configs": "vocos", "config": "ardit", "after": "ardit"}
+    options = {"aligner": "aligner", "vocoder_configs": "vocos", "config": "ardit", "one_step": "ardit"}
     return [text for option, name in options.items() for text in (f"--{option}", str(folder / f"{name}.yaml"))]
 
 
@@ -523,3 +523,33 @@ def test_digits_are_prepared_for_synthesis(fsdd, tmp_path):
     joined = read_kaldi_dir(tmp_path / "data/train_joined")
     assert {len(utterance.text.split()) for utterance in joined} >= {2, 3, 4, 5, 6}
     assert len(load_tokenizer(tmp_path / "data/tokenizer").encode("two")) == 4
+
+
+def test_libritts_data_stages_on_a_small_tree(tmp_path):
+    for part, readers in (("train-clean-100", "12"), ("dev-clean", "3"), ("test-clean", "45")):
+        for reader in readers:
+            for number, seconds in enumerate((1.5, 4.0, 5.0)):
+                path = tmp_path / "LibriTTS" / part / reader / "7" / f"{reader}_7_{number:06d}_000000.wav"
+                write_tone(path, seconds, rate=24000)
+                path.with_suffix(".normalized.txt").write_text(f"Reader {reader}, it works.\n")
+    options = ["--corpus", str(tmp_path / "LibriTTS"), "--data", str(tmp_path / "data"), "--parts", "train-clean-100"]
+    out = run_well("libritts/tts", *options, "--stop_stage", "2")
+    assert "train: 6 utterances, 0.0 hours" in out
+    train = read_kaldi_dir(tmp_path / "data/train")
+    assert {utterance.spk_id for utterance in train} == {"1", "2"}
+    assert train[0].text == "Reader 1, it works."
+    voices, test = (read_kaldi_dir(tmp_path / "data" / name) for name in ("voices", "test"))
+    assert [utterance.utt_id for utterance in voices] == ["4_7_000001_000000", "5_7_000001_000000"]
+    assert len(test) == 4  # without the references
+    path.with_suffix(".normalized.txt").write_text(" \n")
+    finished = run("libritts/tts", *options, "--stage", "1", "--stop_stage", "1")
+    assert "must hold a text" in finished.stderr
+
+
+def test_libritts_configuration_is_that_of_the_paper():
+    config = load_config(RECIPES / "libritts/tts/conf/ardit.yaml", RunConfig).model
+    published = TtsConfig.published()
+    codec = published.codec.model_copy(update={"context_prob": 1.0})  # as it ends its training
+    assert config == published.model_copy(update={"codec": codec})
+    step = load_config(RECIPES / "libritts/tts/conf/one_step.yaml", RunConfig).model
+    assert step.tts == config

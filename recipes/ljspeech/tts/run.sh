@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # shellcheck source-path=SCRIPTDIR
-# LJ Speech, one voice: from the archive, or the first part of it, to a scored voice. `./run.sh --help` lists the options.
+# LJ Speech: one voice, from the archive or the first part of it to its scores. `./run.sh --help` lists the options.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads url=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2
-aligner=conf/aligner.yaml aligner_init=../../../speechnar/shipped/asterisk-s2t vocoder_configs=../../../conf/vocos.yaml
-vocoder="" config=conf/ardit.yaml after="" exp=exp/ardit data=data judge=../../../speechnar/shipped/joint-s2t verifier=""
-overrides=""
-recipe_options="stage stop_stage corpus downloads url aligner aligner_init vocoder_configs vocoder config after exp data"
-recipe_options+=" judge verifier overrides"
+aligner=conf/aligner.yaml aligner_init=../../../speechnar/shipped/asterisk-s2t
+vocoder_configs="../../../conf/vocos.yaml ../../../conf/vocos_gan.yaml"
+vocoder="" config=conf/ardit.yaml one_step=conf/one_step.yaml exp=exp/ardit data=data
+judge=../../../speechnar/shipped/joint-s2t verifier="" overrides=""
+recipe_options="stage stop_stage corpus downloads url aligner aligner_init vocoder_configs vocoder config one_step exp"
+recipe_options+=" data judge verifier overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
