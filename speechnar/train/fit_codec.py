@@ -2,10 +2,11 @@
 
 CONFIG is that of text to speech, which then starts from the folder. Principal components are computed from one pass
 over the training data, as varied as in training; an autoencoder, which has been trained before (``init_from``), only
-measures the mean and the deviation of its latents.
+measures the mean and the deviation of its latents, on a part of them.
 """
 
 import argparse
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from speechnar.models.codec import MelPca
 from speechnar.models.mel_autoencoder import MelAutoencoder
 from speechnar.models.tts import TtsConfig
 from speechnar.text.tokenizer import load_tokenizer
-from speechnar.train.run import RunConfig, init_model, load_data
+from speechnar.train.run import CMVN_BATCHES, RunConfig, init_model, load_data
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def fit_codec(config: RunConfig, out: str | Path) -> MelPca | MelAutoencoder:
         if not isinstance(config.init_from, Path):
             raise ConfigError("init_from must name the trained mel_autoencoder whose latents are to be measured")
         init_model(codec, config.init_from)
-        codec.fit_latents(data.batches(0))
+        codec.fit_latents(itertools.islice(data.batches(0), CMVN_BATCHES))
         card += f"from {config.init_from.resolve().name}.\n"
     logger.info("%s", card.splitlines()[-1])
     save_model(out, codec, tokenizer, card=card)
