@@ -25,8 +25,10 @@ _VOICELESS = frozenset("ptkfθsʃʧ")
 _FLAPPED_AFTER = frozenset("AIOWYiuæɑəɛɪɹʊʌ")
 """Sounds after which a t before an unstressed vowel is the flap of American English."""
 _CLITICS: Mapping[str, str] = {"": "", "s": "z", "d": "d", "ll": "əl", "ve": "əv", "re": "əɹ", "m": "m"}
-_ADDED: Mapping[str, str] = {"et": "ɛt", "cetera": "sˈɛɾəɹə", "Messers": "mˈɛsəɹz", "gigahertz": "ɡˈɪɡəhˌɜɹts"}
-"""What the dictionary lacks and what is written out needs."""
+_ADDED: Mapping[str, str] = {
+    **{"et": "ɛt", "cetera": "sˈɛɾəɹə", "Messers": "mˈɛsəɹz", "gigahertz": "ɡˈɪɡəhˌɜɹts", "de": "də", "le": "lə"},
+}
+"""What the dictionary lacks and texts often have."""
 _VOWEL_LETTERS = frozenset("aeiouy")
 
 
@@ -150,6 +152,13 @@ def add_ed(stem: str) -> str:
 def add_ing(stem: str) -> str:
     """Return the present participle of a pronunciation."""
     return f"{_flapped(stem)}ɪŋ"
+
+
+def with_stress(pronunciation: str) -> str:
+    """Return a pronunciation with primary stress on its first vowel if it had no stress at all."""
+    if PRIMARY in pronunciation or SECONDARY in pronunciation:
+        return pronunciation
+    return re.sub(f"[{VOWELS}]", rf"{PRIMARY}\g<0>", pronunciation, count=1)
 
 
 def is_spelled(word: str) -> bool:
