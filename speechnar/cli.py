@@ -186,7 +186,9 @@ def _speaking() -> argparse.ArgumentParser:
     group.add_argument(
         "--recognizer", default=DEFAULT_MODEL, metavar="MODEL", help="what listens to recordings; default: %(default)s"
     )
-    group.add_argument("--steps", type=int, metavar="N", help="evaluations of the network for a block; default: 16")
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="evaluations of the network for a block; default: the model's, or 16"
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     return group
 

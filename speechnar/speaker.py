@@ -28,6 +28,7 @@ from speechnar.text.spoken import spell_out
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 16
+"""Of a model whose card does not say how many it was trained for."""
 MAX_STEPS = 1000
 """More is a typing error."""
 MAX_SEED = 2**63 - 1
@@ -64,10 +65,11 @@ class Speaker:
         ConfigError: the model is none of speech synthesis.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, *, default_steps: int | None = None) -> None:
         if not isinstance(loaded.model, Tts):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} does not turn text into speech")
         self.name = loaded.name
+        self.default_steps = check_steps(default_steps, DEFAULT_STEPS)
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.device = next(loaded.model.parameters()).device
@@ -229,14 +231,14 @@ def speaking_rate(spelling: Spelling, predicted: Seconds, words: Sequence[TimedW
     return float(np.clip(seconds / expected, *RATE_RANGE)) if expected > 0 and seconds > 0 else 1.0
 
 
-def check_steps(steps: int | None) -> int:
-    """Return how often the network is to be evaluated for a block.
+def check_steps(steps: int | None, default: int) -> int:
+    """Return how often the network is to be evaluated for a block, ``default`` if nothing is said.
 
     Raises:
         ConfigError: it is no whole number from 1 to `MAX_STEPS`.
     """
     if steps is None:
-        return DEFAULT_STEPS
+        return default
     if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
         raise ConfigError(f"steps must be a whole number from 1 to {MAX_STEPS}, got {steps!r}")
     return steps

@@ -26,7 +26,7 @@ from speechnar.clips import Samples
 from speechnar.data.latents import LatentBatch
 from speechnar.editor import EditedSpeech, edit_speech
 from speechnar.errors import ConfigError, ModelNotFoundError
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, resolve_model
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, read_card, resolve_model
 from speechnar.models.base import load_model
 from speechnar.models.mel_autoencoder import KnownFrames
 from speechnar.models.vocos_stream import VocoderStream
@@ -94,7 +94,8 @@ class Synthesizer:
                 f"the default voice {DEFAULT_TTS_MODEL!r} is not part of this version; train one by "
                 "recipes/ljspeech/tts or recipes/fsdd/tts and name its folder as the model"
             ) from None
-        return cls(Speaker(load_model(found, device=find_device(device))), Listener(recognizer, device))
+        loaded = load_model(found, device=find_device(device))
+        return cls(Speaker(loaded, default_steps=read_card(found).get("steps")), Listener(recognizer, device))
 
     @property
     def name(self) -> str:
@@ -139,7 +140,8 @@ class Synthesizer:
             text: sentences; numbers and abbreviations are read as the model's text front end reads them.
             voice: speech of whom is to speak (with their consent), as of `voice`; None: the voice of the model.
             voice_text: what is said there; None: it is transcribed.
-            steps: network evaluations for a block of latents; None: 16.
+            steps: network evaluations for a block of latents; None: as many as the model's card says under ``steps``,
+                or 16.
             seed: the same seed gives the same speech. Each sentence has its own, derived from it.
             speed: 2 is twice as fast.
 
@@ -204,7 +206,8 @@ class Synthesizer:
             old_text: all that is said in it, for recordings of up to 30 s; None: it is transcribed, and what the
                 recogniser mishears counts as changed.
             sample_rate: of arrays and tensors, in Hz.
-            steps: network evaluations for a block of latents; None: 16.
+            steps: network evaluations for a block of latents; None: as many as the model's card says under ``steps``,
+                or 16.
             seed: the same seed gives the same speech.
             candidates: of each change, how many are made; the one is kept that goes on most as the recording does.
 
@@ -219,7 +222,7 @@ class Synthesizer:
             new_text,
             old_text=old_text,
             sample_rate=sample_rate,
-            num_steps=check_steps(steps),
+            num_steps=check_steps(steps, self._speaker.default_steps),
             seed=check_seed(seed),
             num_candidates=candidates,
         )
@@ -235,7 +238,7 @@ class Synthesizer:
         speed: float,
     ) -> tuple[list[str], Iterator[tuple[int | None, Samples]]]:
         """Check everything; return the sentences, and their samples with the number of the sentence, None in pauses."""
-        num_steps, seed = check_steps(steps), check_seed(seed)
+        num_steps, seed = check_steps(steps, self._speaker.default_steps), check_seed(seed)
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ConfigError(f"speed must lie in [{SPEED_RANGE[0]:g}, {SPEED_RANGE[1]:g}], got {speed}")
         if voice is None and voice_text is not None:

@@ -9,10 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import make_tables, memory, result, speed_decoders, streaming, word_times
+from benchmarks import make_tables, memory, result, speed_decoders, streaming, synthesis, word_times
 from speechnar.api import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
+from speechnar.speaker import Speaker
 from speechnar.text.transcript import Segment, Transcript, Word
 from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
 
@@ -201,6 +202,17 @@ def test_streams_are_timed_to_the_end_of_each_recording(tmp_path):
     assert 0.4 < side["final_after_s"] < 1.0  # half a second of silence, in audio time
     assert side["pushes"] == -(-len(wav) // 3200)
     assert side["median_s"] <= side["p95_s"] <= side["max_s"]
+
+
+def test_synthesis_is_timed_and_its_evaluations_counted():
+    speaker = Speaker(synthesis.random_model(quick=True))
+    one, all_at_once = (synthesis.time_case(speaker, size, 2, 1) for size in (1, None))
+    assert one["audio_s"] == all_at_once["audio_s"] > 3
+    assert one["evaluations_per_s"] == pytest.approx(2 / speaker.latent_shift_s, rel=1e-3)
+    assert all_at_once["evaluations_per_s"] == pytest.approx(2 / one["audio_s"], abs=0.01)
+    assert one["speech_ms_per_evaluation"] == pytest.approx(20)
+    assert 0 < all_at_once["ardit_rtf"] < one["ardit_rtf"] < one["rtf"]
+    assert "blocks of all, 2 steps: first sound after" in synthesis.shown(all_at_once)
 
 
 def test_recordings_have_their_length(tmp_path):

@@ -87,6 +87,19 @@ def test_a_seed_gives_each_sentence_its_own_noise(tiny):
     np.testing.assert_array_equal(first, tiny.synthesize("Hello.", steps=1, seed=3).samples)
 
 
+def test_a_card_says_how_many_steps_a_model_needs(folder, tiny, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "one-step")
+    card = copied / "README.md"
+    card.write_text(card.read_text().replace("license:", "steps: 1\nlicense:"))
+    model = Synthesizer.load(copied, device="cpu")
+    np.testing.assert_array_equal(model.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=1).samples)
+    np.testing.assert_array_equal(tiny.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=16).samples)
+    np.testing.assert_array_equal(model.synthesize("Hi.", steps=3).samples, tiny.synthesize("Hi.", steps=3).samples)
+    card.write_text(card.read_text().replace("steps: 1", "steps: many"))
+    with pytest.raises(ConfigError, match="got 'many'"):
+        Synthesizer.load(copied, device="cpu")
+
+
 def test_speed_scales_durations(tiny):
     usual = tiny.synthesize("How are you, my friend?", steps=1).duration
     for speed in (0.5, 2.0):
