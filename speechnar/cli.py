@@ -243,7 +243,7 @@ def _decoding() -> argparse.ArgumentParser:
     group.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
     group.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
     group.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
-    group.add_argument("--hotword-weight", type=float, default=0.5, metavar="W", help="default: %(default)s")
+    group.add_argument("--hotword-weight", type=float, default=1.0, metavar="W", help="default: %(default)s")
     group.add_argument(
         "--vad",
         action=argparse.BooleanOptionalAction,

@@ -57,7 +57,7 @@ class DecodeOptions:
     lm_weight: float = 0.5
     hotwords: tuple[str, ...] = ()
     """Phrases to favour, in the model's own spelling."""
-    hotword_weight: float = 0.5
+    hotword_weight: float = 1.0
     """Nats per token of a hotword in CTC's search, for characters; subwords take 1 to 3. A higher one finds more of the
     words and writes more of them where they were not said. A model that learnt hotwords (SeACo) weighs them itself."""
     prompt: str | None = None
