@@ -68,8 +68,8 @@ class RunConfig(Config):
     """Model folder or checkpoint whose fitting weights the model starts from; of several, later ones win."""
     init_part: str = ""
     """Start only this part of the model from it, as ``trunk.``: weights whose names begin so."""
-    frozen: str = ""
-    """Leave this part of the model as it starts, as ``trunk.``: weights whose names begin so are not trained."""
+    frozen: tuple[str, ...] = ()
+    """Leave these parts of the model as they start, as ``trunk.``: weights whose names begin so are not trained."""
     average: PositiveInt = 5
     """Best checkpoints whose average is exported, if it scores better than the best one alone."""
 
@@ -110,8 +110,8 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     if find_last(exp_dir) is None:
         fit_normalizer(model, load_data(config, tokenizer, sample_rate, training=True))
         start_model(model, config)
-    if config.frozen:
-        freeze(model, config.frozen)
+    for part in config.frozen:
+        freeze(model, part)
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
     num_parameters = sum(p.numel() for p in model.parameters())
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
