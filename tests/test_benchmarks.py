@@ -208,9 +208,10 @@ def test_synthesis_is_timed_and_its_evaluations_counted():
     speaker = Speaker(synthesis.random_model(quick=True))
     one, all_at_once = (synthesis.time_case(speaker, size, 2, 1) for size in (1, None))
     assert one["audio_s"] == all_at_once["audio_s"] > 3
-    assert one["evaluations_per_s"] == pytest.approx(2 / speaker.latent_shift_s, rel=1e-3)
-    assert all_at_once["evaluations_per_s"] == pytest.approx(2 / one["audio_s"], abs=0.01)
-    assert one["speech_ms_per_evaluation"] == pytest.approx(20)
+    # A pause between the two sentences needs none.
+    assert one["evaluations_per_s"] == pytest.approx(2 / speaker.latent_shift_s, rel=0.06)
+    assert all_at_once["evaluations_per_s"] == pytest.approx(2 * 2 / one["audio_s"], abs=0.01)  # two sentences
+    assert one["speech_ms_per_evaluation"] == pytest.approx(20, rel=0.06)
     assert 0 < all_at_once["ardit_rtf"] < one["ardit_rtf"] < one["rtf"]
     assert "blocks of all, 2 steps: first sound after" in synthesis.shown(all_at_once)
 
