@@ -1,5 +1,8 @@
 """English text to phonemes, for synthesis: a tokenizer whose pieces are sounds, pauses and the silence around them.
 
+Words are looked up in a dictionary (:mod:`speechnar.text.lexicon`), the rest is read by a small network
+(:mod:`speechnar.text.letter_to_sound`).
+
 ``encode("Hi, Bob.")`` spells ``^ h ˈI , b ˈɑ b . $``: ``^`` is the silence before, ``$`` that after, a mark is a pause
 with its intonation, and nothing stands between words. A stress mark belongs to its vowel, so each piece is one sound.
 A folder is known for one of phonemes by the piece ``<phonemes-eng>`` in ``tokens.txt``.
@@ -13,7 +16,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from speechnar.errors import DataError
-from speechnar.text.lexicon import CONSONANTS, PRIMARY, SECONDARY, VOWELS, english, phonemes_of
+from speechnar.text.letter_to_sound import english_letter_to_sound
+from speechnar.text.lexicon import CONSONANTS, PRIMARY, SECONDARY, VOWELS, english, phonemes_of, with_stress
 from speechnar.text.spoken import MARKS, spoken_words
 from speechnar.text.tokenizer import BLANK, PHONEMES, UNK, WORD_START, PieceTokenizer, Tokenizer
 
@@ -164,6 +168,9 @@ def _weak_form(word: str, before: str, after: str, following: Sequence[str]) -> 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _pronounce_alone(word: str, starts_sentence: bool, ends_phrase: bool) -> tuple[str, ...]:
-    lexicon = english()
-    said = lexicon.pronounce(word, lexicon.letters, starts_sentence=starts_sentence, ends_phrase=ends_phrase)
+    said = english().pronounce(word, _guess, starts_sentence=starts_sentence, ends_phrase=ends_phrase)
     return tuple(phonemes_of(said))
+
+
+def _guess(letters: str) -> str:
+    return with_stress(english_letter_to_sound()(letters)) or english().letters(letters)

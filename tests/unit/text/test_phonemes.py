@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechnar.errors import DataError
-from speechnar.text.lexicon import add_ed, add_ing, add_s, english, phonemes_of
+from speechnar.text.lexicon import add_ed, add_ing, add_s, english, phonemes_of, with_stress
 from speechnar.text.phonemes import PIECES, PhonemeTokenizer, encode_words
 from speechnar.text.spoken import MARKS, spell_out
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, load_tokenizer
@@ -112,6 +112,16 @@ def test_endings_follow_the_last_sound():
         *("stˈɑpt", "bˈɛɡd", "nˈidᵻd", "wˈAɾᵻd", "tˈɛstᵻd"),
     ]
     assert [add_ing(stem) for stem in ("wˈAt", "tˈɛst")] == ["wˈAɾɪŋ", "tˈɛstɪŋ"]
+
+
+def test_a_word_without_stress_gets_one_on_its_first_vowel():
+    assert with_stress("ʧɪswɪk") == "ʧˈɪswɪk"
+    assert with_stress("əlˈOn") == "əlˈOn" and with_stress("ps") == "ps"
+
+
+def test_words_of_no_dictionary_are_read_by_the_network():
+    assert english().lookup("Blorkel") is None
+    assert said("Blorkel's blorkel-cat") == "blˈɔɹkᵊlzblˈɔɹkᵊlkˈæt"
 
 
 def test_unknown_words_are_pronounced_by_their_parts():

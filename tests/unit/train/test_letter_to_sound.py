@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar.text.letter_to_sound import FRAMES_PER_LETTER, PAD_ID, PHONEMES, LetterToSound, letter_ids
+from speechnar.text.letter_to_sound import (
+    FRAMES_PER_LETTER,
+    PAD_ID,
+    PHONEMES,
+    LetterToSound,
+    english_letter_to_sound,
+    letter_ids,
+)
 from speechnar.text.lexicon import english, phonemes_of
 from speechnar.train import letter_to_sound
 from speechnar.train.letter_to_sound import SHARED_LETTERS, LetterNetwork, NetworkConfig, evaluate, split_words, train
@@ -73,3 +80,9 @@ def test_from_the_command_line(tmp_path, monkeypatch):
     scores = json.loads((tmp_path / "new" / "lts.json").read_text())
     assert scores["num_words"] == 4 and scores["num_training_words"] == 8 and 0 <= scores["word_accuracy"] <= 1
     assert (tmp_path / "new" / "lts.safetensors").stat().st_size < 1_500_000
+
+
+def test_what_comes_with_the_package_reads_words_it_never_saw():
+    _, aside = split_words()
+    scores = evaluate(english_letter_to_sound(), aside[::20])
+    assert scores["phoneme_error_rate"] < 0.12 and scores["word_accuracy"] > 0.45
