@@ -42,7 +42,8 @@ from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
 
 KEPT_ALIGNMENTS = 4
-"""Of those drawn for an utterance, how many are decoded: on a CPU, of a batch of 8, more take longer than autoregressive decoding."""
+"""Of those drawn for an utterance, how many are decoded: of a batch of 8 on a CPU, more take longer than decoding
+autoregressively."""
 ALIGNMENTS_AT_ONCE = 32
 """Whose posteriors over the vocabulary are in memory together while decoding."""
 

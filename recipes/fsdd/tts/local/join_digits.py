@@ -20,9 +20,7 @@ NOISE = 1e-4
 """Standard deviation of the pauses' samples: digital silence occurs in no recording."""
 
 
-def join(
-    utterances: list[Utterance], folder: Path, rng: np.random.Generator, name: str
-) -> list[Utterance]:
+def join(utterances: list[Utterance], folder: Path, rng: np.random.Generator, name: str) -> list[Utterance]:
     """Write each speaker's recordings in random order as strings of 2 to `MAX_DIGITS` digits, and return them."""
     found = []
     for speaker, own in groupby(sorted(utterances, key=lambda u: u.spk_id), key=lambda u: u.spk_id):
@@ -68,9 +66,7 @@ def main() -> None:
     folder = args.target / "wavs"
     folder.mkdir(parents=True, exist_ok=True)
     utterances = read_kaldi_dir(args.source)
-    found = [
-        joined for number in range(args.rounds) for joined in join(utterances, folder, rng, f"joined{number}")
-    ]
+    found = [joined for number in range(args.rounds) for joined in join(utterances, folder, rng, f"joined{number}")]
     write_kaldi_dir(args.target, found)
     print(f"{args.target}: {len(found)} strings, {sum(u.duration_s for u in found) / 60:.1f} minutes")
 
