@@ -65,9 +65,7 @@ def synthesize_data(
         speaker = utterance.spk_id
         if voices and speaker not in known:
             if speaker not in references:
-                raise DataError(
-                    f"speaker {speaker!r} of utterance {utterance.utt_id!r} has no recording as a reference"
-                )
+                raise DataError(f"speaker {speaker!r} of utterance {utterance.utt_id!r} has no recording among voices")
             reference = references[speaker]
             wav = read_utterance(reference, synthesizer.sample_rate)
             known[speaker] = synthesizer.voice(wav, text=reference.text, sample_rate=synthesizer.sample_rate)

@@ -62,10 +62,11 @@ def test_the_training_loop_trains_it_and_leaves_a_loadable_model(corpus, tmp_pat
         assert loaded.normalizer.mean.abs().max() > 1  # measured on the data
 
 
-def test_another_sample_rate_is_refused(corpus, tmp_path):
+def test_another_sample_rate_is_refused():
     frontend = VocosConfig.published().frontend
+    model = Vocos(VocosConfig.debug().model_copy(update={"frontend": frontend}))
     with pytest.raises(DataError, match="needs speech of 24000 samples per second, got 16000"):
-        run_training(run_config(corpus, VocosConfig.debug().model_copy(update={"frontend": frontend})), tmp_path)
+        model.loss(voices([8000]))  # training itself reads the data at the model's rate
 
 
 def test_bfloat16_changes_the_losses_little():
