@@ -315,6 +315,7 @@ class Reference:
     tokens: list[int]
 
 
+@torch.no_grad()
 def measure_reference(models: Models, case: Case, runs: int) -> Reference:
     """Search the first utterance of ``case`` with ESPnet, which searches utterance by utterance."""
     search = espnet_decoder.build_search(

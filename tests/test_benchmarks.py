@@ -275,7 +275,17 @@ def test_decoders_are_timed_over_the_same_tokens(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_reference_beam_finds_the_same_tokens(tmp_path, monkeypatch):
     pytest.importorskip("espnet")
-    for values in time_decoders(monkeypatch, tmp_path):
+    build, records_gradients = speed_decoders.espnet_decoder.build_search, []
+
+    def build_watched(*args, **kwargs):
+        search = build(*args, **kwargs)
+        search.register_forward_pre_hook(lambda *_: records_gradients.append(torch.is_grad_enabled()))
+        return search
+
+    monkeypatch.setattr(speed_decoders.espnet_decoder, "build_search", build_watched)
+    results = time_decoders(monkeypatch, tmp_path)
+    assert records_gradients and not any(records_gradients)  # else it is slower than it need be, and takes all memory
+    for values in results:
         rows = [case for case in values["a"]["cases"] if case["system"] == speed_decoders.REFERENCE]
         assert len(rows) == 2 and all(row["same_tokens_as_ours"] for row in rows)
         assert values["b"]["label"] == speed_decoders.REFERENCE
