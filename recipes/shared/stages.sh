@@ -12,3 +12,11 @@ at_stage() {
     if [ "$stage" -gt "$1" ] || [ "$stop_stage" -lt "$1" ]; then return 1; fi
     echo "$(date '+%H:%M:%S') stage $1: $2" >&2
 }
+
+data_stage() { # NUMBER RECIPE CORPUS [OPTION]...: a stage of that recipe, for our $data/NAME
+    local name=${2%/*} corpus=$3
+    # A path is ours; anything else is a name that the recipe looks for in $SPEECHNAR_CORPORA.
+    if [ -e "$corpus" ]; then corpus=$(realpath "$corpus"); fi
+    "../../$2/run.sh" --stage "$1" --stop_stage "$1" --corpus "$corpus" \
+        --data "$(realpath -m "${data:?}/$name")" --downloads "$(realpath -m "${downloads:?}/$name")" "${@:4}"
+}

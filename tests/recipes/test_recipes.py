@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -513,6 +514,18 @@ def test_ljspeech_through_all_stages(tmp_path):
     assert isinstance(load_model(exp / "export").model, Tts)
     # A vocoder that is there already is not trained again, and every stage may run twice.
     run_well("ljspeech/tts", *options, "--vocoder", str(exp / "vocos/model"), "--stop_stage", "4")
+
+
+def test_speakers_are_gathered_from_four_corpora(asterisk, an4, fsdd, tmp_path):
+    corpora = {"asterisk": asterisk, "an4": an4, "fsdd": fsdd, "ljspeech": write_lj_speech(tmp_path)}
+    options = [text for name, corpus in corpora.items() for text in (f"--corpus_{name}", str(corpus))]
+    options += ["--data", str(tmp_path / "data"), "--downloads", str(tmp_path / "downloads"), "--most", "5"]
+    run_well("speakers/verification", *options, "--stop_stage", "3")
+    train = read_kaldi_dir(tmp_path / "data/train")
+    counts = Counter(utterance.spk_id for utterance in train)
+    assert max(counts.values()) <= 5
+    assert counts["lj"] and counts["jackson"]
+    assert "spa-allison" not in counts and "eng-allison" in counts
 
 
 def test_digits_are_prepared_for_synthesis(fsdd, tmp_path):

@@ -17,14 +17,6 @@ recipe_options+=" before config exp data decoders overrides"
 . ./cmd.sh
 languages=(eng spa fra ita rus)
 
-data_stage() { # NUMBER RECIPE CORPUS [OPTION]...: a stage of that recipe, for our data/NAME
-    local name=${2%/*} corpus=$3
-    # A path is ours; anything else is a name that the recipe looks for in $SPEECHNAR_CORPORA.
-    if [ -e "$corpus" ]; then corpus=$(realpath "$corpus"); fi
-    "../../$2/run.sh" --stage "$1" --stop_stage "$1" --corpus "$corpus" \
-        --data "$(realpath -m "$data/$name")" --downloads "$(realpath -m "$downloads/$name")" "${@:4}"
-}
-
 if at_stage 0 "download"; then
     data_stage 0 asterisk/s2t "$corpus_asterisk"
     data_stage 0 an4/asr "$corpus_an4"
@@ -46,11 +38,11 @@ if at_stage 3 "statistics"; then # of the data; those of the features are measur
     "$PYTHON" local/check_spelling.py "$data/statistics.json"
 fi
 
-train_dirs_of() { # CONFIG: the last two also learn from single words
+train_dirs_of() { # CONFIG: the last ones also learn from single words
     local dirs="$data/asterisk/train, $data/an4/train, $data/fsdd/train"
     case $1 in
         */words.yaml) dirs+=", $data/asterisk/train_words0" ;;
-        */heads.yaml) dirs+=", $data/asterisk/train_words0, $data/asterisk/train_words1" ;;
+        */heads.yaml | */decoders.yaml) dirs+=", $data/asterisk/train_words0, $data/asterisk/train_words1" ;;
     esac
     echo "[$dirs]"
 }

@@ -14,13 +14,6 @@ recipe_options+=" before config exp data most overrides"
 . ./path.sh
 . ./cmd.sh
 
-data_stage() { # NUMBER RECIPE CORPUS: a stage of that recipe, for our data/NAME
-    local name=${2%/*} corpus=$3
-    # A path is ours; anything else is a name that the recipe looks for in $SPEECHNAR_CORPORA.
-    if [ -e "$corpus" ]; then corpus=$(realpath "$corpus"); fi
-    "../../$2/run.sh" --stage "$1" --stop_stage "$1" --corpus "$corpus" \
-        --data "$(realpath -m "$data/$name")" --downloads "$(realpath -m "$downloads/$name")"
-}
 for number in 0 1; do
     if at_stage "$number" "of each corpus"; then
         data_stage "$number" asterisk/s2t "$corpus_asterisk"
