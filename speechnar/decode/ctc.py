@@ -92,8 +92,8 @@ def prefix_beam_search(
     Maximises log p_ctc(y) + ``lm_weight`` log p_lm(y) + ``length_bonus`` |y| + hotword bonus. Exact when ``beam_size``
     and ``top_k`` cover everything and ``beam_threshold`` (nats below the best prefix) is infinite. No frame is
     skipped. A frame proposes its ``top_k`` best tokens as extensions; repeats of a prefix's last token and blank always
-    count. With hotwords, texts that hold none of them come from a search without them: a list changes only texts into
-    which it puts a hotword. Costs about 0.15 ms per frame and utterance on one CPU core.
+    count. With hotwords, texts that hold none of them come from a second search without them: a list changes only texts
+    into which it puts a hotword. A search costs about 0.15 ms per frame and utterance on one CPU core.
 
     Raises:
         ConfigError: a size is below 1, ``beam_threshold`` is not positive, or ``lm_weight`` is negative.

@@ -2,7 +2,7 @@
 
 The word, between two boundary symbols, runs through gated convolutions over letters; each letter then emits two frames
 of phonemes or blank, and the best path of CTC is read off. ``python -m speechnar.train.letter_to_sound`` trains the
-weights on the dictionary.
+weights on misaki's dictionary (Apache-2.0); ``letter_to_sound.json`` has the scores of those here on words set aside.
 
 Shapes: L letters with the boundaries, D model width, K kernel, V phonemes with the blank, F = 2 L frames.
 Source: CTC, Graves et al., ICML 2006; gated convolutions, Dauphin et al., "Language Modeling with Gated Convolutional

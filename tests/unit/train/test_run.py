@@ -16,7 +16,7 @@ from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.checkpoint import find_best, save_checkpoint
-from speechnar.train.run import RunConfig, average, init_model, run_training
+from speechnar.train.run import RunConfig, average, freeze, init_model, run_training
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", "a", "b"))
 PITCHES = {"a": 300.0, "b": 1500.0}
@@ -173,3 +173,24 @@ def test_init_takes_what_fits_and_reports_the_rest(tmp_path):
     save_checkpoint(tmp_path / "other.pt", {"model": {"foreign": torch.ones(1)}})
     with pytest.raises(CheckpointError, match="another model"):
         init_model(target, tmp_path / "other.pt")
+
+
+def test_frozen_parts_stay_as_they_start(corpus, tmp_path):
+    torch.manual_seed(1)
+    source = Pitch(PitchConfig(), TOKENIZER)
+    save_model(tmp_path / "source", source, TOKENIZER)
+    run_training(run_config(corpus, init_from=str(tmp_path / "source"), frozen=["net.0."]), tmp_path / "run")
+    trained, before = load_model(tmp_path / "run/model").model.net, source.net
+    assert torch.equal(trained[0].weight, before[0].weight)
+    assert torch.equal(trained[0].bias, before[0].bias)
+    assert not torch.equal(trained[2].weight, before[2].weight)
+    with pytest.raises(ConfigError, match=r"no weight of the model has a name that begins with 'nets\.'"):
+        run_training(run_config(corpus, frozen=["nets."]), tmp_path / "other")
+
+
+def test_statistics_of_a_frozen_norm_stay():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    freeze(net, "0.")
+    net.train()(torch.randn(8, 2) + 5)
+    assert torch.equal(net[0].running_mean, torch.zeros(2))
+    assert not torch.equal(net[1].running_mean, torch.zeros(2))
