@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
+from speechnar.nn import dit
 from speechnar.nn.dit import DiffusionTransformer
 from speechnar.nn.positions import rotary_angles, rotary_angles_at, rotate
 from tests.contracts import check_gradients_reach_all
@@ -86,6 +87,25 @@ def test_cached_tokens_equal_the_whole():
         first += size
         pieces.append(trunk(x[:, part], times[:, part], positions[:, part], mask[:, part, :first], caches))
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_three_products_in_half_precision_are_as_near_the_truth_as_the_kernel(monkeypatch):
+    """The former are taken to learn with a mask on a CPU; gradients in single precision are the truth."""
+    trunk = make_trunk()
+    x, times, positions = random_tokens(2, 40)
+
+    def learn(*, is_half):
+        trunk.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            y = trunk(x, times, positions, causal(2, 40))
+        y.float().square().sum().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()])
+
+    truth, products = learn(is_half=False), learn(is_half=True)
+    monkeypatch.setattr(dit, "_attend", F.scaled_dot_product_attention)
+    kernel = learn(is_half=True)
+    assert not torch.equal(products, kernel)
+    assert (products - truth).norm() < 1.5 * (kernel - truth).norm() < 0.5 * truth.norm()
 
 
 def test_angles_of_whole_numbers_are_those_of_frames():
