@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.data.pairs import Sentence, read_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_tokenizer(
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance | Sentence],
     out: str | Path,
     *,
     vocab_size: int | None = None,
@@ -26,10 +27,10 @@ def build_tokenizer(
 ) -> None:
     """Train on transcripts and, where the tokenizer will translate, on translations; save to the folder ``out``.
 
-    Phonemes, for synthesis of English, need no training.
+    Phonemes, for synthesis of English, need no training; only those that occur are taken.
 
     Args:
-        utterances: of the training set.
+        utterances: of the training set, or sentences without recordings.
         out: a folder that already holds a token list is complete and left alone.
         vocab_size: ids wanted, specials included; not for phonemes, whose number is known.
         model_type: SentencePiece's algorithm, or phonemes.
@@ -48,7 +49,7 @@ def build_tokenizer(
         raise ConfigError("vocab_size must be given, unless model_type is phonemes, which have no languages either")
     tokenizer: Tokenizer
     if vocab_size is None or model_type == "phonemes":
-        tokenizer = PhonemeTokenizer()
+        tokenizer = PhonemeTokenizer.of(utterance.text for utterance in utterances if utterance.text != NA)
     else:
         tokenizer = _train(utterances, vocab_size, model_type, languages, translate_to)
     partial = out.with_name(f".{out.name}.partial")
@@ -59,7 +60,7 @@ def build_tokenizer(
 
 
 def _train(
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance | Sentence],
     vocab_size: int,
     model_type: Literal["unigram", "bpe", "char"],
     languages: Sequence[str],
@@ -69,6 +70,12 @@ def _train(
     texts += [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
     specials = task_specials(languages, translate_to) if languages else ()
     return SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
+
+
+def _read(folder: Path) -> Sequence[Utterance | Sentence]:
+    """Read a directory of recordings, or of texts alone."""
+    is_text = (folder / "text").exists() and not (folder / "wav.scp").exists()
+    return read_sentences(folder) if is_text else read_kaldi_dir(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         build_tokenizer(
-            [utterance for folder in args.data_dirs for utterance in read_kaldi_dir(folder)],
+            [utterance for folder in args.data_dirs for utterance in _read(folder)],
             args.out,
             vocab_size=args.vocab_size,
             model_type=args.model_type,

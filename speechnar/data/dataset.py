@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import soundfile
@@ -51,6 +51,7 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 class DataConfig(Config):
     """Which data, in what portions, and how varied."""
 
+    kind: Literal["speech"] = "speech"
     train: Path | tuple[Path, ...]
     """Kaldi data directories."""
     dev: Path | tuple[Path, ...]

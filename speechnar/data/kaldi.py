@@ -113,6 +113,22 @@ def write_kaldi_dir(folder: str | Path, utterances: Iterable[Utterance]) -> None
         _replace_file(folder / name, (f"{key} {value}\n" for key, value in sorted(files[name].items())))
 
 
+def read_text_tables(folder: str | Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
+    """Return by utterance id the texts of ``folder``, their languages, and by language their translations.
+
+    For texts without recordings: only ``text``, ``utt2lang`` and ``text.<lang>`` are read.
+
+    Raises:
+        DataError: with every fault of the three at once, each as ``file:line: fault``.
+    """
+    return _Reader(Path(folder), allow_pipes=False, audio_root=None).read_text_tables()
+
+
+def write_table(path: str | Path, values: Mapping[str, str]) -> None:
+    """Write a file of one entry a line, sorted, by a temporary name and a rename; values are one line each."""
+    _replace_file(Path(path), (f"{key} {value}\n" for key, value in sorted(values.items())))
+
+
 def write_durations(folder: str | Path, durations: Mapping[str, Sequence[float]]) -> None:
     """Write the file ``durations`` of a data directory: the seconds of each token, by utterance id."""
     lines = (f"{utt_id} {_format_durations(seconds)}\n" for utt_id, seconds in sorted(durations.items()))
@@ -212,11 +228,7 @@ class _Reader:
         spans = self._spans(recordings)
         durations = self._parsed("utt2dur", self._seconds)
         languages = self._parsed("utt2lang", self._language)
-        translations = {
-            match[1]: self._table(path.name)
-            for path in sorted(self.folder.glob("text.*"))
-            if (match := _TRANSLATION.fullmatch(path.name))
-        }
+        translations = self._translations()
         previous = self._table(_PREVIOUS)
         token_durations = self._table(DURATIONS_FILE)
         optional: dict[str, Mapping[str, Any]] = {f"text.{lang}": table for lang, table in translations.items()}
@@ -248,6 +260,18 @@ class _Reader:
             )
         self._raise_faults()
         return utterances
+
+    def read_text_tables(self) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder; a directory of texts holds text, utt2lang and text.<lang>")
+        texts = self._table("text", required=True)
+        languages = self._parsed("utt2lang", self._language)
+        translations = self._translations()
+        optional: dict[str, Mapping[str, Any]] = {f"text.{lang}": table for lang, table in translations.items()}
+        self._check_keys("utt2lang", languages, texts, {}, optional, with_speakers=False)
+        self._raise_faults()
+        by_lang = {lang: {key: entry.value for key, entry in table.items()} for lang, table in translations.items()}
+        return {key: entry.value for key, entry in texts.items()}, languages, by_lang
 
     def _raise_faults(self) -> None:
         if not self.faults:
@@ -289,6 +313,13 @@ class _Reader:
                 last = key
                 table[key] = _Entry(value, where)
         return table
+
+    def _translations(self) -> dict[str, dict[str, _Entry]]:
+        return {
+            match[1]: self._table(path.name)
+            for path in sorted(self.folder.glob("text.*"))
+            if (match := _TRANSLATION.fullmatch(path.name))
+        }
 
     def _parsed(self, name: str, parse: Callable[[_Entry], Value | None]) -> dict[str, Value]:
         values = {key: parse(entry) for key, entry in self._table(name).items()}
@@ -347,11 +378,14 @@ class _Reader:
         texts: Mapping[str, _Entry],
         speakers: Mapping[str, _Entry],
         optional: Mapping[str, Mapping[str, Any]],
+        *,
+        with_speakers: bool = True,
     ) -> None:
         if not texts and not self.faults:
             self.faults.append(f"{self.folder / 'text'}: holds no utterance")
         known = texts.keys()
-        for name, keys in ((audio_name, audio.keys()), ("utt2spk", speakers.keys())):
+        required = {audio_name: audio.keys()} | ({"utt2spk": speakers.keys()} if with_speakers else {})
+        for name, keys in required.items():
             for key in sorted(keys - known):
                 self.faults.append(f"{self.folder / name}: {key!r} is not in text")
             for key in sorted(known - keys):

@@ -8,6 +8,7 @@ from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.reta import Reta, RetaConfig
 from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts import Tts, TtsConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
@@ -21,6 +22,7 @@ MODELS: dict[str, ModelEntry] = {
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
+    "reta": ModelEntry(RetaConfig, Reta),
     "speaker_verifier": ModelEntry(SpeakerVerifierConfig, SpeakerVerifier),
     "tts": ModelEntry(TtsConfig, Tts),
     "tts_distillation": ModelEntry(TtsDistillationConfig, TtsDistillation),

@@ -89,6 +89,14 @@ class Recognizer(Protocol):
         """Return the token ids of the best hypothesis of each utterance."""
 
 
+@runtime_checkable
+class Translator(Protocol):
+    """A model of texts whose translations can be scored against references while it trains."""
+
+    def translate(self, batch: Any) -> list[list[int]]:
+        """Return the token ids of the best translation of each source of a `speechnar.data.pairs.PairBatch`."""
+
+
 class SpeechDecoder(Protocol):
     """A head that turns encoder output into text tokens: CASS-NAT's, Paraformer's or an autoregressive one."""
 

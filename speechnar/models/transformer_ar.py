@@ -9,6 +9,8 @@ Architecture", 2016, section 7 (label smoothing); Dong, Xu and Xu, "Speech-Trans
 "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017 (decoding joined with CTC).
 """
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from speechnar.config import Config
 from speechnar.decode.align import CtcPath, viterbi_align
-from speechnar.decode.autoregressive import CtcPrefixScorer, Decoded, beam_search, greedy_search
+from speechnar.decode.autoregressive import CtcPrefixScorer, Decoded, Step, beam_search, greedy_search
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.models.base import LossOutput
 from speechnar.nn.decoder import DecoderMemory, FeedForwardKind, KeyValueCache, TransformerDecoder
@@ -81,20 +83,30 @@ class TransformerArHead(nn.Module):
             norm_eps=config.norm_eps,
         )
 
-    def loss(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> LossOutput:
+    def loss(
+        self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor, visible: Tensor | None = None
+    ) -> LossOutput:
         """Return the label-smoothed cross-entropy of the text and its end, in nats per utterance.
 
         Args:
             speech: encoder output; gradients flow into ``enc``.
             tokens: (B, U) text; padding may hold anything.
             token_lens: (B,)
+            visible: bool (B, U + 1, T): True where token u, or the end, may be read from frame t; None: from all.
         """
         inputs, targets, is_target = self._shift(tokens, token_lens)
-        logits = self.decoder(inputs, self.decoder.project(speech.enc, speech.valid))
+        memory = self.decoder.project(speech.enc, speech.valid)
+        if visible is not None:
+            memory = replace(memory, mask=(visible & speech.valid[:, None])[:, None])
+        logits = self.decoder(inputs, memory)
+        # By rows: over a vocabulary in the middle, log-softmax is the slowest operation of a training step.
         losses = F.cross_entropy(
-            logits.float().transpose(1, 2), targets, reduction="none", label_smoothing=self.config.label_smoothing
+            logits.float().flatten(0, 1),
+            targets.flatten(),
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
         )
-        total = (losses * is_target).sum() / tokens.size(0)
+        total = (losses.view_as(targets) * is_target).sum() / tokens.size(0)
         weight = torch.tensor(float(tokens.size(0)), device=total.device)
         return LossOutput(total=total, weight=weight)
 
@@ -155,7 +167,7 @@ class TransformerArHead(nn.Module):
             )
         max_lens = (speech.lens.double() * max_len_ratio).long().clamp(min=1)
         min_lens = (speech.lens.double() * min_len_ratio).long() if min_len_ratio else None
-        sos_id, eos_id, step = self.sos_id, self.eos_id, self._step(speech)
+        sos_id, eos_id, step = self.sos_id, self.eos_id, self.step(speech)
         if beam_size == 1:
             decoded = greedy_search(step, max_lens, sos_id=sos_id, eos_id=eos_id, min_lens=min_lens)
         else:
@@ -176,7 +188,8 @@ class TransformerArHead(nn.Module):
             raise ConfigError("a beam joined with CTC needs log_probs of the encoded speech; else give ctc_weight=0")
         return CtcPrefixScorer(speech.log_probs, speech.lens, blank_id=self.blank_id, beam_size=beam_size)
 
-    def _step(self, speech: EncodedSpeech) -> "_CachedStep":
+    def step(self, speech: EncodedSpeech) -> Step:
+        """Return the decoder at the beginning of its hypotheses, for the searches of `speechnar.decode`."""
         never = {self.blank_id, self.sos_id} - {self.eos_id}
         return _CachedStep(self.decoder, self.decoder.project(speech.enc, speech.valid), sorted(never))
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import torch
 import yaml
-from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
+from pydantic import BeforeValidator, Discriminator, PositiveInt, SerializeAsAny, Tag
 from torch import Tensor, nn
 
 from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
@@ -19,11 +19,14 @@ from speechnar.config import Config, load_config, parse_config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.data.pairs import PairDataConfig, PairDataset, read_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.metrics.error_rate import cer, wer
+from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
     WEIGHTS_FILE,
     Recognizer,
+    Translator,
     exported_part,
     load_state,
     model_entry,
@@ -55,12 +58,23 @@ def _resolve_model(value: Any) -> Any:
     return parse_config(value, model_entry(value.get("kind")).config_cls) if isinstance(value, dict) else value
 
 
+def _kind_of_data(value: Any) -> str:
+    """Speech is what data are if nothing else is said."""
+    return str(value.get("kind", "speech") if isinstance(value, dict) else getattr(value, "kind", ""))
+
+
+AnyDataConfig = Annotated[
+    Annotated[DataConfig, Tag("speech")] | Annotated[PairDataConfig, Tag("pairs")], Discriminator(_kind_of_data)
+]
+
+
 class RunConfig(Config):
     """Everything that defines a run; saved beside it as ``config.yaml``."""
 
     model: Annotated[SerializeAsAny[Config], BeforeValidator(_resolve_model)]
     """Of any kind in `speechnar.models.MODELS`."""
-    data: DataConfig
+    data: AnyDataConfig
+    """Speech, or pairs of texts (``kind: pairs``)."""
     train: TrainConfig
     tokenizer: Path
     """Folder of the tokenizer."""
@@ -104,22 +118,20 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
-    sample_rate: int = model.sample_rate  # type: ignore[assignment]  # every model of the table has one
-    train_data = load_data(config, tokenizer, sample_rate, training=True)
-    dev_data = load_data(config, tokenizer, sample_rate, training=False)
+    data = _open_pairs(config, tokenizer) if isinstance(model, Translator) else _open_speech(config, tokenizer, model)
     if find_last(exp_dir) is None:
-        fit_normalizer(model, load_data(config, tokenizer, sample_rate, training=True))
+        if isinstance(data.train, SpeechDataset):
+            fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
         start_model(model, config)
     for part in config.frozen:
         freeze(model, part)
-    evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
     num_parameters = sum(p.numel() for p in model.parameters())
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
-    result = train(model, train_data, dev_data, config.train, exp_dir, evaluate=evaluate)
+    result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate)
 
     def measure(candidate: nn.Module) -> dict[str, float]:
-        scores = score(candidate, accelerator, evaluate) if evaluate is not None else {}
-        return {**validate(candidate, dev_data, accelerator), **scores}
+        scores = score(candidate, accelerator, data.evaluate) if data.evaluate is not None else {}
+        return {**validate(candidate, data.dev, accelerator), **scores}
 
     chosen = _choose_weights(model, find_best(exp_dir, config.average), config.train.select, measure)
     if accelerator.is_main_process:
@@ -145,17 +157,56 @@ def average(exp_dir: str | Path, num_best: int) -> Path:
 
 
 def load_data(config: RunConfig, tokenizer: Tokenizer, sample_rate: int, *, training: bool) -> SpeechDataset:
-    """Open the training or the development data of a run, as a model of ``sample_rate`` hears them.
+    """Open the training or the development speech of a run, as a model of ``sample_rate`` hears it.
 
     Raises:
         DataError: a data directory is malformed, or has no usable utterance.
+        ConfigError: the data are texts.
     """
-    given = config.data.train if training else config.data.dev
-    folders: Sequence[Path] = [given] if isinstance(given, Path) else list(given)
-    utterances = [utterance for folder in folders for utterance in read_kaldi_dir(folder)]
+    if not isinstance(config.data, DataConfig):
+        raise ConfigError(f"data must be of kind speech for a model of speech, got {config.data.kind}")
+    utterances = [u for folder in _folders(config, training=training) for u in read_kaldi_dir(folder)]
     return SpeechDataset(
         utterances, tokenizer, config.data, training=training, seed=config.train.seed, sample_rate=sample_rate
     )
+
+
+def load_pairs(config: RunConfig, tokenizer: Tokenizer, *, training: bool) -> PairDataset:
+    """Open the training or the development pairs of a run.
+
+    Raises:
+        DataError: a directory of texts is malformed, or has no usable pair.
+        ConfigError: the data are speech.
+    """
+    if not isinstance(config.data, PairDataConfig):
+        raise ConfigError(f"data must be of kind pairs for a model of texts, got {config.data.kind}")
+    sentences = [sentence for folder in _folders(config, training=training) for sentence in read_sentences(folder)]
+    return PairDataset(sentences, tokenizer, config.data, training=training, seed=config.train.seed)
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: SpeechDataset | PairDataset
+    dev: SpeechDataset | PairDataset
+    evaluate: Evaluate | None
+    """Scores a model on ``dev``, where it can be scored by more than its loss."""
+
+
+def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _Data:
+    sample_rate: int = model.sample_rate  # type: ignore[assignment]  # every model of speech has one
+    train_data, dev_data = (load_data(config, tokenizer, sample_rate, training=flag) for flag in (True, False))
+    evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
+    return _Data(train_data, dev_data, evaluate)
+
+
+def _open_pairs(config: RunConfig, tokenizer: Tokenizer) -> _Data:
+    train_data, dev_data = (load_pairs(config, tokenizer, training=flag) for flag in (True, False))
+    return _Data(train_data, dev_data, translation_error(dev_data, tokenizer))
+
+
+def _folders(config: RunConfig, *, training: bool) -> Sequence[Path]:
+    given = config.data.train if training else config.data.dev
+    return [given] if isinstance(given, Path) else list(given)
 
 
 def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
@@ -251,6 +302,22 @@ def fit_normalizer(model: nn.Module, data: SpeechDataset) -> None:
     mean, std = compute_cmvn(frontend(batch.wav, batch.wav_lens) for batch in batches)
     normalizer.mean.copy_(torch.as_tensor(mean))
     normalizer.std.copy_(torch.as_tensor(std))
+
+
+def translation_error(dev_data: PairDataset, tokenizer: Tokenizer) -> Evaluate:
+    """Return a function that translates ``dev_data`` greedily and reports ``1-bleu``, detokenised and cased."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, Translator)
+        device = next(model.parameters()).device
+        refs: list[str] = []
+        hyps: list[str] = []
+        for batch in dev_data.batches(0):
+            refs += batch.refs
+            hyps += [tokenizer.decode(ids) for ids in model.translate(batch.to(device))]
+        return {"1-bleu": 1 - bleu(refs, hyps, lang=dev_data.config.target).value}
+
+    return evaluate
 
 
 def recognition_error(dev_data: SpeechDataset, tokenizer: Tokenizer) -> Evaluate:

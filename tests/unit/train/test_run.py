@@ -12,11 +12,14 @@ from speechnar.audio.cmvn import GlobalCmvn
 from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.config import Config, load_config, parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from speechnar.data.pairs import write_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
+from speechnar.models.reta import Reta, RetaConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.checkpoint import find_best, save_checkpoint
 from speechnar.train.run import RunConfig, average, freeze, init_model, run_training
+from tests.unit.models import texts
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", "a", "b"))
 PITCHES = {"a": 300.0, "b": 1500.0}
@@ -194,3 +197,38 @@ def test_statistics_of_a_frozen_norm_stay():
     net.train()(torch.randn(8, 2) + 5)
     assert torch.equal(net[0].running_mean, torch.zeros(2))
     assert not torch.equal(net[1].running_mean, torch.zeros(2))
+
+
+def test_pairs_of_texts_are_trained_on_by_the_same_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(speechnar.models, "MODELS", {"reta": ModelEntry(RetaConfig, Reta)})
+    write_sentences(tmp_path / "train", texts.sentences(8))
+    write_sentences(tmp_path / "dev", texts.sentences(8)[:4])
+    texts.TOKENIZER.save(tmp_path / "tokens")
+    values = {
+        "model": RetaConfig.debug().model_dump(),
+        "data": {"kind": "pairs", "train": str(tmp_path / "train"), "dev": str(tmp_path / "dev")}
+        | {"source": "eng", "target": "deu"},
+        "train": {
+            "optim": {"lr": 4e-3, "schedule": {"kind": "inv_sqrt", "warmup_steps": 20}},
+            "max_steps": 80,
+            "device": "cpu",
+            "validate_every": 40,
+            "select": "1-bleu",
+        },
+        "tokenizer": str(tmp_path / "tokens"),
+        "average": 1,
+    }
+    result = run_training(parse_config(values, RunConfig), tmp_path / "exp")
+    assert result.best_metrics["1-bleu"] < 0.4
+    assert "1-bleu" in (tmp_path / "exp/model/README.md").read_text()
+    speech = {"train": "a", "dev": "b"}
+    with pytest.raises(ConfigError, match="data must be of kind pairs for a model of texts, got speech"):
+        run_training(parse_config({**values, "data": speech}, RunConfig), tmp_path / "speech")
+    with pytest.raises(ConfigError, match=r"data.*sources: unknown key, did you mean source"):
+        parse_config({**values, "data": {**values["data"], "sources": "eng"}}, RunConfig)
+
+
+def test_a_model_of_speech_needs_speech(corpus, tmp_path):
+    pairs = {"kind": "pairs", "train": "a", "dev": "b", "source": "eng", "target": "deu"}
+    with pytest.raises(ConfigError, match="data must be of kind speech for a model of speech, got pairs"):
+        run_training(run_config(corpus, data=pairs), tmp_path)
