@@ -4,6 +4,8 @@ from speechnar.models.ardit_one_step import TtsDistillation, TtsDistillationConf
 from speechnar.models.base import ModelEntry
 from speechnar.models.cassnat import CassNat, CassNatConfig
 from speechnar.models.codec import MelPca, MelPcaConfig
+from speechnar.models.fretna import Fretna, FretnaConfig
+from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
@@ -17,6 +19,8 @@ from speechnar.models.vocos_adversary import VocosGan, VocosGanConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
+    "fretna": ModelEntry(FretnaConfig, Fretna),
+    "fretna_ctc": ModelEntry(FretnaCtcConfig, FretnaCtc),
     "joint": ModelEntry(JointConfig, Joint),
     "mel_autoencoder": ModelEntry(MelAutoencoderConfig, MelAutoencoder),
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
