@@ -307,8 +307,8 @@ def _plan(speaker: Speaker, words: list[str], voice: Voice | None, speed: float)
             voice.durations[: len(parts[0])].copy(),
             voice.durations[len(voice.durations) - len(parts[1]) :].copy(),
         ]
-        parts[0][-1] += known_s - parts[0].sum()
-        parts[1][0] += known_s - parts[1].sum()
+        for part, at in ((parts[0], -1), (parts[1], 0)):
+            part[at] = max(part[at] + known_s - part.sum(), 0.0)  # rounding may go below
     durations = np.concatenate([share(parts[0], known_s), spoken, share(parts[1], known_s)])
     latents = torch.cat([voice.latents, gap, voice.latents])
     return _Line(speaker.batch(spelling, durations, latents[None]), len(voice.latents), length, voice)

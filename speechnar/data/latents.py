@@ -31,11 +31,24 @@ class LatentBatch:
     """(B,) at least 1."""
     positions: Tensor
     """(B, T) float32, from `linear_positions` or `aligned_positions`."""
+    weights: Tensor | None = None
+    """(C,) of mean 1, how much an error in each channel counts; None: all alike."""
 
     def to(self, device: torch.device | str) -> "LatentBatch":
         """Return the batch on ``device``."""
-        moved: dict[str, Any] = {field.name: getattr(self, field.name).to(device) for field in fields(self)}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **moved)
+
+    @property
+    def spoken(self) -> Tensor:
+        """Return (B, T) int64, the token in which each latent stands; in padding any of the same text."""
+        places = self.positions.nan_to_num(0.0).clamp(min=0).minimum(self.token_lens[:, None] - 1)
+        return self.tokens.gather(1, places.long())
+
+    def weigh(self, squares: Tensor) -> Tensor:
+        """Return the squared errors (..., C), each as much as it counts."""
+        return squares if self.weights is None else squares * self.weights
 
 
 def linear_positions(token_lens: Tensor, latent_lens: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ Shapes: B utterances, U text tokens, T latents, M latents to generate, N tokens 
 D model width.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
 Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
-cache), with equal results; layers may share the projection of their times (``modulation="shared"``); ``infill_prob``
-below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
+cache), with equal results; layers may share the projection of their times (``modulation="shared"``); with
+``aligned_text`` each latent is told the token in which it stands, as the frames of Le et al., "Voicebox", NeurIPS 2023,
+section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob`` below 1
+leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
 ``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not grow
 (as in Rouard et al., "Continuous Audio Language Models", 2025).
 """
@@ -49,6 +51,8 @@ class ArditConfig(Config):
     """Latents generated together; None: all of them, which is the fully parallel model."""
     infill_prob: float = Field(default=0.5, ge=0, le=1)
     """Share of the utterances of which only a random span is learned, with the rest known (fill-in-the-middle)."""
+    aligned_text: bool = False
+    """Add to each latent an embedding of the token in which it stands."""
     history_noise: float = Field(default=0.0, ge=0, lt=1)
     """In training, half the utterances have noise of a deviation up to this in their certain latents; 0: the paper."""
     model_dim: PositiveInt = 256
@@ -179,6 +183,7 @@ class Ardit(nn.Module):
         self.config = config
         self.embed = nn.Embedding(vocab_size, config.model_dim)
         self.project = nn.Linear(config.latent_dim, config.model_dim)
+        self.embed_spoken = nn.Embedding(vocab_size, config.model_dim) if config.aligned_text else None
         self.trunk = DiffusionTransformer(
             config.model_dim,
             config.num_layers,
@@ -217,7 +222,8 @@ class Ardit(nn.Module):
         noisy, target = mix(latents, noise, times)
         if self.training and self.config.history_noise:
             speech = replace(speech, latents=blur(speech.latents, self.config.history_noise))
-        return middle.mean((self.velocity(speech, middle, noisy, times) - target).square().mean(-1))
+        errors = self.velocity(speech, middle, noisy, times) - target
+        return middle.mean(speech.weigh(errors.square()).mean(-1))
 
     def velocity(self, speech: LatentBatch, middle: Middle, noisy: Tensor, times: Tensor) -> Tensor:
         """Return the velocity (B, M, C) float32 of every block of the span, each given the true latents before it.
@@ -231,9 +237,10 @@ class Ardit(nn.Module):
         valid = valid_mask(speech.latent_lens, speech.latents.size(1))
         context = torch.full_like(valid, CONTEXT, dtype=torch.int64)
         orders = middle.put(context, 4 + 2 * middle.blocks)
-        certain = self._latents(speech.latents, speech.positions, CERTAIN_TIME, orders, valid)
-        positions = middle.take(speech.positions)
-        current = self._latents(noisy, positions, times, 3 + 2 * middle.blocks, middle.valid)
+        spoken, positions = speech.spoken, speech.positions
+        certain = self._latents(speech.latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
+        spoken, positions = middle.take(spoken), middle.take(positions)
+        current = self._latents(noisy, spoken, positions, times, orders=3 + 2 * middle.blocks, valid=middle.valid)
         tokens = self._text(speech) + certain + current
         mask = visible(tokens.orders, tokens.orders)
         features = self.trunk(tokens.inputs, tokens.times, tokens.positions, mask)
@@ -294,11 +301,19 @@ class Ardit(nn.Module):
         )
 
     def _latents(
-        self, latents: Tensor, positions: Tensor, times: Tensor | float, orders: Tensor, valid: Tensor
+        self,
+        latents: Tensor,
+        spoken: Tensor,
+        positions: Tensor,
+        times: Tensor | float,
+        *,
+        orders: Tensor,
+        valid: Tensor,
     ) -> _Tokens:
         times = torch.as_tensor(times, device=latents.device).expand(valid.shape)
+        inputs = self.project(zero_padding(latents, valid))
         return _Tokens(
-            inputs=self.project(zero_padding(latents, valid)),
+            inputs=inputs if self.embed_spoken is None else inputs + self.embed_spoken(spoken),
             times=zero_padding(times, valid),
             positions=zero_padding(positions, valid),
             orders=orders.masked_fill(~valid, PADDING),
@@ -310,9 +325,9 @@ class Ardit(nn.Module):
         steps = torch.arange(int(lens.max()), device=lens.device)
         steps = steps + torch.where(steps >= middle.starts[:, None], middle.lens[:, None], 0)
         valid = valid_mask(lens, steps.size(1))
-        latents, positions = _take(speech.latents, steps), _take(speech.positions, steps)
+        latents, spoken, positions = (_take(x, steps) for x in (speech.latents, speech.spoken, speech.positions))
         orders = torch.full_like(steps, CONTEXT)
-        return self._text(speech) + self._latents(latents, positions, CERTAIN_TIME, orders, valid)
+        return self._text(speech) + self._latents(latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
 
 
 class BlockVelocity:
@@ -325,6 +340,7 @@ class BlockVelocity:
     def __init__(self, model: Ardit, speech: LatentBatch, middle: Middle) -> None:
         self._model = model
         self._middle = middle
+        self._spoken = middle.take(speech.spoken)
         self._positions = middle.take(speech.positions)
         self._caches = model.trunk.new_caches()
         self._uncached: _Tokens | None = model._known(speech, middle)
@@ -360,9 +376,10 @@ class BlockVelocity:
         self._uncached = self._tokens(latents, CERTAIN_TIME, 4)
 
     def _tokens(self, latents: Tensor, time: float, order: int) -> _Tokens:
-        positions, blocks = self._positions[:, self._block], self._middle.blocks[:, self._block]
-        valid = self._middle.valid[:, self._block]
-        return self._model._latents(latents, positions, time, order + 2 * blocks, valid)
+        block = self._block
+        orders, valid = order + 2 * self._middle.blocks[:, block], self._middle.valid[:, block]
+        spoken, positions = self._spoken[:, block], self._positions[:, block]
+        return self._model._latents(latents, spoken, positions, time, orders=orders, valid=valid)
 
 
 def _check_spans(speech: LatentBatch, starts: Tensor, lens: Tensor, seeds: Sequence[int]) -> None:

@@ -60,7 +60,7 @@ def sample_blocks(model: Ardit, speech: LatentBatch, middle: Middle, noise: Tens
 def regression_loss(student: Ardit, speech: LatentBatch, middle: Middle, noise: Tensor, targets: Tensor) -> LossOutput:
     """Return the mean squared error per channel between g(noise) and ``targets`` (B, M, C)."""
     samples = sample_blocks(student, speech, middle, noise, 1)
-    return middle.mean((samples - targets).square().mean(-1))
+    return middle.mean(speech.weigh((samples - targets).square()).mean(-1))
 
 
 def matching_loss(
@@ -78,7 +78,7 @@ def matching_loss(
         noisy, _ = mix(samples, torch.randn_like(samples), times)
         ahead = teacher.velocity(speech, middle, noisy, times) - fake.velocity(speech, middle, noisy, times)
         rest = ahead - samples
-    return middle.mean((samples + rest).square().mean(-1))
+    return middle.mean(speech.weigh((samples + rest).square()).mean(-1))
 
 
 def fake_loss(fake: Ardit, speech: LatentBatch, middle: Middle, noise: Tensor, *, student: Ardit) -> LossOutput:
@@ -97,16 +97,16 @@ def energy_loss(student: Ardit, speech: LatentBatch, middle: Middle, truth: Tens
     """
     first, second = (sample_blocks(student, speech, middle, w, 1) for w in noises)
     pairs = ((first, truth), (second, truth), (first, second))
-    to_first, to_second, apart = (_distances(x, y, middle) for x, y in pairs)
+    to_first, to_second, apart = (_distances(speech.weigh((x - y).square()), middle) for x, y in pairs)
     num_blocks = middle.blocks.gather(1, middle.lens[:, None] - 1)[:, 0] + 1
     weight = num_blocks.sum()
     scores = zero_padding(to_first + to_second - apart, valid_mask(num_blocks, apart.size(1)))
     return LossOutput(total=scores.sum() / weight, weight=weight)
 
 
-def _distances(x: Tensor, y: Tensor, middle: Middle) -> Tensor:
-    """Return the Euclidean distance of each block, (B, the most blocks of any utterance)."""
-    squares = zero_padding((x - y).square().sum(-1), middle.valid)
+def _distances(squares: Tensor, middle: Middle) -> Tensor:
+    """Return the root of the sum over each block of ``squares`` (B, M, C): (B, the most blocks of any utterance)."""
+    squares = zero_padding(squares.sum(-1), middle.valid)
     sums = squares.new_zeros(len(squares), int(middle.blocks.max()) + 1).scatter_add(1, middle.blocks, squares)
     return (sums + SMALLEST_SQUARE).sqrt()
 

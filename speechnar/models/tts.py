@@ -68,6 +68,8 @@ class TtsConfig(Config):
     vocoder: VocosConfig = VocosConfig()
     positions: Literal["aligned", "linear"] = "aligned"
     """Where latents stand on the axis of the text: at the token that is spoken, or by the share of time gone by."""
+    channel_weighting: float = Field(default=0.0, ge=0)
+    """Errors in a principal component weigh as its deviation to this power: small ones are mostly noise; 0: alike."""
 
     @classmethod
     def debug(cls) -> "TtsConfig":
@@ -95,6 +97,8 @@ class TtsConfig(Config):
             raise ValueError(
                 f"ardit.latent_dim must be the {self.codec.latent_dim} of codec.latent_dim, got {self.ardit.latent_dim}"
             )
+        if self.channel_weighting and not isinstance(self.codec, MelPcaConfig):
+            raise ValueError("channel_weighting needs the principal components of a codec of kind mel_pca")
         if self.vocoder.frontend != self.codec.frontend:
             raise ValueError("vocoder.frontend must be equal to codec.frontend: one makes the log-mels the other hears")
         return self
@@ -201,8 +205,20 @@ class Tts(nn.Module):
             )
         positions = self.positions(token_lens, latent_lens, batch.durations)
         return LatentBatch(
-            tokens=tokens, token_lens=token_lens, latents=latents, latent_lens=latent_lens, positions=positions
+            tokens=tokens,
+            token_lens=token_lens,
+            latents=latents,
+            latent_lens=latent_lens,
+            positions=positions,
+            weights=self._channel_weights(),
         )
+
+    def _channel_weights(self) -> Tensor | None:
+        if not self.config.channel_weighting:
+            return None
+        assert isinstance(self.codec, MelPca)
+        weights = self.codec.std**self.config.channel_weighting
+        return weights / weights.mean()
 
     def positions(self, token_lens: Tensor, latent_lens: Tensor, durations: Tensor | None) -> Tensor:
         """Return where latents stand on the axis of the text, (B, T), as the model was trained.

@@ -27,7 +27,10 @@ PIECES: tuple[str, ...] = (
     *(BLANK, UNK, PHONEMES, *EDGES, *MARKS, *CONSONANTS),
     *(stress + vowel for vowel, stress in product(VOWELS, ("", PRIMARY, SECONDARY))),
 )
-"""Every piece; its position is its id in the tokenizers that are made here."""
+"""Every piece, in the order of their ids; a tokenizer may do with fewer."""
+
+_STAND_INS = {"?": ".", "!": ".", ";": ",.", ":": ",.", "—": ",.", "ᵊ": "ə", "ᵻ": "əɪ"}
+"""What is said for a mark or a vowel that a tokenizer lacks, besides the same vowel with another stress."""
 
 _WEAK_FORMS = {"the": ("ðə", "ði"), "to": ("tə", "tu"), "an": ("ən", "ən"), "i": ("ˌI", "ˌI")}
 """Before a consonant, before a vowel."""
@@ -48,20 +51,32 @@ class SpokenWord:
 class PhonemeTokenizer(PieceTokenizer):
     """English text, in any case and with figures and abbreviations, as phonemes.
 
-    Text in which nothing can be said (blank, emoji, only punctuation) has no tokens at all, not even the edges.
+    Text in which nothing can be said (blank, emoji, only punctuation) has no tokens at all, not even the edges. A piece
+    that the tokenizer lacks is replaced by a similar one; if it lacks those too, a phoneme is ``<unk>`` and a mark
+    nothing.
 
     Raises:
-        DataError: a piece that text may need is missing, or one is listed twice.
+        DataError: a special piece is missing, or a piece is listed twice.
     """
 
     def __init__(self, pieces: Sequence[str] = PIECES, *, source: str = "pieces") -> None:
         super().__init__(pieces, source=source)
-        missing = [piece for piece in PIECES if piece not in self._ids]
+        missing = [piece for piece in (BLANK, UNK, *EDGES) if piece not in self._ids]
         if missing:
-            raise DataError(
-                f"{source}: a phoneme tokenizer needs all of its {len(PIECES)} pieces, {len(missing)} are missing "
-                f"(first: {missing[0]!r}); save the tokenizer again with this version"
-            )
+            raise DataError(f"{source}: a tokenizer of phonemes needs the piece {missing[0]!r}")
+        self._spoken = {piece: self._find(piece) for piece in PIECES}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "PhonemeTokenizer":
+        """Make the tokenizer of what occurs in ``texts``: a voice that never heard a "?" is not to guess at one.
+
+        Raises:
+            DataError: no text has anything to say.
+        """
+        found = {piece for text in texts for pieces in phonemes_by_word(text) for piece in pieces}
+        if not found:
+            raise DataError("a tokenizer of phonemes needs text with words in it, got none")
+        return cls([piece for piece in PIECES if piece in {BLANK, UNK, PHONEMES, *EDGES} | found])
 
     def encode(self, text: str) -> list[int]:
         """Return ``^``, the phonemes and marks, ``$``; nothing for text without a word. Specials count as text."""
@@ -104,7 +119,16 @@ class PhonemeTokenizer(PieceTokenizer):
         return [token_id for word in self._encode_by_word(text) for token_id in word]
 
     def _encode_by_word(self, text: str) -> list[list[int]]:
-        return [[self._ids[piece] for piece in pieces] for pieces in phonemes_by_word(text)]
+        return [[i for piece in pieces for i in self._spoken[piece]] for pieces in phonemes_by_word(text)]
+
+    def _find(self, piece: str) -> list[int]:
+        """Return the id of ``piece`` or of what is said for it; nothing for a mark without either."""
+        vowel = piece[-1]
+        alike = [stress + v for v in (vowel, *_STAND_INS.get(vowel, "")) for stress in ("", PRIMARY, SECONDARY)]
+        for candidate in (piece, *alike):
+            if candidate in self._ids:
+                return [self._ids[candidate]]
+        return [] if piece in MARKS else [self.unk_id]
 
 
 def phonemes_by_word(text: str) -> list[list[str]]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,5 +59,7 @@ def test_a_batch_moves_as_a_whole():
         latent_lens=lens,
         positions=linear_positions(lens, lens),
     )
+    assert batch.to("meta").weights is None
+    batch = replace(batch, weights=torch.ones(3))
     moved = batch.to("meta")
     assert all(getattr(moved, name).is_meta for name in vars(batch))

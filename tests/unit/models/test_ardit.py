@@ -17,7 +17,8 @@ BLOCK_SIZES = [1, 4, None]
 
 def make_model(block_size: int | None = 4, *, is_new: bool = False, **changes) -> Ardit:
     torch.manual_seed(0)
-    model = Ardit(ArditConfig.debug().model_copy(update={"block_size": block_size, **changes}), VOCAB).eval()
+    changes = {"block_size": block_size, "aligned_text": True, **changes}
+    model = Ardit(ArditConfig.debug().model_copy(update=changes), VOCAB).eval()
     for parameter in () if is_new else model.parameters():
         if not parameter.any():  # what adaLN-Zero begins with: layers that do nothing
             nn.init.normal_(parameter, std=0.3)
@@ -121,10 +122,11 @@ def test_without_infilling_everything_is_generated():
 
 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
-@pytest.mark.parametrize("modulation", ["shared", "per_layer"])
+@pytest.mark.parametrize(("modulation", "aligned_text"), [("shared", True), ("per_layer", False)])
 @torch.no_grad()
-def test_the_velocity_of_training_is_that_of_generation(block_size, modulation):
-    model, speech = make_model(block_size, modulation=modulation), make_speech(padding=torch.nan)
+def test_the_velocity_of_training_is_that_of_generation(block_size, modulation, aligned_text):
+    model = make_model(block_size, modulation=modulation, aligned_text=aligned_text)
+    speech = make_speech(padding=torch.nan)
     middle = Middle.of(STARTS, LENS, block_size)
     noisy, times = draw_noisy(middle)
     times[:] = times[2]  # generation is at the same time in all utterances
@@ -196,6 +198,30 @@ def test_a_block_depends_on_what_is_certain_and_on_itself_only():
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_a_latent_is_told_the_token_it_stands_in_and_no_other():
+    """Without attention nothing else can tell it anything about the text."""
+    model, speech = make_model(None), make_speech()
+    for layer in model.trunk.layers:
+        layer.attention.out.weight.zero_()
+    middle = Middle.of(STARTS, LENS, None)
+    noisy, times = draw_noisy(middle)
+    before = model.velocity(speech, middle, noisy, times)
+    speech.tokens[0, 2] = (speech.tokens[0, 2] + 1) % VOCAB
+    changed = (model.velocity(speech, middle, noisy, times) - before).abs().amax(-1) > 1e-4
+    assert changed[0].tolist() == [int(place) == 2 for place in middle.take(speech.positions)[0]]
+    assert not changed[1:].any()
+
+
+def test_errors_count_by_the_weights_of_their_channels():
+    model, speech = make_model(), make_speech()
+    weights = torch.tensor([4.0, 0.0, 0.0, 0.0])
+    first = model.loss(dataclasses.replace(speech, weights=weights)).total
+    rest = model.loss(dataclasses.replace(speech, weights=(4 - weights) / 3)).total
+    torch.testing.assert_close(first / 4 + rest * 3 / 4, model.loss(speech).total)
+    assert (first - rest).abs() > 1e-3
+
+
 def test_padding_and_company_do_not_change_the_velocity():
     model, speech = make_model(), make_speech(padding=torch.nan)
     middle = Middle.of(STARTS, LENS, 4, torch.tensor([1, 3, 0]))
@@ -355,7 +381,7 @@ def words_in_latents() -> LatentBatch:
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_a_model_learns_three_words_and_says_and_mends_them(block_size):
     model, speech = make_model(block_size, is_new=True).train(), words_in_latents()
-    many = LatentBatch(**{name: value.repeat_interleave(6, 0) for name, value in vars(speech).items()})
+    many = LatentBatch(**{name: x.repeat_interleave(6, 0) for name, x in vars(speech).items() if x is not None})
     optimizer = torch.optim.Adam(model.parameters(), 1e-2, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=450)
     model.eval()

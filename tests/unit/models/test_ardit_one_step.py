@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,19 @@ def test_the_energy_of_two_draws_is_that_of_their_blocks():
         expected += float((x - z).norm() + (y - z).norm() - (x - y).norm())
     assert float(loss.total.detach()) == pytest.approx(expected / 4)
     assert int(loss.weight) == 4
+
+
+def test_the_energy_of_weighted_channels_is_that_of_scaled_latents():
+    weights = torch.tensor([0.5, 1.5, 0.25, 1.75])
+    truth = MIDDLE.take(SPEECH.latents)
+    weighted = energy_loss(make_model(0.1), replace(SPEECH, weights=weights), MIDDLE, truth, NOISES).total
+
+    def scaled(x):
+        return weights.sqrt() * x
+
+    # a velocity of 0.1 is one of 0.1 scaled: it is taken from the noises here, and the model does nothing
+    plain = energy_loss(make_model(0.0), SPEECH, MIDDLE, scaled(truth), scaled(NOISES - 0.1)).total
+    torch.testing.assert_close(weighted, plain)
 
 
 def test_energy_has_gradients_even_where_samples_meet_the_truth():

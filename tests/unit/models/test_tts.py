@@ -8,6 +8,7 @@ from speechnar.audio.fbank import LogMelConfig
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.latents import aligned_positions, linear_positions
 from speechnar.errors import DataError
+from speechnar.models.ardit import ArditConfig
 from speechnar.models.base import load_model, save_model
 from speechnar.models.codec import MelPca
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
@@ -79,6 +80,16 @@ def test_latents_are_those_of_the_codec_and_padding_changes_nothing(positions):
         make = {"linear": lambda durations, *lens: linear_positions(*lens), "aligned": aligned_positions}[positions]
         expected = make(alone(batch, i).durations, one.token_lens, lens)
         torch.testing.assert_close(one.positions, expected)
+
+
+def test_channels_weigh_as_their_deviations():
+    batch = make_batch()
+    assert make_model().latents(batch).weights is None
+    model = make_model(channel_weighting=1.0)
+    weights = model.latents(batch).weights
+    assert weights is not None
+    torch.testing.assert_close(weights, model.codec.std / model.codec.std.mean())
+    assert weights[0] > 2 * weights[3] > 0
 
 
 def test_latents_say_what_they_need():
@@ -215,6 +226,8 @@ def test_parts_must_fit_each_other():
         TtsConfig(codec=config.codec)
     with pytest.raises(ValueError, match=r"vocoder\.frontend must be equal to codec.frontend"):
         TtsConfig(vocoder=VocosConfig(frontend=LogMelConfig.for_vocoder(24000)))
+    with pytest.raises(ValueError, match="channel_weighting needs the principal components"):
+        TtsConfig(codec=MelAutoencoderConfig(), ardit=ArditConfig(latent_dim=16), channel_weighting=1.0)
     with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
         DurationConfig(kernel_size=4)
 

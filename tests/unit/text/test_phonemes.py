@@ -148,10 +148,31 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     ]
 
 
-def test_a_list_of_pieces_that_lacks_a_phoneme_is_refused(tmp_path):
-    (tmp_path / "tokens.txt").write_text("".join(f"{piece}\n" for piece in PIECES if piece != "ˈɪ"), encoding="utf-8")
-    with pytest.raises(DataError, match="first: 'ˈɪ'"):
+def test_a_list_of_pieces_without_the_silences_is_refused(tmp_path):
+    (tmp_path / "tokens.txt").write_text("".join(f"{piece}\n" for piece in PIECES if piece != "$"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"needs the piece '\$'"):
         load_tokenizer(tmp_path)
+
+
+def test_what_a_text_lacks_is_said_by_what_is_like_it():
+    few = PhonemeTokenizer.of(["Seven.", "Nine, ten."])
+    assert few.pieces == (*PIECES[:5], ",", ".", "n", "s", "t", "v", "ˈI", "ə", "ˈɛ")
+
+    def spelled(text):
+        return " ".join(few.piece_of(token) for token in few.encode(text))
+
+    assert spelled("Seven!") == spelled("Seven.") != spelled("Seven")
+    assert spelled("Seven; ten") == spelled("Seven, ten")
+    assert spelled("bed") == "^ <unk> ˈɛ <unk> $"
+    assert spelled("nine a tent") == "^ n ˈI n ə t ˈɛ n t $"
+    assert few.encode_words("Ten— bed")[0].end == few.encode_words("Ten, bed")[0].end == 5
+
+
+def test_marks_are_nothing_to_a_tokenizer_that_has_none():
+    few = PhonemeTokenizer.of(["seven", "nine"])
+    assert few.encode("Seven, nine?") == few.encode("seven nine")
+    with pytest.raises(DataError, match="needs text with words"):
+        PhonemeTokenizer.of(["...", ""])
 
 
 @pytest.mark.parametrize(
