@@ -16,6 +16,7 @@ from speechnar.models.tts import Tts, TtsConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
 from speechnar.models.vocos import Vocos, VocosConfig
 from speechnar.models.vocos_adversary import VocosGan, VocosGanConfig
+from speechnar.models.wait_k import WaitK, WaitKConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
@@ -33,4 +34,5 @@ MODELS: dict[str, ModelEntry] = {
     "unienc": ModelEntry(UniEncConfig, UniEnc),
     "vocos": ModelEntry(VocosConfig, Vocos),
     "vocos_gan": ModelEntry(VocosGanConfig, VocosGan),
+    "wait_k": ModelEntry(WaitKConfig, WaitK),
 }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from speechnar.data.pairs import PairBatch
 from speechnar.decode.autoregressive import beam_search, greedy_search
 from speechnar.decode.retranslation import BiasedStep, Previous
+from speechnar.decode.verify import Verifier
 from speechnar.models.base import LossOutput
 from speechnar.models.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.models.translation import (
@@ -131,6 +132,36 @@ class Reta(nn.Module):
             decoded = beam_search(step, max_lens, sos_id=sos_id, eos_id=eos_id, beam_size=beam_size, ctc_weight=0.0)
         return rows_of(decoded.tokens, decoded.lens)
 
+    @torch.no_grad()
+    def verifier(self, src_tokens: Tensor) -> Verifier:
+        """Return the model as `speechnar.decode.verify.verify` wants it, at the start of a translation of (1, S)."""
+        src_lens = torch.tensor([src_tokens.size(1)], device=src_tokens.device)
+        return _Verifier(self.head, self.encode(src_tokens, src_lens))
+
+    def max_len(self, num_src: int) -> int:
+        """Return the number of target tokens at which translations of so many source tokens are cut off."""
+        return int(max_lens_of(torch.tensor([num_src]), self.config.max_len_ratio))
+
     def translate(self, batch: PairBatch) -> list[list[int]]:
         """Return the greedy translation of each source of a batch."""
         return self.decode(batch.src_tokens, batch.src_lens)
+
+
+class _Verifier:
+    """The decoder, with cached keys and values, over one source."""
+
+    def __init__(self, head: TransformerArHead, encoded: EncodedSpeech) -> None:
+        self._decoder = head.decoder
+        self._memory = head.decoder.project(encoded.enc, encoded.valid)
+        self._caches = head.decoder.new_caches()
+        self._never = torch.tensor([head.blank_id, head.sos_id], device=encoded.enc.device)
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        logits = self._decoder(tokens[None], self._memory, self._caches)[0]
+        log_probs: Tensor = logits.log_softmax(dim=-1, dtype=torch.float32)
+        return log_probs.index_fill(1, self._never, -torch.inf)
+
+    def truncate(self, length: int) -> None:
+        for cache in self._caches:
+            cache.truncate(length)
