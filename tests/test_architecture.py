@@ -14,6 +14,7 @@ LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
     (
         *("__init__", "api", "clip_decoder", "clips", "editor", "evaluate", "hub", "recognizer", "segments", "speaker"),
         *("stream", "synthesizer", "synthesize_data", "voice", "evaluate_speech"),
+        *("translation_stream", "translate_data", "evaluate_translation"),
     ),
     "train",
     "models",

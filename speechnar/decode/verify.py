@@ -54,6 +54,7 @@ def verify(
     eos_id: int,
     max_len: int,
     bias: float = 0.0,
+    num_biased: int | None = None,
     propose: Propose | None = None,
     device: torch.device | str = "cpu",
 ) -> Verified:
@@ -67,6 +68,7 @@ def verify(
         max_len: tokens at which it is cut off.
         bias: weight of the draft in the distributions it is verified by, until the first rejection; in [0, 1). 0: the
             result is that of a greedy search.
+        num_biased: how many tokens of ``draft`` are favoured; None: all.
         propose: drafts for what comes behind a rejection, and behind the end of ``draft``. They are verified without
             bias. None: one token at a time.
         device: of the verifier.
@@ -86,7 +88,10 @@ def verify(
         log_probs = verifier(torch.tensor([newest, *drafted], device=device))
         evaluations += 1
         peaks, best = log_probs.max(dim=1)
-        num_accepted = _num_accepted(log_probs, peaks, best, drafted, slack)
+        slacks = torch.full((len(drafted),), slack, device=log_probs.device)
+        if num_biased is not None:
+            slacks[num_biased:] = 0.0
+        num_accepted = _num_accepted(log_probs, peaks, best, drafted, slacks if slack else None)
         accepted += drafted[:num_accepted]
         num_drafted += num_accepted
         newest = int(best[num_accepted])
@@ -100,15 +105,15 @@ def verify(
     return Verified(tokens=accepted, evaluations=evaluations, num_drafted=num_drafted)
 
 
-def _num_accepted(log_probs: Tensor, peaks: Tensor, best: Tensor, drafted: list[int], slack: float) -> int:
+def _num_accepted(log_probs: Tensor, peaks: Tensor, best: Tensor, drafted: list[int], slacks: Tensor | None) -> int:
     if not drafted:
         return 0
     ids = torch.tensor(drafted, device=log_probs.device)
     agrees = best[:-1] == ids
-    if slack:
+    if slacks is not None:
         # (1 - b) p + b of the draft's token beats (1 - b) p of the best one.
         chosen = log_probs[:-1].gather(1, ids[:, None]).squeeze(1)
-        agrees |= chosen.exp() + slack >= peaks[:-1].exp()
+        agrees |= (slacks > 0) & (chosen.exp() + slacks >= peaks[:-1].exp())
     return int(agrees.long().cumprod(0).sum())
 
 

@@ -100,13 +100,15 @@ def test_a_bias_lets_the_draft_stand_until_it_is_rejected():
     # End, then three tokens; everywhere 1 is best, 2 is 0.2 behind it, 3 is 0.5 behind.
     rows = [[0.0, 0.6, 0.4, 0.1]] * 3 + [[0.9, 0.05, 0.05, 0.0]]
 
-    def run_fixed(draft, bias):
-        return verify(fixed(rows), draft, sos_id=9, eos_id=0, max_len=10, bias=bias).tokens
+    def run_fixed(draft, bias, **options):
+        return verify(fixed(rows), draft, sos_id=9, eos_id=0, max_len=10, bias=bias, **options).tokens
 
     assert run_fixed([2, 2, 2], 0.0) == [1, 1, 1]
     assert run_fixed([2, 2, 2], 0.15) == [1, 1, 1]  # 0.15 / 0.85 < 0.2
     assert run_fixed([2, 2, 2], 0.2) == [2, 2, 2]  # 0.2 / 0.8 > 0.2
     assert run_fixed([2, 3, 2], 0.2) == [2, 1, 1]
+    assert run_fixed([2, 2, 2], 0.2, num_biased=1) == [2, 1, 1]
+    assert run_fixed([2, 2, 2], 0.2, num_biased=0) == [1, 1, 1]
     assert run_fixed([2, 2, 2, 2], 0.2) == [2, 2, 2]  # the end is best by far
     assert run_fixed([2, 2, 2, 2], 0.5) == [2, 2, 2, 2]
     assert run_fixed([3, 3, 3], 0.4) == [3, 3, 3]
