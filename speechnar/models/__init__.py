@@ -4,10 +4,14 @@ from speechnar.models.ardit_one_step import TtsDistillation, TtsDistillationConf
 from speechnar.models.base import ModelEntry
 from speechnar.models.cassnat import CassNat, CassNatConfig
 from speechnar.models.codec import MelPca, MelPcaConfig
+from speechnar.models.enat import Enat, EnatConfig
+from speechnar.models.encodec import Encodec, EncodecConfig, EncodecGan, EncodecGanConfig
 from speechnar.models.fretna import Fretna, FretnaConfig
 from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.joint import Joint, JointConfig
+from speechnar.models.magnet import Magnet, MagnetConfig
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
+from speechnar.models.music_ar import MusicAr, MusicArConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.reta import Reta, RetaConfig
@@ -20,11 +24,16 @@ from speechnar.models.wait_k import WaitK, WaitKConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),
+    "enat": ModelEntry(EnatConfig, Enat),
+    "encodec": ModelEntry(EncodecConfig, Encodec),
+    "encodec_gan": ModelEntry(EncodecGanConfig, EncodecGan),
     "fretna": ModelEntry(FretnaConfig, Fretna),
     "fretna_ctc": ModelEntry(FretnaCtcConfig, FretnaCtc),
     "joint": ModelEntry(JointConfig, Joint),
+    "magnet": ModelEntry(MagnetConfig, Magnet),
     "mel_autoencoder": ModelEntry(MelAutoencoderConfig, MelAutoencoder),
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
+    "music_ar": ModelEntry(MusicArConfig, MusicAr),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
     "reta": ModelEntry(RetaConfig, Reta),

@@ -24,6 +24,8 @@ RESIDUAL_KERNEL_SIZE = 3
 ELU_GAIN = 1.55
 """One over the mean square of ELU of a normal variable."""
 AnyConv = TypeVar("AnyConv", nn.Conv1d, nn.ConvTranspose1d)
+RESIDUAL_SCALE, OUTPUT_SCALE = 0.3, 0.1
+"""Of what residual blocks add at first, and of the samples."""
 COMPRESS = 2
 """A residual block is narrower than what it adds to by this."""
 
@@ -94,7 +96,7 @@ class SeanetDecoder(nn.Module):
             layers += [nn.ELU(), _TransposedConv(width, width // 2, 2 * ratio, stride=ratio)]
             width //= 2
             layers += [_Residual(width, 2**index) for index in range(num_residual_layers)]
-        layers += [nn.ELU(), _Conv(width, 1, KERNEL_SIZE)]
+        layers += [nn.ELU(), _Conv(width, 1, KERNEL_SIZE, scale=OUTPUT_SCALE)]
         self.layers = nn.ModuleList(layers)
 
     def forward(self, latents: Tensor, latent_lens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -129,12 +131,14 @@ def _clear(x: Tensor, lens: Tensor | None) -> Tensor:
 class _Conv(nn.Module):
     """Convolution whose last window is full: S steps become ceil(S / stride)."""
 
-    def __init__(self, before: int, after: int, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, before: int, after: int, kernel_size: int, *, stride: int = 1, dilation: int = 1, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.padding = (kernel_size - 1) * dilation + 1 - stride
         conv = nn.Conv1d(before, after, kernel_size, stride, dilation=dilation)
-        self.conv = weight_norm(_initialized(conv, before * kernel_size))
+        self.conv = weight_norm(_initialized(conv, before * kernel_size, scale))
 
     def forward(self, x: Tensor, lens: Tensor | None) -> tuple[Tensor, Tensor | None]:
         right = self.padding // 2
@@ -151,7 +155,7 @@ class _TransposedConv(nn.Module):
         self.stride = stride
         self.padding = kernel_size - stride
         conv = nn.ConvTranspose1d(before, after, kernel_size, stride)
-        self.conv = weight_norm(_initialized(conv, before * kernel_size // stride))
+        self.conv = weight_norm(_initialized(conv, before * kernel_size // stride, 1.0))
 
     def forward(self, x: Tensor, lens: Tensor | None) -> tuple[Tensor, Tensor | None]:
         right = self.padding // 2
@@ -166,7 +170,10 @@ class _Residual(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         hidden = width // COMPRESS
-        convs = [_Conv(width, hidden, RESIDUAL_KERNEL_SIZE, dilation=dilation), _Conv(hidden, width, 1)]
+        convs = [
+            _Conv(width, hidden, RESIDUAL_KERNEL_SIZE, dilation=dilation),
+            _Conv(hidden, width, 1, scale=RESIDUAL_SCALE),
+        ]
         self.block = nn.ModuleList([nn.ELU(), convs[0], nn.ELU(), convs[1]])
 
     def forward(self, x: Tensor, lens: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -188,13 +195,13 @@ class _Recurrent(nn.Module):
         return x + y.permute(1, 2, 0), lens
 
 
-def _initialized(conv: AnyConv, num_inputs: int) -> AnyConv:
-    """Draw the weights of ``conv`` so that what ELU leaves of unit variance comes out as unit variance.
+def _initialized(conv: AnyConv, num_inputs: int, scale: float) -> AnyConv:
+    """Draw the weights of ``conv`` so that what ELU leaves of unit variance comes out with deviation ``scale``.
 
     By torch's own choice, less than a thousandth of the differences between sounds would pass through encoder and
     decoder, and hundreds of steps are lost until some do.
     """
-    nn.init.normal_(conv.weight, std=(ELU_GAIN / num_inputs) ** 0.5)
+    nn.init.normal_(conv.weight, std=scale * (ELU_GAIN / num_inputs) ** 0.5)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv

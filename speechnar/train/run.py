@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
 from speechnar.config import Config, load_config, parse_config
 from speechnar.data.batch import SpeechBatch
+from speechnar.data.codes import CodeDataConfig, CodeDataset
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.data.pairs import PairDataConfig, PairDataset, read_sentences
@@ -64,7 +65,10 @@ def _kind_of_data(value: Any) -> str:
 
 
 AnyDataConfig = Annotated[
-    Annotated[DataConfig, Tag("speech")] | Annotated[PairDataConfig, Tag("pairs")], Discriminator(_kind_of_data)
+    Annotated[DataConfig, Tag("speech")]
+    | Annotated[CodeDataConfig, Tag("codes")]
+    | Annotated[PairDataConfig, Tag("pairs")],
+    Discriminator(_kind_of_data),
 ]
 
 
@@ -74,7 +78,7 @@ class RunConfig(Config):
     model: Annotated[SerializeAsAny[Config], BeforeValidator(_resolve_model)]
     """Of any kind in `speechnar.models.MODELS`."""
     data: AnyDataConfig
-    """Speech, or pairs of texts (``kind: pairs``)."""
+    """Speech, its codes (``kind: codes``), or pairs of texts (``kind: pairs``)."""
     train: TrainConfig
     tokenizer: Path
     """Folder of the tokenizer."""
@@ -118,7 +122,12 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
-    data = _open_pairs(config, tokenizer) if isinstance(model, Translator) else _open_speech(config, tokenizer, model)
+    if isinstance(model, Translator):
+        data = _open_pairs(config, tokenizer)
+    elif isinstance(config.data, CodeDataConfig):
+        data = _open_codes(config, tokenizer, model)
+    else:
+        data = _open_speech(config, tokenizer, model)
     if find_last(exp_dir) is None:
         if isinstance(data.train, SpeechDataset):
             fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
@@ -186,8 +195,8 @@ def load_pairs(config: RunConfig, tokenizer: Tokenizer, *, training: bool) -> Pa
 
 @dataclass(frozen=True)
 class _Data:
-    train: SpeechDataset | PairDataset
-    dev: SpeechDataset | PairDataset
+    train: SpeechDataset | PairDataset | CodeDataset
+    dev: SpeechDataset | PairDataset | CodeDataset
     evaluate: Evaluate | None
     """Scores a model on ``dev``, where it can be scored by more than its loss."""
 
@@ -197,6 +206,24 @@ def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _
     train_data, dev_data = (load_data(config, tokenizer, sample_rate, training=flag) for flag in (True, False))
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
     return _Data(train_data, dev_data, evaluate)
+
+
+def _open_codes(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _Data:
+    if not getattr(model, "learns_codes", False):
+        raise ConfigError(f"data must be of kind speech for a model of kind {getattr(config.model, 'kind', '')}")
+    settings = config.data
+    assert isinstance(settings, CodeDataConfig)
+    train_data, dev_data = (
+        CodeDataset(
+            _folders(config, training=training),
+            tokenizer,
+            batch_frames=settings.batch_frames,
+            training=training,
+            seed=config.train.seed,
+        )
+        for training in (True, False)
+    )
+    return _Data(train_data, dev_data, None)
 
 
 def _open_pairs(config: RunConfig, tokenizer: Tokenizer) -> _Data:

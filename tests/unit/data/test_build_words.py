@@ -10,7 +10,7 @@ def test_words_are_tokens_and_others_are_unknown(tmp_path):
     tokenizer = load_tokenizer(tmp_path / "words")
     assert tokenizer.pieces == ("<blank>", "<unk>", "a", "barks", "cat", "crying_baby", "dog")
     assert tokenizer.encode("a dog crying_baby") == [2, 6, 5]
-    assert set(tokenizer.encode("a crying baby")[1:]) == {1}
+    assert tokenizer.unk_id in tokenizer.encode("crying")
     assert tokenizer.decode([2, 6]) == "a dog"
 
 

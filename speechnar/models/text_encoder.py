@@ -1,0 +1,62 @@
+"""T5 as a frozen encoder of text, by the package transformers; its weights are no part of our models.
+
+Shapes: B texts, M tokens, C channels.
+Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR 2020.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechnar.errors import ConfigError, ModelNotFoundError
+
+
+class TextEncoder:
+    """Loads the encoder when it is first needed."""
+
+    def __init__(self, name: str, text_dim: int) -> None:
+        self.name = name
+        self.text_dim = text_dim
+        self._loaded: tuple[Any, Any] | None = None
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return features (B, M, C) float32 of ``texts`` and their lengths (B,); those of an empty text are 0 long.
+
+        Raises:
+            ConfigError: transformers is not installed, or the encoder has another width.
+            ModelNotFoundError: there is no such encoder.
+        """
+        tokenizer, model = self._load()
+        model.to(device)
+        inputs = tokenizer([text or " " for text in texts], return_tensors="pt", padding=True).to(device)
+        with torch.autocast(device.type, enabled=False):
+            features: Tensor = model(**inputs).last_hidden_state.float()
+        is_empty = torch.tensor([not text.strip() for text in texts], device=device)
+        lens = inputs["attention_mask"].sum(1).masked_fill(is_empty, 0)
+        return features, lens
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            try:
+                from transformers import (  # noqa: PLC0415  # an extra, slow to import
+                    AutoTokenizer,
+                    T5EncoderModel,
+                )
+            except ImportError:
+                raise ConfigError(
+                    f"text is encoded by {self.name}, which needs the package transformers; pip install 'speechnar[t5]'"
+                ) from None
+            try:
+                tokenizer, model = AutoTokenizer.from_pretrained(self.name), T5EncoderModel.from_pretrained(self.name)
+            except (OSError, ValueError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ModelNotFoundError(f"no text encoder {self.name!r} ({reason})") from None
+            if model.config.d_model != self.text_dim:
+                raise ConfigError(
+                    f"text_dim must be the {model.config.d_model} channels of {self.name}, got {self.text_dim}"
+                )
+            self._loaded = tokenizer, model.eval().requires_grad_(False)
+        return self._loaded

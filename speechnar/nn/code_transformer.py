@@ -1,0 +1,170 @@
+"""The transformer over codes of sound: frames see all others, those nearby, or those before; all see a condition.
+
+Shapes: B utterances, T frames, N queries, L cached frames, M memory tokens, D model width, H heads, W frames of a
+block.
+Sources: Copet et al., "Simple and Controllable Music Generation", NeurIPS 2023, section 2 (the layers, as audiocraft's
+``StreamingTransformer`` lays them out); Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive
+Transformer", ICLR 2024, section 3.2 (restricted context).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechnar.errors import ConfigError
+from speechnar.nn.decoder import KeyValueCache
+from speechnar.nn.dropout import Dropout
+
+BLOCK_FRAMES = 32
+"""Queries whose neighbours are multiplied at one go in local attention."""
+NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class CodeContext:
+    """What all layers of one call know."""
+
+    reach: int | None = None
+    """Frames before and after that each may see; None: all."""
+    mask: Tensor | None = None
+    """bool (B, 1, N, L + N), True where a frame may see another; not with ``reach``."""
+    is_causal: bool = False
+    """Each frame sees those before it and itself; not with ``reach`` or ``mask``."""
+    memory: Tensor | None = None
+    """(B, M, D) what every frame may look at, where the layers have cross-attention."""
+
+
+class CodeTransformer(nn.Module):
+    """Layers of attention and a perceptron, each behind its norm, without biases but in the norms.
+
+    Args:
+        model_dim: D.
+        num_layers: of these.
+        num_heads: H.
+        ff_dim: hidden units of a perceptron.
+        dropout: behind each part.
+        has_memory: layers also attend to a memory.
+    """
+
+    def __init__(
+        self, model_dim: int, num_layers: int, num_heads: int, ff_dim: int, *, dropout: float, has_memory: bool
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or model_dim % (2 * num_heads):
+            raise ConfigError(f"model_dim must be a multiple of 2 num_heads, got {model_dim} and {num_heads}")
+        self.layers = nn.ModuleList(
+            CodeLayer(model_dim, num_heads, ff_dim, dropout=dropout, has_memory=has_memory) for _ in range(num_layers)
+        )
+        for depth, layer in enumerate(self.layers):
+            initialize(layer, depth)
+
+    def new_caches(self) -> list[KeyValueCache]:
+        """Return an empty cache for each layer."""
+        return [KeyValueCache() for _ in self.layers]
+
+    def forward(self, x: Tensor, context: CodeContext, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
+        """Map ``x`` (B, N, D) to (B, N, D); with caches the frames go on from the L in there, and are added to them."""
+        for index, layer in enumerate(self.layers):
+            x = layer(x, context, None if caches is None else caches[index])
+        return x
+
+
+class CodeLayer(nn.Module):
+    """Self-attention, cross-attention where there is a memory, and a perceptron, each added to its input."""
+
+    def __init__(self, model_dim: int, num_heads: int, ff_dim: int, *, dropout: float, has_memory: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_attention = nn.LayerNorm(model_dim, NORM_EPS)
+        self.qkv = nn.Linear(model_dim, 3 * model_dim, bias=False)
+        self.out = nn.Linear(model_dim, model_dim, bias=False)
+        self.norm_memory = nn.LayerNorm(model_dim, NORM_EPS) if has_memory else None
+        self.memory = MemoryAttention(model_dim, num_heads) if has_memory else None
+        self.norm_ff = nn.LayerNorm(model_dim, NORM_EPS)
+        self.expand = nn.Linear(model_dim, ff_dim, bias=False)
+        self.contract = nn.Linear(ff_dim, model_dim, bias=False)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: CodeContext, cache: KeyValueCache | None) -> Tensor:
+        """Map ``x`` (B, N, D) to (B, N, D)."""
+        qkv = self.qkv(self.norm_attention(x)).unflatten(2, (3, self.num_heads, -1))
+        q = qkv[:, :, 0].transpose(1, 2)
+        if cache is None:
+            k, v = qkv[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        else:
+            k, v = cache.append(qkv[:, :, 1], qkv[:, :, 2])
+        if context.reach is None:
+            y = F.scaled_dot_product_attention(q, k, v, context.mask, is_causal=context.is_causal and q.size(2) > 1)
+        else:
+            y = local_attention(q, k, v, context.reach)
+        x = x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+        return self.rest(x, context.memory)
+
+    def rest(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """Return what comes of ``x`` (B, N, D) behind self-attention."""
+        if self.memory is not None and memory is not None:
+            x = x + self.dropout(self.memory(cast(nn.LayerNorm, self.norm_memory)(x), memory))
+        return x + self.dropout(self.contract(F.gelu(self.expand(self.norm_ff(x)))))
+
+
+class MemoryAttention(nn.Module):
+    """Attention of frames to a memory without mask: what is no token there is a zero vector that is seen all the same.
+
+    This is how audiocraft's models were trained.
+    """
+
+    def __init__(self, model_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(model_dim, model_dim, bias=False)
+        self.key_value = nn.Linear(model_dim, 2 * model_dim, bias=False)
+        self.out = nn.Linear(model_dim, model_dim, bias=False)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Map ``x`` (B, N, D) and ``memory`` (B, M, D) to (B, N, D)."""
+        q = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.key_value(memory).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def initialize(layer: nn.Module, depth: int) -> None:
+    """Draw the linear layers in ``layer``, ``depth`` from below, as audiocraft does: narrower the deeper they are."""
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            std = 1 / math.sqrt(module.in_features) / math.sqrt(2 * (depth + 1))
+            nn.init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
+
+
+def local_attention(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
+    """Return attention (B, H, T, D / H) where frame i sees the frames i - reach to i + reach, exactly.
+
+    Queries are taken in blocks, each multiplied with its own neighbourhood only: the cost grows with T, not T^2.
+    """
+    num_frames = q.size(2)
+    block = BLOCK_FRAMES
+    extra = -num_frames % block
+    q = F.pad(q, (0, 0, 0, extra)).reshape(*q.shape[:2], -1, block, q.size(3))  # (B, H, T / W, W, D / H)
+    edges = (0, 0, reach, reach + extra)
+    k = F.pad(k, edges).unfold(2, block + 2 * reach, block)  # (B, H, T / W, D / H, W + 2 reach)
+    v = F.pad(v, edges).unfold(2, block + 2 * reach, block).transpose(3, 4)
+    rows = torch.arange(num_frames + extra, device=q.device).view(-1, block, 1)
+    starts = torch.arange(0, num_frames + extra, block, device=q.device).view(-1, 1, 1)
+    columns = starts + torch.arange(-reach, block + reach, device=q.device)
+    seen = ((rows - columns).abs() <= reach) & (columns >= 0) & (columns < num_frames)
+    seen = seen | (rows >= num_frames)  # rows of padding see something, so that they stay finite
+    scores = (q * q.size(4) ** -0.5) @ k
+    weights = scores.float().masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype)
+    return (weights @ v).flatten(2, 3)[:, :, :num_frames]
+
+
+def frame_sinusoids(positions: Tensor, model_dim: int) -> Tensor:
+    """Map ``positions`` (...) to float32 (..., D): cosines, then sines, of rates from 1 down to exactly 1 / 10000."""
+    half = model_dim // 2
+    exponents = torch.arange(half, device=positions.device, dtype=torch.float32) / (half - 1)
+    angles = positions.float()[..., None] / 10000.0**exponents
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

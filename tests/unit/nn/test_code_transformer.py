@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from speechnar.errors import ConfigError
+from speechnar.nn.code_transformer import CodeContext, CodeTransformer, frame_sinusoids, local_attention
+from tests.contracts import check_gradients_reach_all
+
+
+def make(**changes) -> CodeTransformer:
+    torch.manual_seed(0)
+    sizes = {"dropout": 0.0, "has_memory": True, **changes}
+    return CodeTransformer(16, 2, 2, 32, **sizes).eval()
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 32, 33, 100])
+@pytest.mark.parametrize("reach", [0, 2, 40])
+def test_local_attention_is_attention_with_a_mask(num_frames, reach):
+    q, k, v = torch.randn(3, 2, 3, num_frames, 8)
+    frames = torch.arange(num_frames)
+    near = (frames - frames[:, None]).abs() <= reach
+    torch.testing.assert_close(
+        local_attention(q, k, v, reach), F.scaled_dot_product_attention(q, k, v, near), atol=1e-6, rtol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_frames_see_as_far_as_the_layers_reach():
+    model, x = make(), torch.randn(1, 40, 16)
+    other = x.clone()
+    other[:, 20] = torch.randn(16)
+
+    def moved(**context):
+        change = model(x, CodeContext(**context)) - model(other, CodeContext(**context))
+        return change.abs().sum((0, 2)).nonzero().flatten().tolist()
+
+    assert moved(reach=3) == list(range(14, 27))  # two layers
+    assert moved(is_causal=True) == list(range(20, 40))
+    assert moved() == list(range(40))
+
+
+@torch.no_grad()
+def test_cached_frames_are_as_those_seen_at_once():
+    model, x, memory = make(), torch.randn(2, 9, 16), torch.randn(2, 4, 16)
+    whole = model(x, CodeContext(is_causal=True, memory=memory))
+    caches = model.new_caches()
+    parts = [model(x[:, :4], CodeContext(is_causal=True, memory=memory), caches)]
+    parts += [model(x[:, i : i + 1], CodeContext(memory=memory), caches) for i in range(4, 9)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_reach_every_parameter():
+    model = make(dropout=0.1).train()
+    out = model(torch.randn(2, 40, 16), CodeContext(reach=3, memory=torch.randn(2, 5, 16)))
+    check_gradients_reach_all(model, (out * torch.randn_like(out)).sum())
+
+
+def test_positions():
+    found = frame_sinusoids(torch.tensor([0, 7]), 6)
+    rates = [1.0, 10000**-0.5, 1e-4]
+    expected = [[1, 1, 1, 0, 0, 0], [math.cos(7 * r) for r in rates] + [math.sin(7 * r) for r in rates]]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_sizes_must_fit():
+    with pytest.raises(ConfigError, match="model_dim must be a multiple of 2 num_heads, got 6 and 2"):
+        CodeTransformer(6, 1, 2, 8, dropout=0.0, has_memory=False)
