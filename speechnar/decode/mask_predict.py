@@ -48,13 +48,13 @@ class Predictor(Protocol):
     """Stands for a code that is not known: V."""
 
     def begin(self, codes: Tensor, codebook: int) -> None:
-        """Prepare for a codebook of ``codes`` (B, K, T), those below which are complete."""
+        """Prepare for a codebook of ``codes`` (B, K, T), those below which are complete; known frames are in all."""
 
     def __call__(self, codes: Tensor, codebook: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, M, V) float32 at ``positions`` (B, M), with the condition and without (None: not needed).
 
         Args:
-            codes: (B, K, T), ``mask_id`` where masked and in all codebooks above.
+            codes: (B, K, T), ``mask_id`` where masked and in all codebooks above, but for known frames.
             codebook: which is being filled.
             positions: frames that are masked, rising.
         """
@@ -172,11 +172,8 @@ def mask_predict(
     if bool(known.all()):
         raise ConfigError("all codes are known, there is nothing to generate")
     codes = torch.where(known, codes, predict.mask_id)
-    complete, done = codes.clone(), 0
-    for codebook in range(1, num_codebooks):
-        codes[:, codebook] = predict.mask_id
+    done = 0
     for codebook, num_steps in enumerate(config.steps):
-        codes[:, codebook] = complete[:, codebook]
         filler = _Filler(predict, codes, codebook, known, span_len)
         schedule = zip(
             filler.masked_chunks(num_steps),

@@ -5,9 +5,11 @@ above are not known. Codebooks above the first depend on their surroundings only
 
 Shapes: B utterances, T frames, K codebooks, V codes of a codebook, D model width, M masked frames.
 Source: Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer", ICLR 2024, section 3.
-Differs from the paper: the codebook to be learned and whether the condition is told are drawn for each utterance, not
-for a batch, and the first codebook, which is hardest and depends on the condition most, more often than the others;
-what is told of classes and by small captions is added to every frame (see `speechnar.models.code_model`).
+Differs from the paper: a share of the utterances learns with first frames that are known in all codebooks, as those of
+a prompt are when it generates (there, training never has them); the codebook to be learned and whether the condition is
+told are drawn for each utterance, not for a batch, and the first codebook, which is hardest and depends on the
+condition most, more often than the others; what is told of classes and by small captions is added to every frame (see
+`speechnar.models.code_model`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,6 +65,8 @@ class MagnetConfig(Config):
     """Of the utterances that learn each codebook."""
     left_out_prob: float = Field(default=0.15, ge=0, le=1)
     """Share of the utterances of which nothing is told."""
+    prompted_prob: float = Field(default=0.2, ge=0, le=1)
+    """Share of the utterances whose first frames are known in all codebooks, as those of a prompt are."""
     sampling: MaskPredictConfig = MaskPredictConfig(
         steps=(16, 6, 4, 4), temperature=2.0, top_p=0.95, guidance=(3.0, 1.0)
     )
@@ -88,6 +92,7 @@ class MagnetConfig(Config):
             condition=TextConfig(),
             shares=(0.25, 0.25, 0.25, 0.25),
             left_out_prob=0.3,
+            prompted_prob=0.0,
             sampling=MaskPredictConfig(),
         )
 
@@ -226,7 +231,7 @@ def masked_loss(model: MaskedModel, batch: SpeechBatch | CodeBatch) -> LossOutpu
                 nll, masked = _masked_nll(model, codes[index], codebook, told.rows(index), None)
                 losses.append(nll.sum())
                 weights.append(masked.sum())
-        weight = torch.stack(weights).sum()
+        weight = torch.stack(weights).sum().clamp(min=1)
         return LossOutput(torch.stack(losses).sum() / weight, weight=weight)
     told = model.condition(batch.tokens, batch.token_lens, torch.zeros(count, dtype=torch.bool, device=device))
     parts = {}
@@ -243,6 +248,11 @@ def _masked_nll(
     rates = torch.cos(torch.rand(len(codes), generator=generator, device=codes.device) * (torch.pi / 2))
     masked = draw_spans(rates, codes.size(2), model.config.span_len, generator)
     above = torch.arange(codes.size(1), device=codes.device)[:, None] > codebook
+    if model.training:
+        coins, ends = torch.rand(2, len(codes), 1, device=codes.device)
+        is_prompted = coins < model.config.prompted_prob
+        prompted = is_prompted & (torch.arange(codes.size(2), device=codes.device) < ends * codes.size(2))
+        masked, above = masked & ~prompted, above & ~prompted[:, None]
     given = codes.masked_fill(above, model.embed.mask_id)
     given[:, codebook] = given[:, codebook].masked_fill(masked, model.embed.mask_id)
     logits = model(given, codebook, told)

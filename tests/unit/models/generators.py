@@ -20,12 +20,12 @@ def make_generator(kind: str, **changes):
 
 
 def shift_code(count: int, *, num_frames: int = 24, seed: int = 0, size: int = 16) -> CodeBatch:
-    """Return utterances with a rule: "dog" counts up, "cat" down, from anywhere; each codebook is one further."""
+    """Return utterances with a rule: all frames have the same codes, the lower half of them if a "dog" is told of, the
+    upper half if a "cat"; each codebook is one further."""
     generator = torch.Generator().manual_seed(seed)
     words = torch.randint(2, (count, 1), generator=generator)
-    starts = torch.randint(size, (count, 1), generator=generator)
-    steps = torch.arange(num_frames) // 3
-    first = (starts + torch.where(words == 0, steps, -steps)) % size
+    first = torch.randint(size // 2, (count, 1), generator=generator) + size // 2 * words
+    first = first.expand(-1, num_frames)
     codes = torch.stack([(first + k) % size for k in range(4)], dim=1)
     lens = torch.ones(count, dtype=torch.int64)
     return CodeBatch(

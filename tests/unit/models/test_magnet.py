@@ -174,11 +174,10 @@ def learn(model, num_steps: int, *, lr: float = 3e-3) -> None:
     model.eval()
 
 
-def share_of_rule(codes: torch.Tensor, words: list[str]) -> float:
-    """Return how many steps from one span to the next go as the word says."""
-    spans = codes[:, 0, ::3]
-    signs = torch.tensor([1 if word == "dog" else -1 for word in words])[:, None]
-    return float((((spans[:, 1:] - spans[:, :-1] - signs) % 16) == 0).float().mean())
+def share_of_rule(codes: torch.Tensor, words: list[str]) -> tuple[float, float]:
+    """Return how many frames have a code of their word, and how many that of the utterance's first."""
+    is_cat = torch.tensor([word == "cat" for word in words])[:, None]
+    return float(((codes[:, 0] >= 8) == is_cat).float().mean()), float((codes[:, 0] == codes[:, 0, :1]).float().mean())
 
 
 @pytest.mark.slow
@@ -186,7 +185,7 @@ def share_of_rule(codes: torch.Tensor, words: list[str]) -> float:
 def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
     torch.manual_seed(0)
     model = make_generator(kind, network=narrow(model_dim=64, ff_dim=128, num_heads=4))
-    learn(model, 500)
+    learn(model, 150)
     words = ["dog", "cat"] * 8
     told, nothing = told_of(model, *words), told_of(model, *[None] * 16)
     known = torch.zeros(24, dtype=torch.bool)
@@ -198,7 +197,9 @@ def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
         return mask_predict(predictor, codes, known, settings, span_len=3, generators=generators)
 
     free = fill(torch.zeros(16, 4, 24, dtype=torch.int64))
-    assert share_of_rule(free, words) > 0.7
+    of_word, of_first = share_of_rule(free, words)
+    assert of_word > 0.9
+    assert of_first > 0.6
     assert float((free[:, 1] == (free[:, 0] + 1) % 16).float().mean()) > 0.8
     truth = shift_code(16, seed=999)
     words[:] = ["dog" if word == 2 else "cat" for word in truth.tokens[:, 0]]
@@ -206,4 +207,4 @@ def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
     known[:9] = True
     found = fill(truth.codes)
     assert torch.equal(found[..., :9], truth.codes[..., :9])
-    assert float((found == truth.codes).float().mean()) > 0.7
+    assert float((found == truth.codes).float().mean()) > 0.9

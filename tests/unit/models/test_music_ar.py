@@ -113,7 +113,7 @@ def test_it_learns_the_rule():
     torch.manual_seed(0)
     model = make_generator("music_ar", network=narrow(model_dim=64, ff_dim=128, num_heads=4)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    for step in range(250):
+    for step in range(150):
         loss = model.loss(shift_code(32, seed=step))
         optimizer.zero_grad()
         loss.total.backward()
