@@ -2,7 +2,7 @@
 
 ``python -m speechnar.evaluate_speech DATA_DIR OUT --judge MODEL --verifier MODEL --system NAME=FOLDER ...``. A system's
 folder holds ``<utterance id>.wav`` for every utterance of the Kaldi directory, whose own recordings are scored as the
-system `RECORDED`. To know what a synthesiser is to be blamed for, score its vocoder and its tokenizer of latents beside
+system `RECORDED`. A recogniser from elsewhere judges by what it wrote: ``--heard NAME=FILE``. To know what a synthesiser is to be blamed for, score its vocoder and its tokenizer of latents beside
 it: folders of recordings passed through them.
 
 Shapes: N utterances, S samples, T frames, F mel bands, C cepstra, E embedding width.
@@ -135,6 +135,31 @@ class SpeechReport:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """What a recogniser from elsewhere made of the systems."""
+
+    name: str
+    """Of the recogniser."""
+    texts: Mapping[str, Mapping[str, str]]
+    """By the system's name and the utterance's id; an empty one where nothing was recognised."""
+
+    def of(self, system: str, utterances: Sequence[Utterance]) -> list[dict[str, Any]]:
+        """Return what was heard of each utterance.
+
+        Raises:
+            DataError: that is not known of each.
+        """
+        texts = self.texts.get(system, {})
+        missing = [utterance.utt_id for utterance in utterances if utterance.utt_id not in texts]
+        if missing:
+            raise DataError(
+                f"{self.name} must have heard each of {len(utterances)} utterances of system {system!r}; "
+                f"{len(missing)} are missing, first {missing[0]}"
+            )
+        return [{"heard": " ".join(texts[utt.utt_id].split()), "failed": False} for utt in utterances]
+
+
+@dataclass(frozen=True)
 class _Spoken:
     """An utterance as one system speaks it."""
 
@@ -149,7 +174,7 @@ def score_speech(
     data_dir: str | Path,
     systems: Mapping[str, str | Path],
     *,
-    judge: Transcriber,
+    judge: Transcriber | Heard,
     verifier: LoadedModel,
     others: str | Path | None = None,
     language: str = "eng",
@@ -162,7 +187,7 @@ def score_speech(
     Args:
         data_dir: a Kaldi data directory of recordings.
         systems: folders of ``<utterance id>.wav`` by the system's name.
-        judge: a recogniser, which must not have been trained on any of this.
+        judge: a recogniser, which must not have been trained on any of this, or what one made of every system.
         verifier: a speaker verifier.
         others: a data directory of other speakers; without it, voices differ only among those of ``data_dir``.
         language: spoken.
@@ -171,7 +196,8 @@ def score_speech(
         num_plots: spread evenly over the sorted utterances, hence always the same.
 
     Raises:
-        DataError: a directory is malformed, a system lacks utterances, or one has less than a frame of sound.
+        DataError: a directory is malformed, a system lacks utterances, or one has less than a frame of sound, or the
+            judge has not heard an utterance.
         AudioError: a file cannot be read.
         ConfigError: a system is called `RECORDED`, or the verifier is none, or hears another sample rate.
     """
@@ -198,7 +224,10 @@ def score_speech(
         else:
             files = [Path(folder) / f"{utt.utt_id}.wav" for utt in utterances]
             spoken = [listener.hear(read_audio(path, target_rate=RATE).samples, str(path)) for path in files]
-        heard = _transcribe(judge, [one.wav for one in spoken], language)
+        if isinstance(judge, Heard):
+            heard = judge.of(name, utterances)
+        else:
+            heard = _transcribe(judge, [one.wav for one in spoken], language)
         rows = []
         for i, utterance in enumerate(utterances):
             row: dict[str, Any] = {"system": name, "utt_id": utterance.utt_id, "text": utterance.text, **heard[i]}
@@ -369,6 +398,12 @@ def _parse_system(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
+def _read_texts(path: Path) -> dict[str, str]:
+    """Read lines of an utterance's id and what was heard, which may be nothing."""
+    lines = [line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
+    return {utt_id: text for utt_id, _, text in lines if utt_id}
+
+
 def _name_of(folder: str | Path) -> str:
     """Return the name of a model, and of its run where it lies in the folder of one."""
     path = Path(folder)
@@ -381,6 +416,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help="written there: speech.json, utterances.jsonl, log_mels/")
     parser.add_argument("--judge", required=True, metavar="MODEL", help="a recogniser not trained on any of this")
+    parser.add_argument(
+        "--heard",
+        action="append",
+        default=[],
+        type=_parse_system,
+        metavar="NAME=FILE",
+        help="what another recogniser, called MODEL, made of each system: a Kaldi file of texts",
+    )
     parser.add_argument("--verifier", required=True, type=Path, metavar="FOLDER", help="a model of speaker_verifier")
     parser.add_argument("--system", action="append", default=[], type=_parse_system, metavar="NAME=FOLDER")
     parser.add_argument("--others", type=Path, metavar="DATA_DIR", help="recordings of other speakers")
@@ -388,10 +431,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--normalizer", default="basic", metavar="NAME")
     args = parser.parse_args(argv)
     try:
+        judge: Transcriber | Heard
+        if args.heard:
+            judge = Heard(args.judge, {name: _read_texts(path) for name, path in args.heard})
+        else:
+            judge = Transcriber.load(args.judge)
         report, entries = score_speech(
             args.data_dir,
             dict(args.system),
-            judge=Transcriber.load(args.judge),
+            judge=judge,
             verifier=load_model(args.verifier),
             others=args.others,
             language=args.language,

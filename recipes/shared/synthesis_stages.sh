@@ -3,7 +3,8 @@
 # voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
 # has them: aligner, the configuration of what finds out how long phonemes last, and aligner_init, a model that its
 # encoder starts from; autoencoder, configurations of the tokenizer of latents (none: principal components);
-# vocoder_configs; one_step, the configuration of what learns from the finished model to need a single step; voices, a
+# vocoder_configs; pretrain, the configuration of a training that comes first, on the directories of $more, too, where
+# there are any; one_step, the configuration of what learns from the finished model to need a single step; voices, a
 # directory in $data with a recording of each voice. Several configurations are trained one after another, each from the
 # model before it.
 
@@ -34,6 +35,7 @@ fi
 if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what latents are like
     dirs=()
     for name in $train_dirs $dev_dirs; do dirs+=("$data/$name"); done
+    for folder in ${more:-}; do dirs+=("$folder"); done
     if [ -n "${aligner:-}" ]; then
         rm -f "${dirs[@]/%//durations}" # of another tokenizer, they would be a fault
         learn "$aligner" "$exp/aligner" ${aligner_init:+"init_from=$aligner_init" init_part=encoder.} "${settings[@]}"
@@ -49,7 +51,13 @@ if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and its on
         learn_in_turn "" $vocoder_configs
         vocoder=$last
     fi
-    learn "$config" "$exp" "init_from=$(yaml_list "$exp/codec" "$vocoder")" "${settings[@]}"
+    start=$(yaml_list "$exp/codec" "$vocoder")
+    if [ -n "${more:-}" ]; then
+        both=$(yaml_list "${train_dirs[@]/#/$data/}" $more)
+        learn "$pretrain" "$exp/pretrain" "data.train=$both" "init_from=$start" "${settings[@]}"
+        start=$exp/pretrain/model
+    fi
+    learn "$config" "$exp" "init_from=$start" "${settings[@]}"
     if [ -n "${one_step:-}" ]; then learn "$one_step" "$exp/one_step" "init_from=$exp/model" "${settings[@]}"; fi
 fi
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from speechnar.errors import ConfigError
+from speechnar.text.spoken import spell_out
 
 Normalizer = Callable[[str, str], str]
 """Takes a text and its ISO 639-3 language, returns what is scored."""
@@ -36,7 +37,14 @@ def _kaldi_upper(text: str, lang: str) -> str:
     return (basic.replace("i", "İ") if lang in _TURKIC else basic).upper()
 
 
-NORMALIZERS: Mapping[str, Normalizer] = MappingProxyType({"none": _none, "basic": _basic, "kaldi-upper": _kaldi_upper})
+def _spoken(text: str, lang: str) -> str:
+    """As "basic", English with figures, signs and abbreviations in the words that are said, and without hyphens."""
+    return _basic(spell_out(text) if lang == "eng" else text, lang)
+
+
+NORMALIZERS: Mapping[str, Normalizer] = MappingProxyType(
+    {"none": _none, "basic": _basic, "kaldi-upper": _kaldi_upper, "spoken": _spoken}
+)
 """Every normaliser by the name that results carry."""
 
 

@@ -191,6 +191,23 @@ def test_what_cannot_be_compared_is_refused(tmp_path, data_dir, judge, verifier,
         score(verifier=replace(verifier, model=SpeakerVerifier(deaf)))
 
 
+def test_another_recogniser_judges_by_what_it_wrote(tmp_path, data_dir, verifier, wavs, capsys):
+    save_model(tmp_path / "verifier", verifier.model, verifier.tokenizer)
+    save_wavs(tmp_path / "copied", wavs)
+    texts = dict(line.split(" ", 1) for line in (data_dir / "text").read_text(encoding="utf-8").splitlines())
+    recorded = "".join(f"{utt_id} {text.upper()}!\n" for utt_id, text in texts.items())
+    (tmp_path / "recorded").write_text(recorded, encoding="utf-8")
+    (tmp_path / "heard").write_text("".join(f"{utt_id}\n" for utt_id in texts), encoding="utf-8")
+    arguments = [str(data_dir), str(tmp_path / "out"), "--judge", "ears", "--verifier", str(tmp_path / "verifier")]
+    arguments += ["--system", f"copied={tmp_path / 'copied'}", "--heard", f"recorded={tmp_path / 'recorded'}"]
+    assert main(arguments) == 1
+    assert "ears must have heard each of 6 utterances of system 'copied'; 6 are missing" in capsys.readouterr().err
+    assert main([*arguments, "--heard", f"copied={tmp_path / 'heard'}"]) == 0
+    report = json.loads((tmp_path / "out" / "speech.json").read_text())
+    assert report["judge"] == "ears"
+    assert [report["systems"][name]["cer"]["rate"] for name in ("recorded", "copied")] == [0, 1]
+
+
 def test_from_the_command_line(tmp_path, data_dir, verifier, wavs, capsys):
     models = tmp_path / "run"
     save_model(models / "model", verifier.model, verifier.tokenizer)

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechnar.errors import ConfigError
@@ -46,10 +46,11 @@ def test_none_changes_nothing():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ConfigError, match="none, basic, kaldi-upper, got 'whisper'"):
+    with pytest.raises(ConfigError, match="none, basic, kaldi-upper, spoken, got 'whisper'"):
         get_normalizer("whisper")
 
 
+@settings(deadline=None)  # the first text that is spelled out waits for the dictionary
 @given(text=st.text(), lang=st.sampled_from(["eng", "tur", "zho"]), name=st.sampled_from(sorted(NORMALIZERS)))
 def test_normalisers_are_idempotent(text, lang, name):
     once = NORMALIZERS[name](text, lang)
@@ -62,3 +63,11 @@ def test_basic_leaves_words_and_single_spaces_only(text):
     assert out == " ".join(out.split())
     assert all(c in "' " or unicodedata.category(c)[0] in "LMN" for c in out)
     assert not any(word.startswith("'") or word.endswith("'") for word in out.split())
+
+
+def test_spoken_writes_english_as_it_is_read():
+    spoken = get_normalizer("spoken")
+    assert spoken("In 1807, Mr. Brown-Smith paid £5.", "eng") == spoken(
+        "in eighteen oh seven mister Brown Smith paid five pounds", "eng"
+    )
+    assert spoken("5 ñ", "spa") == get_normalizer("basic")("5 ñ", "spa")
