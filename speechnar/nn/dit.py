@@ -200,7 +200,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     scores = torch.baddbmm(
         mask.expand(-1, q.size(1), -1, -1).flatten(0, 1), q.flatten(0, 1) * q.size(3) ** -0.5, k.flatten(0, 1).mT
     )
-    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).unflatten(0, q.shape[:2])
+    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(q.shape)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
