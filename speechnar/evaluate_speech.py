@@ -2,8 +2,8 @@
 
 ``python -m speechnar.evaluate_speech DATA_DIR OUT --judge MODEL --verifier MODEL --system NAME=FOLDER ...``. A system's
 folder holds ``<utterance id>.wav`` for every utterance of the Kaldi directory, whose own recordings are scored as the
-system `RECORDED`. A recogniser from elsewhere judges by what it wrote: ``--heard NAME=FILE``. To know what a synthesiser
-is to be blamed for, score its vocoder and its tokenizer of latents beside it: folders of recordings passed through them.
+system `RECORDED`. A recogniser from elsewhere judges by what it wrote: ``--heard NAME=FILE``. To know what is not the
+synthesiser's fault, score its vocoder and its tokenizer of latents beside it: folders of recordings that passed them.
 
 Shapes: N utterances, S samples, T frames, F mel bands, C cepstra, E embedding width.
 """
