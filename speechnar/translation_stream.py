@@ -32,8 +32,9 @@ MAX_SOURCE_TOKENS = 400
 class Translating(Protocol):
     """A system in the middle of one source."""
 
-    evaluations: int
-    """Of decoders so far, one after another."""
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of decoders so far, one after another."""
 
     def update(self, src_tokens: list[int], *, is_final: bool) -> list[int]:
         """Return the translation of the source so far, which ends with ``<eos>`` if it is final."""
@@ -238,23 +239,23 @@ class TranslationStream:
         """
         if self._is_finished:
             raise ConfigError("a finished source takes no more words; start another")
-        words = text.split()
-        tokens = self._tokenizer.encode(" ".join([*self._words, *words]))
-        if len(tokens) >= MAX_SOURCE_TOKENS:
-            raise ConfigError(
-                f"a source may have up to {MAX_SOURCE_TOKENS} tokens, got {len(tokens)}; finish it at a sentence's end"
-            )
-        self._words += words
-        return self._update(tokens, is_final=False) if words and tokens else self._show(self._shown, 0.0)
+        num_known = len(self._words)
+        tokens = self._taken(text)
+        has_more = len(self._words) > num_known
+        return self._update(tokens, is_final=False) if has_more and tokens else self._show(self._shown, 0.0)
 
-    def finish(self) -> TranslationUpdate:
-        """Return the translation of all that was pushed; calling it again returns the same."""
-        if self._is_finished or not self._words:
+    def finish(self, rest: str = "") -> TranslationUpdate:
+        """Take the last words, if any are left, and return the translation of all; called again, it returns the same.
+
+        Raises:
+            ConfigError: the source became longer than `MAX_SOURCE_TOKENS`; it goes on without these words.
+        """
+        if not self._is_finished:
+            tokens = self._taken(rest)
             self._is_finished = True
-            return self._show(self._shown, 0.0)
-        self._is_finished = True
-        tokens = self._tokenizer.encode(" ".join(self._words))
-        return self._update([*tokens, self._eos_id], is_final=True)
+            if self._words:
+                return self._update([*tokens, self._eos_id], is_final=True)
+        return self._show(self._shown, 0.0)
 
     @property
     def evaluations(self) -> int:
@@ -268,6 +269,17 @@ class TranslationStream:
             DataError: there was none.
         """
         return StreamedSentence(len(self._words), tuple(self._updates))
+
+    def _taken(self, text: str) -> list[int]:
+        """Add the words of ``text``; return the tokens of all."""
+        words = [*self._words, *text.split()]
+        tokens = self._tokenizer.encode(" ".join(words))
+        if len(tokens) >= MAX_SOURCE_TOKENS:
+            raise ConfigError(
+                f"a source may have up to {MAX_SOURCE_TOKENS} tokens, got {len(tokens)}; finish it at a sentence's end"
+            )
+        self._words = words
+        return tokens
 
     def _update(self, tokens: list[int], *, is_final: bool) -> TranslationUpdate:
         started = time.perf_counter()

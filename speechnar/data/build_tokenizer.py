@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.data.pairs import Sentence, read_sentences
+from speechnar.data.pairs import Sentence, is_text_dir, read_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials
@@ -74,8 +74,7 @@ def _train(
 
 def _read(folder: Path) -> Sequence[Utterance | Sentence]:
     """Read a directory of recordings, or of texts alone."""
-    is_text = (folder / "text").exists() and not (folder / "wav.scp").exists()
-    return read_sentences(folder) if is_text else read_kaldi_dir(folder)
+    return read_sentences(folder) if is_text_dir(folder) else read_kaldi_dir(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """Report what data directories hold, as JSON: ``python -m speechnar.data.describe TOKENIZER DIR...``.
 
 The figures that decide a configuration: durations (``max_seconds``), tokens a second (how far an encoder may
-subsample: CTC needs a frame per token), and tokens the vocabulary cannot spell.
+subsample: CTC needs a frame per token), and tokens the vocabulary cannot spell. Of texts without recordings: words and
+tokens in each language, and how many tokens a translation has for one of its source (how many slots CTC needs).
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.data.pairs import Sentence, is_text_dir, read_sentences
 from speechnar.errors import SpeechnarError
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -40,6 +42,31 @@ def describe(utterances: Sequence[Utterance], tokenizer: Tokenizer) -> dict[str,
     }
 
 
+def describe_texts(sentences: Sequence[Sentence], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return by language the number of texts, of words and tokens, quantiles of tokens, and those that are unknown.
+
+    ``tokens_per_source_token`` is of translations into a language; their sources are the texts in their own language.
+    """
+    report: dict[str, Any] = {"sentences": len(sentences)}
+    for lang in sorted({lang for s in sentences for lang in (s.lang, *s.translations)}):
+        known = [(sentence, text) for sentence in sentences if (text := sentence.in_language(lang)) is not None]
+        ids = [tokenizer.encode(text) for _, text in known]
+        entry: dict[str, Any] = {
+            "texts": len(known),
+            "words": sum(len(text.split()) for _, text in known),
+            "tokens": sum(map(len, ids)),
+            "tokens_per_text": _quantiles([len(row) for row in ids]),
+            "unknown_tokens": sum(row.count(tokenizer.unk_id) for row in ids),
+        }
+        ratios = [
+            len(row) / max(len(tokenizer.encode(sentence.text)), 1)
+            for row, (sentence, _) in zip(ids, known, strict=True)
+            if sentence.lang != lang
+        ]
+        report[lang] = entry | ({"tokens_per_source_token": _quantiles(ratios)} if ratios else {})
+    return report
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=describe.__doc__)
@@ -48,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         tokenizer = load_tokenizer(args.tokenizer)
-        report = {str(folder): describe(read_kaldi_dir(folder), tokenizer) for folder in args.data_dirs}
+        report = {
+            str(folder): describe_texts(read_sentences(folder), tokenizer)
+            if is_text_dir(folder)
+            else describe(read_kaldi_dir(folder), tokenizer)
+            for folder in args.data_dirs
+        }
     except SpeechnarError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -57,6 +57,11 @@ class Sentence:
         return self.text if lang == self.lang else self.translations.get(lang)
 
 
+def is_text_dir(folder: str | Path) -> bool:
+    """Tell whether a directory holds texts without recordings."""
+    return (Path(folder) / "text").exists() and not (Path(folder) / "wav.scp").exists()
+
+
 def read_sentences(folder: str | Path) -> list[Sentence]:
     """Return the sentences of a directory of texts (or of any Kaldi directory with ``utt2lang``), sorted by id.
 

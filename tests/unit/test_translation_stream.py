@@ -121,6 +121,13 @@ def test_the_last_words_are_hidden_until_the_end():
         TranslationStream(SYSTEMS["greedy"], TOKENIZER, num_masked=-1)
 
 
+def test_the_last_words_may_come_with_the_end():
+    stream, updates = play(SYSTEMS["greedy"])
+    stream.start()
+    assert stream.finish(" ".join(WORDS)).text == updates[-1].text
+    assert len(stream.log().updates) == 1 and stream.finish("more").text == updates[-1].text
+
+
 def test_a_stream_begins_anew():
     stream, first = play(SYSTEMS["edited"])
     stream.start()

@@ -1,0 +1,89 @@
+"""Score logs of `speechnar.translate_data`: quality of what is said in the end, flicker, lag and computation.
+
+``python -m speechnar.evaluate_translation DATA_DIR LOG... --target deu`` prints a line of JSON for each log.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from speechnar.data.pairs import Sentence, read_sentences
+from speechnar.errors import DataError, SpeechnarError
+from speechnar.metrics.simultaneous import WORD_S, score_streams
+from speechnar.metrics.translation import bleu, chrf
+from speechnar.translate_data import TranslationLog, read_log
+
+
+def score_log(
+    log: TranslationLog, sentences: Mapping[str, Sentence], *, target: str, word_s: float = WORD_S
+) -> dict[str, Any]:
+    """Return what is known of a system, and its figures.
+
+    Scores of texts are fractions, of detokenised and cased text (``bleu``, ``chrf``) and of lower-cased text, with
+    their signatures. What needs updates (`speechnar.metrics.simultaneous.StreamScore`) is left out of logs of whole
+    sentences, but for the seconds.
+
+    Args:
+        log: of a system.
+        sentences: by id, with texts in ``target``.
+        target: ISO 639-3 language.
+        word_s: seconds from one source word to the next.
+
+    Raises:
+        DataError: a sentence of the log has no reference.
+    """
+    refs = []
+    for utt_id in log.sentences:
+        ref = sentences[utt_id].in_language(target) if utt_id in sentences else None
+        if ref is None:
+            raise DataError(f"sentence {utt_id!r} of the log has no reference in {target}; is it of other data?")
+        refs.append(ref)
+    streams = list(log.sentences.values())
+    hyps = [" ".join(stream.final) for stream in streams]
+    scores = {
+        "bleu": bleu(refs, hyps, lang=target),
+        "chrf": chrf(refs, hyps),
+        "bleu_lowercase": bleu(refs, hyps, lang=target, lowercase=True),
+    }
+    report: dict[str, Any] = {**log.about}
+    for name, score in scores.items():
+        report |= {name: round(score.value, 5), f"{name}_signature": score.signature}
+    streamed = asdict(score_streams(streams, [len(ref.split()) for ref in refs], word_s=word_s))
+    if log.about.get("whole"):
+        kept = ("seconds_per_sentence", "update_p50_s", "update_p95_s", "updates", "sentences")
+        streamed = {name: streamed[name] for name in kept}
+    else:
+        report["word_s"] = word_s
+    figures = {**streamed, "evaluations_per_update": log.evaluations / streamed["updates"]}
+    return report | {
+        name: None if math.isnan(value) else round(value, 6) if isinstance(value, float) else value
+        for name, value in figures.items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
+    parser.add_argument("--target", required=True, metavar="LANG", help="ISO 639-3")
+    parser.add_argument("--word-s", type=float, default=WORD_S, metavar="S", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    try:
+        sentences = {sentence.utt_id: sentence for sentence in read_sentences(args.data_dir)}
+        for path in args.logs:
+            report = score_log(read_log(path), sentences, target=args.target, word_s=args.word_s)
+            sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    except SpeechnarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
