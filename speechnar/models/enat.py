@@ -128,13 +128,11 @@ class Enat(nn.Module):
         """
         known = codes[:, codebook] != self.embed.mask_id
         base = add_told(self.embed(codes[:, :codebook]) if codebook else self._places(codes), told)
-        frames = base + self.embed.codes[codebook](codes[:, codebook])
+        reach = self.config.reach if codebook else None
         if codebook:
-            context = told_context(told, reach=self.config.reach)
-            features = self.encoder(base, context) + self.embed.codes[codebook](codes[:, codebook])
-        else:
-            features = self._encode_known(frames, known, told, steps)
-        x, reach = frames, self.config.reach if codebook else None
+            base = self.encoder(base, told_context(told, reach=reach))
+        x = base + self.embed.codes[codebook](codes[:, codebook])
+        features = x if codebook else self._encode_known(x, known, told, steps)
         for layer in cast(list[_DecoderLayer], self.decoder):
             keys, values = layer.project(self.norm_known(features))
             x = layer(x, keys, values, masked=~known, memory=told.memory, reach=reach)
@@ -253,14 +251,13 @@ class EnatPredictor:
         model = self.model
         codes = self._twice(codes)
         base = add_told(model.embed(codes[:, :codebook]) if codebook else model._places(codes), self.told)
+        base = model.encoder(base, told_context(self.told, reach=model.config.reach)) if codebook else base
         self._base = base.expand(len(codes), -1, -1)
         self._caches = model.encoder.new_caches()
         self._hidden = torch.ones(len(codes), codes.size(2), dtype=torch.bool, device=codes.device)
         num_heads = model.config.network.num_heads
         shape = len(model.decoder), len(codes), codes.size(2), num_heads, self._base.size(2) // num_heads
         self._keys, self._values = self._base.new_zeros(shape), self._base.new_zeros(shape)
-        if codebook:
-            self._features = model.encoder(self._base, told_context(self.told, reach=model.config.reach))
 
     def __call__(self, codes: Tensor, codebook: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, M, V) with what is told and without."""
@@ -274,11 +271,9 @@ class EnatPredictor:
         if num_new:
             new = revealed.nonzero()[:, 1].view(len(codes), num_new)
             index = new[..., None].expand(-1, -1, self._base.size(2))
-            ids = table(codes[:, codebook].gather(1, new))
-            if codebook:
-                features = self._features.gather(1, index) + ids
-            else:
-                features = model.encoder(self._base.gather(1, index) + ids, told_context(self.told), self._caches)
+            features = self._base.gather(1, index) + table(codes[:, codebook].gather(1, new))
+            if codebook == 0:
+                features = model.encoder(features, told_context(self.told), self._caches)
             for depth, layer in enumerate(cast(list[_DecoderLayer], model.decoder)):
                 keys, values = layer.project(model.norm_known(features))
                 places = new[..., None, None].expand_as(keys)
