@@ -267,9 +267,10 @@ class Fretna(nn.Module):
         noise = torch.rand(ref.shape, device=ref.device) / NOISE
         is_kept = ((places <= batch.previous_tgt_lens[:, None]) & (noise > 0.5)).where(is_previous, ranks < num_kept)
         foreign = ref.flatten()[torch.randint(ref.numel(), ref.shape, device=ref.device)]
-        is_foreign = is_previous & (noise > 0.5) & (noise < 1.0) & is_inner & (foreign != self.ids.blank)
-        noisy = foreign.where(is_foreign & (foreign != self.ids.sos) & (foreign != self.ids.eos), ref)
-        inputs, input_lens = select(noisy, ref_lens, is_kept & is_inner | ~is_inner, pad_id=self.ids.blank)
+        is_text = (foreign != self.ids.blank) & (foreign != self.ids.sos) & (foreign != self.ids.eos)
+        is_foreign = is_previous & is_inner & is_text & (noise > 0.5) & (noise < 1.0)
+        noisy = foreign.where(is_foreign, ref)
+        inputs, input_lens = select(noisy, ref_lens, is_kept | ~is_inner, pad_id=self.ids.blank)
         return inputs, input_lens, (input_lens - 2).where(is_previous[:, 0], 0)
 
     @torch.no_grad()

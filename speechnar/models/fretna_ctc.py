@@ -1,8 +1,8 @@
 """FReTNA in one pass: every source token becomes a few slots, all slots are named at once, and CTC merges them.
 
-No length is predicted and nothing is edited: an update costs one evaluation, whatever the length. What kept the
-translation of a prefix from flickering by itself is that slots stand under source tokens, so that old slots see the
-same source plus a little more; `FretnaCtc.name_slots` can also be biased to repeat the old names.
+No length is predicted and nothing is edited: an update costs one evaluation, whatever the length. Slots stand under
+source tokens, so that those that were named before find the same source and a little more, and mostly keep their
+names; `FretnaCtc.name_slots` can also be biased to repeat them.
 
 Shapes: B sentences, S source tokens, T = S times ``upsampling`` slots, U target tokens, D model width, V vocabulary
 (blank included).
