@@ -185,6 +185,12 @@ class Generator:
         joined = _join(before, samples, num_known * hop, round(FADE_S * self.sample_rate))
         return Audio(_fade(joined, self.sample_rate, at_start=False).clip(-1.0, 1.0), self.sample_rate)
 
+    @torch.no_grad()
+    def recode(self, wav: Tensor) -> Samples:
+        """Return the samples (S,) that the codec makes of the codes of ``wav`` (S,) at the model's rate."""
+        codes, _ = self._model.codec.encode(wav[None].to(next(self._model.parameters()).device))
+        return self._decode(codes)[: len(wav)]
+
     def _decode(self, codes: Tensor) -> Samples:
         """Return the samples (S,) of codes (1, K, T), made in parts that overlap, so that memory stays flat."""
         codec = self._model.codec
