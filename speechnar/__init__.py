@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ShapeError,
         SpeechnarError,
     )
+    from speechnar.generator import Generator, GeneratorOptions, generate
     from speechnar.hub import list_models
     from speechnar.stream import SpeechStream
     from speechnar.synthesizer import Speech, Synthesizer, edit, synthesize
@@ -39,6 +40,8 @@ __all__ = [
     "DecodeOptions",
     "DetectedLanguage",
     "EditedSpeech",
+    "Generator",
+    "GeneratorOptions",
     "ModelNotFoundError",
     "Segment",
     "ShapeError",
@@ -53,6 +56,7 @@ __all__ = [
     "align",
     "detect_language",
     "edit",
+    "generate",
     "list_models",
     "synthesize",
     "transcribe",
@@ -66,6 +70,8 @@ _MODULE_OF = {
     "DecodeOptions": "clip_decoder",
     "DetectedLanguage": "api",
     "EditedSpeech": "editor",
+    "Generator": "generator",
+    "GeneratorOptions": "generator",
     "Segment": "text.transcript",
     "Speech": "synthesizer",
     "SpeechStream": "stream",
@@ -77,6 +83,7 @@ _MODULE_OF = {
     "align": "api",
     "detect_language": "api",
     "edit": "synthesizer",
+    "generate": "generator",
     "list_models": "hub",
     "synthesize": "synthesizer",
     "transcribe": "api",

@@ -233,7 +233,7 @@ class _Settings:
             raise ConfigError(f"temperature must lie in (0, {MAX_GUIDANCE:g}], got {options.temperature}")
         config = model.config
         span_len = 1 if isinstance(model, MusicAr) else model.config.span_len
-        window = config.window_frames // span_len * span_len
+        window = -(-config.window_frames // span_len) * span_len  # 10 s are 500 frames: rounded down, they would be two
         lead = options.lead_seconds * config.codec.frame_rate
         if not 0 <= lead <= window - span_len:
             limit = (window - span_len) / config.codec.frame_rate

@@ -181,3 +181,11 @@ def test_folders_are_loaded(tmp_path):
     assert (generator.name, generator.sample_rate) == ("magnet", 16000)
     options = GeneratorOptions(rescore=True, lead_seconds=0.1, guidance=1.0, temperature=0.7)
     assert len(generator.generate("dog barks", seconds=0.3, options=options).samples) == 4800
+
+
+def test_a_window_is_rounded_up_to_whole_spans():
+    """Ten seconds of a model that learned from ten seconds are one window, though no multiple of a span."""
+    generator, ticks = make("magnet", window_frames=25), []
+    audio = generator.generate("dog", seconds=0.5, progress=lambda done, total: ticks.append(total))
+    assert len(audio.samples) == 8000
+    assert ticks == [10] * 10
