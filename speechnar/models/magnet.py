@@ -207,6 +207,7 @@ class MaskedModel(Protocol):
     codec: Encodec
     condition: WordsCondition | TextCondition
     embed: CodeEmbedding
+    heads: nn.ModuleList
     training: bool
 
     def __call__(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
@@ -231,6 +232,8 @@ def masked_loss(model: MaskedModel, batch: SpeechBatch | CodeBatch) -> LossOutpu
                 nll, masked = _masked_nll(model, codes[index], codebook, told.rows(index), None)
                 losses.append(nll.sum())
                 weights.append(masked.sum())
+            else:  # several processes must all have a gradient of every weight
+                losses += [0.0 * weight.sum() for weight in model.heads[codebook].parameters()]
         weight = torch.stack(weights).sum().clamp(min=1)
         return LossOutput(torch.stack(losses).sum() / weight, weight=weight)
     told = model.condition(batch.tokens, batch.token_lens, torch.zeros(count, dtype=torch.bool, device=device))

@@ -132,6 +132,13 @@ def test_gradients_reach_every_parameter(kind):
     check_gradients_reach_all(model, loss.total, except_for=frozen)
 
 
+@pytest.mark.parametrize("kind", ["magnet", "enat"])
+def test_codebooks_that_are_not_drawn_have_a_gradient_of_zero(kind):
+    model = make_generator(kind, shares=(0.0, 1.0, 0.0, 0.0)).train()
+    model.loss(shift_code(4)).total.backward()
+    assert [bool(head.weight.grad.any()) for head in model.heads] == [False, True, False, False]
+
+
 @pytest.mark.parametrize("kind", ["magnet", "enat", "music_ar"])
 def test_codes_and_waves_must_fit(kind):
     model = make_generator(kind)
