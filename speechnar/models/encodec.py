@@ -26,7 +26,7 @@ from speechnar.errors import DataError, ShapeError
 from speechnar.models.base import LossOutput, Turn
 from speechnar.models.vocos_adversary import VocosAdversary, VocosAdversaryConfig
 from speechnar.nn.lengths import valid_mask, zero_padding
-from speechnar.nn.rvq import Quantized, ResidualQuantizer
+from speechnar.nn.rvq import Quantized, ResidualQuantizer, perplexity
 from speechnar.nn.seanet import SeanetDecoder, SeanetEncoder, hop_length
 from speechnar.text.tokenizer import Tokenizer
 
@@ -166,7 +166,8 @@ class Encodec(nn.Module):
         """Return how far random pieces of ``batch`` are from their reconstruction, the mean over utterances.
 
         ``parts`` has the shares without their weights: ``wav``, ``mel`` and ``commitment``. In evaluation mode the
-        same batch gives the same pieces every time, and nothing is learned.
+        same batch gives the same pieces every time, nothing is learned, and ``perplexity`` tells how many entries of a
+        codebook are in use.
 
         Raises:
             DataError: the sound has another sample rate than the model.
@@ -178,7 +179,10 @@ class Encodec(nn.Module):
         config = self.config
         total = config.wav_weight * parts["wav"] + config.mel_weight * parts["mel"]
         total = total + config.commitment_weight * quantized.commitment
-        return LossOutput(total, {**parts, "commitment": quantized.commitment}, _count(real))
+        parts["commitment"] = quantized.commitment
+        if not self.training:
+            parts["perplexity"] = perplexity(quantized.codes, config.codebook_size)
+        return LossOutput(total, parts, _count(real))
 
     def draw_segments(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Tensor:
         """Return a random piece (B, segment_frames hop) of each utterance; a short one is followed by silence.

@@ -101,6 +101,16 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(entries).sum(0)
 
 
+def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
+    """Return () how many entries are in use in ``codes`` (B, K, T), by their entropy; the mean over codebooks.
+
+    A codebook all of whose V entries are used equally often has V, one that always gives the same has 1.
+    """
+    counts = torch.stack([torch.bincount(ids.flatten(), minlength=codebook_size) for ids in codes.unbind(1)])
+    shares = counts / counts.sum(1, keepdim=True)
+    return torch.special.entr(shares).sum(1).exp().mean()
+
+
 class _Codebook(nn.Module):
     inited: Tensor
     """(1,) 1 once there are entries."""

@@ -79,7 +79,8 @@ def test_the_weights_of_the_losses():
     batch = voices(SIZES)
     loss = make_model(wav_weight=3.0, mel_weight=2.0, commitment_weight=5.0).loss(batch)
     parts = {name: float(part.detach()) for name, part in loss.parts.items()}
-    assert list(parts) == ["wav", "mel", "commitment"]
+    assert list(parts) == ["wav", "mel", "commitment", "perplexity"]
+    assert 1 <= parts["perplexity"] <= 16
     expected = 3 * parts["wav"] + 2 * parts["mel"] + 5 * parts["commitment"]
     assert float(loss.total.detach()) == pytest.approx(expected)
     assert float(loss.weight) == 3

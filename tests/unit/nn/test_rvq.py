@@ -1,8 +1,9 @@
 import copy
 
+import pytest
 import torch
 
-from speechnar.nn.rvq import ResidualQuantizer
+from speechnar.nn.rvq import ResidualQuantizer, perplexity
 
 
 def grid() -> torch.Tensor:
@@ -91,6 +92,13 @@ def test_entries_nobody_uses_are_replaced():
         model(x)
     assert model.layers[0].embed.abs().max() < 10
     assert len(model.encode(x)[0, 0].unique()) == 4
+
+
+def test_perplexity_counts_entries_in_use():
+    all_used, one = torch.arange(8).repeat(3), torch.full((24,), 5)
+    half = torch.arange(24) % 4
+    assert float(perplexity(all_used.view(1, 1, 24), 8)) == pytest.approx(8)
+    assert float(perplexity(torch.stack([one, half])[None], 8)) == pytest.approx((1 + 4) / 2)
 
 
 def test_evaluation_learns_nothing_and_nan_spoils_nothing():
