@@ -1,12 +1,11 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # names of directories and configurations are words
 # Sourced at the end of the run.sh of a synthesis recipe: stages 2 to 8, from data directories to a scored and exported
 # voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
-# has them: aligner, the configuration of what finds out how long phonemes last, and aligner_init, a model that its
-# encoder starts from; autoencoder, configurations of the tokenizer of latents (none: principal components);
-# vocoder_configs; pretrain, the configuration of a training that comes first, on the directories of $more, too, where
-# there are any; one_step, the configuration of what learns from the finished model to need a single step; voices, a
-# directory in $data with a recording of each voice. Several configurations are trained one after another, each from the
-# model before it.
+# has them: positions=linear, for a model that needs no durations; autoencoder, configurations of the tokenizer of
+# latents (none: principal components); vocoder_configs; pretrain, the configuration of a training that comes first, on
+# the directories of $more, too, where there are any; one_step, the configuration of what learns from the finished model
+# to need a single step; voices, a directory in $data with a recording of each voice. Several configurations are trained
+# one after another, each from the model before it.
 
 yaml_list() { # PATH...
     local IFS=,
@@ -36,10 +35,8 @@ if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what
     dirs=()
     for name in $train_dirs $dev_dirs; do dirs+=("$data/$name"); done
     for folder in ${more:-}; do dirs+=("$folder"); done
-    if [ -n "${aligner:-}" ]; then
-        rm -f "${dirs[@]/%//durations}" # of another tokenizer, they would be a fault
-        learn "$aligner" "$exp/aligner" ${aligner_init:+"init_from=$aligner_init" init_part=encoder.} "${settings[@]}"
-        "$PYTHON" -m speechnar.train.align_durations "$exp/aligner/model" "${dirs[@]}"
+    if [ "${positions:-aligned}" = aligned ]; then
+        "$PYTHON" -m speechnar.train.align_durations "$data/tokenizer" "${dirs[@]}"
     fi
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "${dirs[@]}" | tee "$data/statistics.json"
     learn_in_turn "" ${autoencoder:-}

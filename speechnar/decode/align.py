@@ -181,34 +181,6 @@ def _token_spans(position: Tensor, frame_scores: Tensor, num_tokens: int) -> tup
     return starts, ends, means
 
 
-def token_boundaries(alignment: Alignment, lens: Tensor, *, max_lead: float = 0.5) -> Tensor:
-    """Return where tokens begin and end if no frame is left over, (B, U + 1) float32, in frames.
-
-    Token u lasts from boundary u to boundary u + 1; the first begins at 0, and the last ends, as all padding, at the
-    end of the utterance. Blanks belong to the token before, except that a token begins up to ``max_lead`` frames before
-    its own. What is said of an impossible utterance means nothing.
-
-    The default is the median distance from the ends of the pauses between spoken digits to the first frames of what
-    follows them (recipes/fsdd/tts, development set, 40 ms frames); the last frames of what comes before are more than
-    two frames from where these pauses begin.
-
-    Args:
-        alignment: of U tokens.
-        lens: (B,) frames, as they were aligned.
-        max_lead: at least 0.
-
-    Raises:
-        ConfigError: ``max_lead`` is negative.
-    """
-    if max_lead < 0:
-        raise ConfigError(f"max_lead must be at least 0, got {max_lead}")
-    starts, ends = alignment.starts.float(), alignment.ends.float()
-    boundaries = F.pad(starts[:, 1:] - (starts[:, 1:] - ends[:, :-1]).clamp(0.0, max_lead), (1, 1))
-    steps = torch.arange(boundaries.size(1), device=starts.device)
-    is_beyond = steps >= alignment.token_lens[:, None]
-    return torch.where(is_beyond, lens[:, None].to(boundaries), boundaries).masked_fill(steps == 0, 0.0)
-
-
 def word_spans(path: CtcPath, pieces: Sequence[str], *, frame_shift_s: float, offset_s: float = 0.0) -> list[WordSpan]:
     """Merge the tokens of ``path`` into words, which begin at pieces with a leading "▁".
 

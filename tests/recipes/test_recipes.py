@@ -479,14 +479,13 @@ def tiny_synthesis(folder: Path) -> list[str]:
     train = {"max_steps": 2, "validate_every": 2, "optim": {"schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}}
     data = {"train": "unset", "dev": "unset", "batch_seconds": 8, "num_buckets": 2}
     models = {
-        "aligner": {**TINY_MODEL, "frontend": {"kind": "log_mel", "hop_length": 80}},
         "vocos": VocosConfig.debug().model_dump(mode="json"),
         "ardit": TtsConfig.debug().model_dump(mode="json"),
     }
     for name, model in models.items():
         config = {"model": model, "data": data, "train": train, "tokenizer": "unset"}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    options = {"aligner": "aligner", "vocoder_configs": "vocos", "config": "ardit", "one_step": "ardit"}
+    options = {"vocoder_configs": "vocos", "config": "ardit", "one_step": "ardit"}
     return [text for option, name in options.items() for text in (f"--{option}", str(folder / f"{name}.yaml"))]
 
 
@@ -495,7 +494,7 @@ def test_ljspeech_through_all_stages(tmp_path):
     corpus = write_lj_speech(tmp_path)
     data, exp = tmp_path / "data", tmp_path / "exp"
     options = ["--corpus", str(corpus), "--downloads", str(tmp_path), "--data", str(data), "--exp", str(exp)]
-    options += [*tiny_synthesis(tmp_path), "--aligner_init", ""]
+    options += tiny_synthesis(tmp_path)
     run_well("ljspeech/tts", *options, "--stop_stage", "6")
     timed = read_kaldi_dir(data / "train")
     tokenizer = load_tokenizer(data / "tokenizer")

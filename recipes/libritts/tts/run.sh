@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads url=https://www.openslr.org/resources/60
-parts="train-clean-100 train-clean-360 train-other-500" aligner="" autoencoder="conf/autoencoder.yaml conf/masked.yaml"
+parts="train-clean-100 train-clean-360 train-other-500" positions=linear autoencoder="conf/autoencoder.yaml conf/masked.yaml"
 vocoder_configs=conf/vocos_gan.yaml vocoder="" config=conf/ardit.yaml one_step=conf/one_step.yaml
 exp=exp/ardit data=data judge="" verifier="" overrides=""
 recipe_options="stage stop_stage corpus downloads url parts autoencoder vocoder_configs vocoder config one_step exp"

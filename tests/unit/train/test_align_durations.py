@@ -1,84 +1,97 @@
+"""Sounds of their own colour, one for each letter, are found where they are."""
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
-from speechnar.decode.align import token_boundaries, viterbi_align
-from speechnar.models.base import load_model, save_model
-from speechnar.models.vocos import Vocos, VocosConfig
-from speechnar.train.align_durations import align_batch, main
-from tests.unit.tiny import save_tiny_model
+from speechnar.text.tokenizer import CharTokenizer
+from speechnar.train.align_durations import RATE, STATES, Monophones, main
 
-RATE = 16000
+TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcd"))
+TONES = {"a": (300, 2200), "b": (800, 1400), "c": (500, 3500), "d": (1800, 2800)}
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tasks", "plain"])
-def model_dir(tmp_path_factory, request):
-    return save_tiny_model(tmp_path_factory.mktemp("model"), tasks=request.param)
+def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, list[float]]:
+    """Return the sound of a text, and the seconds of each token; ``▁`` is silence."""
+    parts, seconds = [], []
+    for token in TOKENIZER.encode(text):
+        letter = TOKENIZER.piece_of(token)
+        size = round(rng.uniform(0.04, 0.2) * RATE)
+        times = np.arange(size) / RATE
+        tones = [np.sin(2 * np.pi * tone * times) for tone in TONES.get(letter, ())]
+        parts.append(0.1 * sum(tones, np.zeros(size)) + 1e-3 * rng.standard_normal(size))
+        seconds.append(size / RATE)
+    return np.concatenate(parts).astype(np.float32), seconds
 
 
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    return 0.1 * np.random.default_rng(seed).normal(size=round(seconds * RATE)).astype(np.float32)
+def make_data(folder, count: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng(0)
+    truth, utterances = {}, []
+    folder.mkdir()
+    for number in range(count):
+        text = " ".join("".join(rng.choice(list("abcd"), rng.integers(2, 5))) for _ in range(3))
+        wav, truth[f"utt{number:02d}"] = speak(text, rng)
+        path = folder / f"utt{number:02d}.wav"
+        soundfile.write(path, wav, RATE)
+        utterances.append(Utterance(path.stem, path, text, "s", len(wav) / RATE))
+    write_kaldi_dir(folder, utterances)
+    return truth
 
 
-@pytest.fixture
-def data_dir(tmp_path):
-    utterances = []
-    for number, (seconds, text) in enumerate([(4.03, "the cat sat"), (2.5, "a dog"), (0.1, "he said good day")]):
-        path = tmp_path / f"utt{number}.wav"
-        soundfile.write(path, noise(seconds, number), RATE)
-        utterances.append(Utterance(path.stem, path, text, "s", round(seconds * RATE) / RATE))
-    write_kaldi_dir(tmp_path / "data", utterances)
-    return tmp_path / "data"
-
-
-def test_durations_are_written_and_read_back(model_dir, data_dir, caplog):
-    (data_dir / "durations").write_text("utt0 99\n")  # of another recording: no hindrance
-    with caplog.at_level("WARNING"):
-        assert main([str(model_dir), str(data_dir)]) == 0
-    assert "1 of 3 utterances are too short for their text" in caplog.text
-    loaded = load_model(model_dir)
-    first, second, third = read_kaldi_dir(data_dir)
-    assert third.durations is None
-    for utterance in (first, second):
-        assert len(utterance.durations) == len(loaded.tokenizer.encode(utterance.text))
+def test_durations_are_found_from_a_flat_start(tmp_path):
+    truth = make_data(tmp_path / "data", 40)
+    TOKENIZER.save(tmp_path / "tokenizer")
+    (tmp_path / "data" / "durations").write_text("utt00 99\n")  # of another recording: no hindrance
+    assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 0
+    errors, even = [], []
+    for utterance in read_kaldi_dir(tmp_path / "data"):
+        expected = np.array(truth[utterance.utt_id])
         assert sum(utterance.durations) == pytest.approx(utterance.duration_s, abs=1e-3)
+        errors += list(np.abs(np.array(utterance.durations) - expected))
+        even += list(np.abs(expected.mean() - expected))
+    assert np.median(errors) < 0.02
+    assert np.mean(errors) < 0.5 * np.mean(even)
 
 
-def test_an_utterance_is_aligned_as_alone(model_dir):
-    loaded = load_model(model_dir)
-    wavs = [torch.from_numpy(noise(seconds, 7)) for seconds in (4.0, 2.77)]
-    rows = [torch.tensor(loaded.tokenizer.encode(text)) for text in ("a dog ran", "the cat sat on the mat")]
-    wav = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True, padding_value=torch.nan)
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-5)
-    wav_lens, token_lens = torch.tensor([64000, 44320]), torch.tensor([len(row) for row in rows])
-    durations, possible = align_batch(loaded.model, wav, wav_lens, tokens, token_lens)
-    assert possible.tolist() == [True, True]
-    for i, (samples, row) in enumerate(zip(wavs, rows, strict=True)):
-        one, _ = align_batch(loaded.model, samples[None], wav_lens[i : i + 1], row[None], token_lens[i : i + 1])
-        torch.testing.assert_close(durations[i, : len(row)], one[0])
-        assert float(one.sum()) == pytest.approx(len(samples) / RATE, abs=1e-5)
-        assert (durations[i, len(row) :] == 0).all()
-        assert (one >= 0).all()
+def test_what_is_too_short_is_left_out(tmp_path, capsys, caplog):
+    make_data(tmp_path / "data", 3)
+    TOKENIZER.save(tmp_path / "tokenizer")
+    utterances = read_kaldi_dir(tmp_path / "data")
+    path = tmp_path / "data" / "short.wav"
+    soundfile.write(path, np.zeros(800, np.float32), RATE)
+    write_kaldi_dir(tmp_path / "data", [*utterances, Utterance("short", path, "abcd abcd", "s", 0.05)])
+    with caplog.at_level("WARNING"):
+        assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 0
+    assert "1 of 4 utterances have no text or are too short for it" in caplog.text
+    untimed = [utterance.utt_id for utterance in read_kaldi_dir(tmp_path / "data") if utterance.durations is None]
+    assert untimed == ["short"]
+    write_kaldi_dir(tmp_path / "data", [Utterance("short", path, "abcd abcd", "s", 0.05)])
+    assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 1
+    assert "error: no utterance can be aligned" in capsys.readouterr().err
 
 
-def test_errors_name_what_is_wrong(model_dir, data_dir, tmp_path, capsys):
-    save_model(tmp_path / "vocos", Vocos(VocosConfig.debug()), load_model(model_dir).tokenizer)
-    assert main([str(tmp_path / "vocos"), str(data_dir)]) == 1
-    assert "must be a model of kind owsm_ctc or joint, got 'vocos'" in capsys.readouterr().err
-    whole = read_kaldi_dir(data_dir)
-    write_kaldi_dir(data_dir, whole[2:])
-    assert main([str(model_dir), str(data_dir)]) == 1
-    assert "no utterance can be aligned" in capsys.readouterr().err
+def test_a_density_is_that_of_a_mixture_of_normals():
+    model = Monophones(TOKENIZER)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(1, model.num_states, (4000,), generator=generator)
+    feats = torch.randn(4000, 3, generator=generator) * 2 + labels[:, None]
+    model.fit([(feats, labels)])
+    model.split()
+    model.fit([(feats, labels)])
+    x = feats[:5]
+    found = model.score(x)
+    assert (found[:, 0] == -torch.inf).all()
+    state = 1 + STATES * 3
+    components = torch.distributions.Independent(
+        torch.distributions.Normal(model.means[state], model.variances[state].sqrt()), 1
+    )
+    mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(model.weights[state]), components)
+    torch.testing.assert_close(found[:, state], mixture.log_prob(x), atol=1e-3, rtol=1e-4)
 
 
-def test_blanks_belong_to_the_token_before_except_for_a_lead():
-    """Frames ``--a--bb-``: a begins the utterance, b half a frame early; both of another length in padding."""
-    labels = torch.tensor([0, 0, 1, 0, 0, 2, 2, 0])
-    log_probs = torch.full((1, 10, 3), -9.0)
-    log_probs[0, torch.arange(8), labels] = 0.0
-    alignment = viterbi_align(log_probs, torch.tensor([8]), torch.tensor([[1, 2, 2]]), torch.tensor([2]), 0)
-    assert token_boundaries(alignment, torch.tensor([8])).tolist() == [[0.0, 4.5, 8.0, 8.0]]
-    assert token_boundaries(alignment, torch.tensor([8]), max_lead=9).tolist() == [[0.0, 3.0, 8.0, 8.0]]
-    assert token_boundaries(alignment, torch.tensor([8]), max_lead=0).tolist() == [[0.0, 5.0, 8.0, 8.0]]
+def test_sounds_have_two_states_and_silences_one():
+    states, owners = Monophones(TOKENIZER).states_of(TOKENIZER.encode("a b"))
+    assert owners.tolist() == [0, 0, 1, 2, 2]
+    assert len(set(states.tolist())) == 5
