@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
 init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
 aligner=../../../speechnar/shipped/asterisk-s2t # finds the words
-before="conf/cif.yaml conf/joint.yaml conf/polish.yaml conf/words.yaml" config=conf/heads.yaml exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
+before="conf/cif.yaml conf/joint.yaml conf/polish.yaml conf/words.yaml conf/heads.yaml" config=conf/decoders.yaml
+exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
 recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer aligner"
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
