@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from speechnar.stream import SpeechStream
     from speechnar.synthesizer import Speech, Synthesizer, edit, synthesize
     from speechnar.text.transcript import Segment, Transcript, Word
+    from speechnar.translation_stream import TranslationStream, TranslationUpdate
+    from speechnar.translator import TranslatedPiece, Translation, Translator
     from speechnar.voice import Voice
 
 __version__ = "0.1.0"
@@ -51,6 +53,11 @@ __all__ = [
     "Synthesizer",
     "Transcriber",
     "Transcript",
+    "TranslatedPiece",
+    "Translation",
+    "TranslationStream",
+    "TranslationUpdate",
+    "Translator",
     "Voice",
     "Word",
     "align",
@@ -78,6 +85,11 @@ _MODULE_OF = {
     "Synthesizer": "synthesizer",
     "Transcriber": "api",
     "Transcript": "text.transcript",
+    "TranslatedPiece": "translator",
+    "Translation": "translator",
+    "TranslationStream": "translation_stream",
+    "TranslationUpdate": "translation_stream",
+    "Translator": "translator",
     "Voice": "voice",
     "Word": "text.transcript",
     "align": "api",

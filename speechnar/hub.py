@@ -23,6 +23,8 @@ DEFAULT_MODEL = "joint-s2t"
 """What the command line and the module-level functions load when no model is named."""
 DEFAULT_TTS_MODEL = "ljspeech-tts"
 """What they load to speak and to edit speech."""
+DEFAULT_MT_MODEL = "multi30k-eng-deu"
+"""What they load to translate text."""
 CONSENT = (
     "Use a voice only if the person whose voice it is has agreed to this use, and tell listeners that the speech is "
     "synthetic."

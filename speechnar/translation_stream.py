@@ -23,6 +23,7 @@ from speechnar.models.fretna import FIRST_ITERATIONS, EditBias, Fretna, inner_ro
 from speechnar.models.fretna_ctc import FretnaCtc
 from speechnar.models.reta import Reta
 from speechnar.models.wait_k import WaitK, WaitKStream
+from speechnar.text.sentences import clean
 from speechnar.text.tokenizer import WORD_START, Tokenizer
 
 MAX_SOURCE_TOKENS = 400
@@ -186,6 +187,8 @@ class TranslationUpdate:
     """Source words so far."""
     seconds: float
     """Of computation: the model's alone, without tokens and strings."""
+    is_final: bool = False
+    """Whether the source is finished."""
 
     @property
     def text(self) -> str:
@@ -232,7 +235,8 @@ class TranslationStream:
     def push(self, text: str) -> TranslationUpdate:
         """Take the next word or words, and return what to show.
 
-        White space alone changes nothing. Words that the tokenizer cannot spell count, but say nothing to the model.
+        White space alone changes nothing, and control characters are left out. Words that the tokenizer cannot spell
+        count, but say nothing to the model.
 
         Raises:
             ConfigError: the source was finished, or became longer than `MAX_SOURCE_TOKENS`.
@@ -272,7 +276,7 @@ class TranslationStream:
 
     def _taken(self, text: str) -> list[int]:
         """Add the words of ``text``; return the tokens of all."""
-        words = [*self._words, *text.split()]
+        words = [*self._words, *clean(" ".join(text.split())).split()]
         tokens = self._tokenizer.encode(" ".join(words))
         if len(tokens) >= MAX_SOURCE_TOKENS:
             raise ConfigError(
@@ -299,6 +303,7 @@ class TranslationStream:
             erased=erased,
             num_read=len(self._words),
             seconds=seconds,
+            is_final=self._is_finished,
         )
 
 

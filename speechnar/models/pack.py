@@ -4,6 +4,7 @@
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from pathlib import Path
 import torch
 
 from speechnar.errors import CheckpointError, SpeechnarError
-from speechnar.models.base import load_model, save_model
+from speechnar.models.base import CARD_FILE, load_model, save_model
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def pack_model(source: str | Path, dest: str | Path, *, card: str, dtype: str = "float16") -> None:
     """Write the model folder ``source`` as ``dest`` with parameters stored as ``dtype``; an old ``dest`` is replaced.
+
+    A ``card`` without front matter takes over that of ``source``: a recipe's README does not know the languages.
 
     Raises:
         ModelNotFoundError: ``source`` is no model folder.
@@ -27,7 +30,15 @@ def pack_model(source: str | Path, dest: str | Path, *, card: str, dtype: str = 
     for name, weight in loaded.model.named_parameters():
         if not weight.to(DTYPES[dtype]).isfinite().all():
             raise CheckpointError(f"{source}: {name} holds values beyond the range of {dtype}; choose another")
+    if not card.startswith("---\n"):
+        card = _front_matter(Path(source) / CARD_FILE) + card
     save_model(dest, loaded.model, loaded.tokenizer, card=card, dtype=DTYPES[dtype])
+
+
+def _front_matter(card: Path) -> str:
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.match(r"---\n.*?\n---\n", text, flags=re.DOTALL)
+    return found[0] if found else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,12 +33,20 @@ def split_sentences(text: str, max_chars: int = MAX_CHARS) -> list[str]:
     A longer one is cut after commas and the like, else between words, and within a word only if that alone is too long.
     Joined by spaces the pieces are the text, but for white space, control characters and what cannot be spoken.
     """
-    sentences = (
+    return [piece for sentence in cut_sentences(text) for piece in _shorten(sentence, max_chars) if is_speakable(piece)]
+
+
+def cut_sentences(text: str) -> list[str]:
+    """Return the sentences of ``text``, each on one line without control characters; none is empty.
+
+    White space counts as one space, but an empty line ends a sentence. Joined by spaces the sentences are the text.
+    """
+    return [
         sentence
-        for paragraph in _PARAGRAPH.split(clean(text))
-        for sentence in _cut_sentences(" ".join(paragraph.split()))
-    )
-    return [piece for sentence in sentences for piece in _shorten(sentence, max_chars) if is_speakable(piece)]
+        for paragraph in _PARAGRAPH.split(text)
+        for sentence in _cut_sentences(" ".join(clean(" ".join(paragraph.split())).split()))
+        if sentence
+    ]
 
 
 def _cut_sentences(text: str) -> Iterator[str]:

@@ -160,7 +160,8 @@ def average(exp_dir: str | Path, num_best: int) -> Path:
     model = build_model(config.model, tokenizer)
     paths = find_best(exp_dir, num_best)
     load_state(model, average_checkpoints(paths), source=str(exp_dir))
-    card = f"# {exp_dir.resolve().name}\n\nAverage of {len(paths)} checkpoints: {', '.join(p.stem for p in paths)}.\n"
+    card = _front_matter(config)
+    card += f"# {exp_dir.resolve().name}\n\nAverage of {len(paths)} checkpoints: {', '.join(p.stem for p in paths)}.\n"
     save_model(exp_dir / "model", model, tokenizer, card=card)
     return exp_dir / "model"
 
@@ -409,9 +410,17 @@ def _save_config(config: RunConfig, path: Path) -> None:
 def _card(config: RunConfig, result: TrainResult, model: nn.Module, chosen: str) -> str:
     kind = getattr(model.config, "kind", "model")
     num_parameters = sum(p.numel() for p in model.parameters())
-    return (
+    return _front_matter(config) + (
         f"# {kind}, {num_parameters / 1e6:.1f} M parameters\n\n"
         f"Trained by speechnar for {result.step} updates ({result.epoch + 1} epochs begun) with seed "
         f"{config.train.seed} in {config.train.precision}.\n"
         f"Weights: {chosen}.\n"
     )
+
+
+def _front_matter(config: RunConfig) -> str:
+    """Return what a card must say of a model of parallel text: whoever loads it cannot see it otherwise."""
+    if not isinstance(config.data, PairDataConfig):
+        return ""
+    source, target = config.data.source, config.data.target
+    return f"---\nlanguage: [{source}, {target}]\ntasks: [mt]\nsource: {source}\ntarget: {target}\n---\n"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.text.sentences import is_speakable, split_sentences
+from speechnar.text.sentences import cut_sentences, is_speakable, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,11 @@ from speechnar.text.sentences import is_speakable, split_sentences
 )
 def test_sentences(text, sentences):
     assert split_sentences(text) == sentences
+
+
+def test_sentences_that_are_not_spoken_stay_and_controls_part_words_where_they_are_space():
+    assert cut_sentences("Go! ... ?!\r\n\r\na\x0bb\x00c\ud800") == ["Go!", "...", "?!", "a bc"]
+    assert cut_sentences(" \n\n\x00\t") == []
 
 
 def test_long_sentences_are_cut_at_clauses_then_words_then_letters():

@@ -221,6 +221,10 @@ def test_pairs_of_texts_are_trained_on_by_the_same_loop(tmp_path, monkeypatch):
     result = run_training(parse_config(values, RunConfig), tmp_path / "exp")
     assert result.best_metrics["1-bleu"] < 0.4
     assert "1-bleu" in (tmp_path / "exp/model/README.md").read_text()
+    direction = "---\nlanguage: [eng, deu]\ntasks: [mt]\nsource: eng\ntarget: deu\n---\n# "
+    assert (tmp_path / "exp/model/README.md").read_text().startswith(direction)
+    average(tmp_path / "exp", 1)
+    assert (tmp_path / "exp/model/README.md").read_text().startswith(direction)
     speech = {"train": "a", "dev": "b"}
     with pytest.raises(ConfigError, match="data must be of kind pairs for a model of texts, got speech"):
         run_training(parse_config({**values, "data": speech}, RunConfig), tmp_path / "speech")
