@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -53,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 CMVN_BATCHES = 50
 """Batches of training data behind the stored mean and deviation of the features; more change nothing audible."""
+MAX_NAMES = 20
+"""Weights of one kind that a report lists by name; of more it tells how many each part has."""
 
 
 def _resolve_model(value: Any) -> Any:
@@ -299,9 +302,14 @@ def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitRepo
         names = getattr(report, entry.name)
         logger.info("init from %s: %d weights %s", source, len(names), entry.name)
         if entry.name != "loaded":
-            for name in names:
-                logger.info("  %s: %s", entry.name, name)
+            for line in names if len(names) <= MAX_NAMES else _count_by_part(names):
+                logger.info("  %s: %s", entry.name, line)
     return report
+
+
+def _count_by_part(names: Sequence[str]) -> list[str]:
+    counts = Counter(name.partition(".")[0] for name in names)
+    return [f"{count} of {part}" for part, count in counts.items()]
 
 
 def freeze(model: nn.Module, part: str) -> None:

@@ -178,6 +178,16 @@ def test_init_takes_what_fits_and_reports_the_rest(tmp_path):
         init_model(target, tmp_path / "other.pt")
 
 
+def test_many_missing_weights_are_counted_by_part(tmp_path, caplog):
+    save_model(tmp_path / "source", Pitch(PitchConfig(), TOKENIZER), TOKENIZER)
+    target = Pitch(PitchConfig(), TOKENIZER)
+    target.extra = nn.ModuleList(nn.Linear(1, 1) for _ in range(15))
+    with caplog.at_level(logging.INFO):
+        init_model(target, tmp_path / "source")
+    assert "missing: 30 of extra" in caplog.text
+    assert "extra.0.weight" not in caplog.text
+
+
 def test_frozen_parts_stay_as_they_start(corpus, tmp_path):
     torch.manual_seed(1)
     source = Pitch(PitchConfig(), TOKENIZER)
