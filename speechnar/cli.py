@@ -6,6 +6,7 @@ it, so that ``--help`` answers at once.
 """
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -13,24 +14,29 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechnar import __version__
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
-from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_TTS_MODEL
 
 if TYPE_CHECKING:
     from speechnar.api import DetectedLanguage, Transcriber
     from speechnar.clip_decoder import DecodeOptions
     from speechnar.synthesizer import Synthesizer
     from speechnar.text.transcript import Transcript, TranscriptFormat
+    from speechnar.translation_stream import TranslationUpdate
+    from speechnar.translator import Translator
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 FORMATS: tuple["TranscriptFormat", ...] = ("txt", "json", "srt", "vtt", "tsv")
 # Of these, several files one after the other on stdout would make one file that is none.
 SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
 
+LINES_AT_ONCE = 100
+"""Of text on stdin that nobody types, so that lines of similar length are translated together."""
 DECODERS = ("ctc", "cassnat", "paraformer", "transformer_ar")
 
 Handler = Callable[[argparse.Namespace], int]
@@ -95,13 +101,14 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add(
         "translate",
         _translate,
-        "speech to text in another language",
-        _loading(),
-        _decoding(),
+        "speech, or text, to text in another language",
+        _loading(None, f"{DEFAULT_MODEL}, of text {DEFAULT_MT_MODEL}"),
+        _decoding("*"),
         _writing(),
+        _text_to_translate(),
         repeated="files",
     )
-    verb.add_argument("--to", required=True, metavar="LANG", help="language of the text")
+    verb.add_argument("--to", metavar="LANG", help="language of the result; of text, default: the model's")
 
     verb = add("detect-language", _detect_language, "language and probability", _loading(), repeated="files")
     verb.add_argument("files", nargs="+", metavar="FILE")
@@ -170,11 +177,9 @@ def _computing() -> argparse.ArgumentParser:
     return group
 
 
-def _loading() -> argparse.ArgumentParser:
+def _loading(model: str | None = DEFAULT_MODEL, shown: str = "%(default)s") -> argparse.ArgumentParser:
     group = _group(_computing())
-    group.add_argument(
-        "-m", "--model", default=DEFAULT_MODEL, help="shipped name, folder or owner/name; default: %(default)s"
-    )
+    group.add_argument("-m", "--model", default=model, help=f"shipped name, folder or owner/name; default: {shown}")
     return group
 
 
@@ -208,6 +213,22 @@ def _text_to_speak() -> argparse.ArgumentParser:
     return group
 
 
+def _text_to_translate() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument(
+        "--text", metavar="TEXT", help="translate this; without it and FILE, lines on stdin, each to a line"
+    )
+    group.add_argument("--from", metavar="LANG", help="language of the text; default: the model's")
+    group.add_argument(
+        "--live",
+        action="store_true",
+        help="the text still grows, by each line on stdin or each word of TEXT, and an empty line ends it: after each "
+        "write what stays, a tab, and what is new or has changed",
+    )
+    group.add_argument("--json", action="store_true", help="of text: an object per line")
+    return group
+
+
 def _words_to_change() -> argparse.ArgumentParser:
     group = _group()
     group.add_argument("file", metavar="FILE", help="mono")
@@ -237,9 +258,9 @@ def _searching() -> argparse.ArgumentParser:
     return group
 
 
-def _decoding() -> argparse.ArgumentParser:
+def _decoding(num_files: str = "+") -> argparse.ArgumentParser:
     group = _group(_searching())
-    group.add_argument("files", nargs="+", metavar="FILE")
+    group.add_argument("files", nargs=num_files, metavar="FILE")
     group.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
     group.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
     group.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
@@ -275,7 +296,39 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 
 def _translate(args: argparse.Namespace) -> int:
+    if not args.files:
+        _refuse(args, "text", _decoding("*"), _writing())
+        return _translate_text(args)
+    _refuse(args, "a FILE", _text_to_translate())
+    if args.to is None:
+        raise ConfigError("say into which language: --to LANG")
+    args.model = args.model or DEFAULT_MODEL
     return _recognize(args, to=args.to)
+
+
+def _translate_text(args: argparse.Namespace) -> int:
+    languages = {"source": getattr(args, "from"), "target": args.to}
+    if args.text is None and sys.stdin.isatty() and not (args.live or any(languages.values())):
+        raise ConfigError("say what to translate: FILE... of speech, --text TEXT, or lines of text on stdin")
+    translator = _load_translator(args)
+    started = time.monotonic()
+    num_lines = 0
+    if args.live:
+        for update in translator.live(_stdin_lines() if args.text is None else args.text.split(), **languages):
+            _put_update(update, as_json=args.json)
+            num_lines += 1
+    else:
+        lines = _stdin_lines() if args.text is None else iter([args.text])
+        while given := list(islice(lines, 1 if sys.stdin.isatty() else LINES_AT_ONCE)):
+            for translation in translator.translate(given, **languages):
+                if args.json:
+                    _put_json(translation.to_dict())
+                else:
+                    _put(f"{translation.text}\n")
+            sys.stdout.flush()
+            num_lines += len(given)
+    _log().info("%d lines in %.2f s", num_lines, time.monotonic() - started)
+    return OK
 
 
 def _recognize(args: argparse.Namespace, to: str | None) -> int:
@@ -506,6 +559,22 @@ def _load_synthesizer(args: argparse.Namespace) -> "Synthesizer":
     return Synthesizer.load(args.model, device=args.device, recognizer=args.recognizer)
 
 
+def _load_translator(args: argparse.Namespace) -> "Translator":
+    from speechnar.translator import Translator  # noqa: PLC0415
+
+    _set_threads(args.threads)
+    return Translator.load(args.model or DEFAULT_MT_MODEL, device=args.device)
+
+
+def _refuse(args: argparse.Namespace, what: str, *groups: argparse.ArgumentParser) -> None:
+    """Complain of options that do not go with ``what`` is given."""
+    defaults = vars(_group(*groups).parse_args([]))
+    wrong = [name for name, value in defaults.items() if getattr(args, name) != value]
+    if wrong:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+        raise ConfigError(f"{options} cannot be used with {what}; leave that out")
+
+
 def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
     from speechnar.clip_decoder import DecodeOptions  # noqa: PLC0415
 
@@ -581,6 +650,21 @@ def _put(text: str) -> None:
     """Write a result to stdout, whatever its encoding can show."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _put_update(update: "TranslationUpdate", *, as_json: bool) -> None:
+    if as_json:
+        _put_json({**asdict(update), "text": update.text, "seconds": round(update.seconds, 6)})
+    else:
+        _put(f"{update.stable}\t{update.unstable}\n")
+    sys.stdout.flush()
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Yield lines as they come; what is not text in them is replaced."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    yield from sys.stdin
 
 
 def _put_json(values: dict[str, Any]) -> None:

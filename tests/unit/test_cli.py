@@ -203,7 +203,10 @@ def test_an_undecodable_name(model, tmp_path):
 
 def test_translate(model, wav, capsys):
     assert main(["translate", wav, "--to", "de", "-m", model, "-f", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["task"] == "translate"
+    expected = json.loads(capsys.readouterr().out)
+    assert expected["task"] == "translate"
+    assert main(["translate", "-m", model, "--to", "de", "-f", "json", wav]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 def test_detect_language(model, wav, capsys):
