@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from speechnar.api import Comparison, DetectedLanguage, Transcriber, align, detect_language, transcribe, translate
     from speechnar.audio.io import Audio
+    from speechnar.captions import CaptionStream, CaptionUpdate
     from speechnar.clip_decoder import DecodeOptions
     from speechnar.editor import Change, EditedSpeech
     from speechnar.errors import (
@@ -34,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Audio",
     "AudioError",
+    "CaptionStream",
+    "CaptionUpdate",
     "Change",
     "CheckpointError",
     "Comparison",
@@ -72,6 +75,8 @@ __all__ = [
 
 _MODULE_OF = {
     "Audio": "audio.io",
+    "CaptionStream": "captions",
+    "CaptionUpdate": "captions",
     "Change": "editor",
     "Comparison": "api",
     "DecodeOptions": "clip_decoder",

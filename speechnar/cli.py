@@ -24,6 +24,7 @@ from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_TTS_
 
 if TYPE_CHECKING:
     from speechnar.api import DetectedLanguage, Transcriber
+    from speechnar.captions import CaptionUpdate
     from speechnar.clip_decoder import DecodeOptions
     from speechnar.synthesizer import Synthesizer
     from speechnar.text.transcript import Transcript, TranscriptFormat
@@ -109,6 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
         repeated="files",
     )
     verb.add_argument("--to", metavar="LANG", help="language of the result; of text, default: the model's")
+
+    add("caption", _caption, "live captions of speech, and their translation", _loading(), _searching(), _captioning())
 
     verb = add("detect-language", _detect_language, "language and probability", _loading(), repeated="files")
     verb.add_argument("files", nargs="+", metavar="FILE")
@@ -273,6 +276,20 @@ def _decoding(num_files: str = "+") -> argparse.ArgumentParser:
     return group
 
 
+def _captioning() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument("file", metavar="FILE", help="- reads raw PCM from stdin: mono, 16 bits, little endian")
+    group.add_argument("--sample-rate", type=int, metavar="HZ", help="of raw PCM; default: what the model hears")
+    group.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
+    group.add_argument("--to", metavar="LANG", help="translate into this language")
+    group.add_argument("--translator", metavar="MODEL", help=f"what translates; default: {DEFAULT_MT_MODEL}")
+    group.add_argument(
+        "--chunk", type=float, default=1.0, metavar="S", help="seconds between updates; default: %(default)s"
+    )
+    group.add_argument("--json", action="store_true", help="an object per line; else what stays, a tab, and the rest")
+    return group
+
+
 def _writing() -> argparse.ArgumentParser:
     group = _group()
     group.add_argument("-f", "--format", choices=(*FORMATS, "all"), default="txt", help="default: %(default)s")
@@ -310,7 +327,7 @@ def _translate_text(args: argparse.Namespace) -> int:
     languages = {"source": getattr(args, "from"), "target": args.to}
     if args.text is None and sys.stdin.isatty() and not (args.live or any(languages.values())):
         raise ConfigError("say what to translate: FILE... of speech, --text TEXT, or lines of text on stdin")
-    translator = _load_translator(args)
+    translator = _load_translator(args, args.model)
     started = time.monotonic()
     num_lines = 0
     if args.live:
@@ -357,6 +374,38 @@ def _recognize(args: argparse.Namespace, to: str | None) -> int:
     wall_s = time.monotonic() - started
     _log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
     return FAILED if num_failed else OK
+
+
+def _caption(args: argparse.Namespace) -> int:
+    if not 0.1 <= args.chunk <= 30:
+        raise ConfigError(f"--chunk must be 0.1 to 30 seconds, got {args.chunk:g}")
+    if args.translator is not None and args.to is None:
+        raise ConfigError("say into which language --translator is to translate: --to LANG")
+    if args.sample_rate is not None and args.file != "-":
+        raise ConfigError("--sample-rate is that of raw PCM on stdin; a FILE says its own, leave that out")
+    transcriber = _load(args, args.model)
+    from speechnar.audio.io import AudioStream, pcm_blocks  # noqa: PLC0415
+    from speechnar.captions import CaptionStream  # noqa: PLC0415
+
+    translation = None
+    if args.to is not None:
+        source = None if args.language == "auto" else args.language
+        translation = _load_translator(args, args.translator).stream(source=source, target=args.to)
+    rate = args.sample_rate or transcriber.sample_rate
+    speech = transcriber.stream(sample_rate=rate, language=args.language, options=_decode_options(args))
+    stream = CaptionStream(speech, translation)
+    blocks = (
+        pcm_blocks(sys.stdin.buffer, round(args.chunk * rate))
+        if args.file == "-"
+        else AudioStream(args.file, target_rate=rate, block_seconds=args.chunk)
+    )
+    started = time.monotonic()
+    for block in blocks:
+        _put_captions(stream.push(block), as_json=args.json)
+    _put_captions(stream.finish(), as_json=args.json)
+    wall_s, audio_s = time.monotonic() - started, stream.transcript.duration
+    _log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return OK
 
 
 def _detect_language(args: argparse.Namespace) -> int:
@@ -559,11 +608,11 @@ def _load_synthesizer(args: argparse.Namespace) -> "Synthesizer":
     return Synthesizer.load(args.model, device=args.device, recognizer=args.recognizer)
 
 
-def _load_translator(args: argparse.Namespace) -> "Translator":
+def _load_translator(args: argparse.Namespace, model: str | None) -> "Translator":
     from speechnar.translator import Translator  # noqa: PLC0415
 
     _set_threads(args.threads)
-    return Translator.load(args.model or DEFAULT_MT_MODEL, device=args.device)
+    return Translator.load(model or DEFAULT_MT_MODEL, device=args.device)
 
 
 def _refuse(args: argparse.Namespace, what: str, *groups: argparse.ArgumentParser) -> None:
@@ -650,6 +699,19 @@ def _put(text: str) -> None:
     """Write a result to stdout, whatever its encoding can show."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _put_captions(updates: Iterable["CaptionUpdate"], *, as_json: bool) -> None:
+    for update in updates:
+        if as_json:
+            values = {**asdict(update), "text": update.text}
+            if update.translation is not None:
+                values["translation"] = {**values["translation"], "text": update.translation.text}
+            _put_json(values)
+        else:
+            shown = update.translation or update
+            _put(f"{shown.stable}\t{shown.unstable}\n")
+    sys.stdout.flush()
 
 
 def _put_update(update: "TranslationUpdate", *, as_json: bool) -> None:

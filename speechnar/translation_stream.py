@@ -261,6 +261,40 @@ class TranslationStream:
                 return self._update([*tokens, self._eos_id], is_final=True)
         return self._show(self._shown, 0.0)
 
+    def revise(self, text: str, *, is_final: bool = False) -> TranslationUpdate:
+        """Take ``text`` as all of the source so far, whatever was pushed before, and return what to show.
+
+        The log of such a source may not be scored: its words can become fewer.
+
+        Args:
+            text: may differ from what it was in any word.
+            is_final: finish the source with it.
+
+        Raises:
+            ConfigError: the source was finished, is longer than `MAX_SOURCE_TOKENS`, or the system cannot revise.
+        """
+        if self._is_finished or not self.can_revise:
+            raise ConfigError("a source is revised before it is finished, and not by wait-k; start another, or push")
+        known, self._words = self._words, []
+        try:
+            tokens = self._taken(text)
+        except ConfigError:
+            self._words = known
+            raise
+        self._is_finished = is_final
+        if not self._words:
+            return self._show((), 0.0)
+        return self._update([*tokens, self._eos_id] if is_final else tokens, is_final=is_final)
+
+    @property
+    def can_revise(self) -> bool:
+        """Tell whether `revise` can be called: wait-k cannot unread a word."""
+        return not isinstance(self._translating, Waiting)
+
+    def fits(self, text: str) -> bool:
+        """Tell whether ``text`` is short enough to be a source."""
+        return len(self._tokenizer.encode(text)) < MAX_SOURCE_TOKENS
+
     @property
     def evaluations(self) -> int:
         """Evaluations of decoders since the start of the source, one after another."""

@@ -92,6 +92,12 @@ def to_int16(samples: Samples) -> NDArray[np.int16]:
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
+def pcm_blocks(source: BinaryIO, block_samples: int) -> Iterator[Samples]:
+    """Yield raw PCM (mono, 16 bits, little endian) in blocks, each as soon as it is there; half a sample is dropped."""
+    while data := source.read(2 * block_samples):
+        yield np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 32768.0
+
+
 def read_audio(
     source: Any,
     *,

@@ -20,7 +20,7 @@ from tests.reference.funasr_folders import read_golden, write_folder
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, speechlike, write_speechlike
 
 ROOT = Path(cli.__file__).parents[1]
-VERBS = ["transcribe", "translate", "detect-language", "align", "synthesize", "edit", "models", "convert"]
+VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "models", "convert"]
 VERBS += ["train", "average", "decode", "score", "demo"]
 
 
