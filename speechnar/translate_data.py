@@ -232,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = SystemOptions(**{name: getattr(args, name) for name in SystemOptions.__dataclass_fields__})
+    before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
         sentences = read_sentences(args.data_dir)[: args.limit]
@@ -253,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SpeechnarError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    finally:  # whoever calls this from Python keeps theirs
+        torch.set_num_threads(before)
     logger.info("%s: %d sentences", args.out, len(sentences))
     return 0
 
