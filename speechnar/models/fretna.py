@@ -37,19 +37,19 @@ from speechnar.decode.levenshtein import (
 from speechnar.models.base import LossOutput
 from speechnar.models.translation import (
     TINY,
+    SeenSource,
     SourceEncoder,
     SpecialIds,
     TranslationConfig,
     embed_tokens,
     max_lens_of,
     new_embeddings,
+    new_parallel_decoder,
     rows_of,
 )
-from speechnar.nn.decoder import DecoderMemory
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
-from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.text.tokenizer import Tokenizer
 
 OFFSET_BOUNDS = (-15, -7, -3, -2, -1, 0, 1)
@@ -96,15 +96,7 @@ class Fretna(nn.Module):
         self.embed = new_embeddings(tokenizer.vocab_size, dim)
         self.encoder = SourceEncoder(config)
         self.dropout = Dropout(config.dropout)
-        self.decoder = ParallelDecoder(
-            dim,
-            config.decoder_layers,
-            config.num_heads,
-            config.ff_dim,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            norm_eps=config.norm_eps,
-        )
+        self.decoder = new_parallel_decoder(config)
         self.offsets = nn.Embedding(len(OFFSET_BOUNDS) + 1, offset_dim)
         self.delete = nn.Linear(dim + offset_dim, 2)
         self.insert = nn.Linear(2 * dim + offset_dim, config.max_inserts + 1)
@@ -136,7 +128,7 @@ class Fretna(nn.Module):
         into them (or, of half of the shorter references, the input itself) is then judged by the deletion head.
         """
         pad_id = self.ids.blank
-        memory = self._project(self.encode(batch.src_tokens, batch.src_lens))
+        source = SeenSource.of(self.decoder, self.encode(batch.src_tokens, batch.src_lens))
         ref, ref_lens = self._with_ends(batch.tgt_tokens, batch.tgt_lens)
         inputs, input_lens, old_lens = self._roll_in(batch, ref, ref_lens)
         labels = edit_labels(inputs, input_lens, ref, ref_lens)
@@ -146,7 +138,7 @@ class Fretna(nn.Module):
         is_old = torch.arange(inputs.size(1), device=ref.device) <= old_lens[:, None]
         kept_old_lens = old_lens - (labels.deleted & is_old).sum(1)
         counts = gap_counts(labels.missing, ref_lens)[:, : kept.size(1) - 1]
-        logits = self._insert_logits(self._states(kept, kept_lens, memory), kept_old_lens)
+        logits = self._insert_logits(self._states(kept, kept_lens, source), kept_old_lens)
         is_gap = valid_mask(kept_lens - 1, counts.size(1))
         insert_loss = _masked_mean(
             _cross_entropy(logits, counts.clamp(max=self.config.max_inserts), INSERT_SMOOTHING), is_gap
@@ -154,7 +146,7 @@ class Fretna(nn.Module):
 
         opened = ref.masked_fill(labels.missing, self.ids.placeholder)
         # Only open places are named: over a large vocabulary the others would cost as much again.
-        named = self.token(self._states(opened, ref_lens, memory)[labels.missing])
+        named = self.token(self._states(opened, ref_lens, source)[labels.missing])
         token_losses = _cross_entropy(named, ref[labels.missing], self.config.label_smoothing)
         token_loss = token_losses.sum() / max(token_losses.numel(), 1)
 
@@ -166,7 +158,7 @@ class Fretna(nn.Module):
         judged = _widen(inputs, width).where(judges_input, _widen(filled, width))
         judged_lens = input_lens.where(judges_input[:, 0], ref_lens)
         targets = _widen(labels.deleted, width).where(judges_input, _widen(filled_labels, width))
-        states = self._states(judged, judged_lens, memory)
+        states = self._states(judged, judged_lens, source)
         logits = self._delete_logits(states, old_lens.where(judges_input[:, 0], filled_old_lens))
         is_inner = valid_mask(judged_lens - 1, width)
         is_inner = is_inner & (torch.arange(width, device=ref.device) > 0)
@@ -208,7 +200,7 @@ class Fretna(nn.Module):
         start, start_lens = self._with_ends(tokens, lens)
         max_lens = torch.maximum(max_lens_of(src_lens, self.config.max_len_ratio) + 2, start_lens)
         return refine(
-            _Editor(self, self._project(encoded), bias or EditBias()),
+            _Editor(self, SeenSource.of(self.decoder, encoded), bias or EditBias()),
             start,
             start_lens,
             max_lens,
@@ -221,11 +213,9 @@ class Fretna(nn.Module):
         """Return the translation of each source of a batch, written from nothing."""
         return inner_rows(self.edit(batch.src_tokens, batch.src_lens))
 
-    def _project(self, encoded: EncodedSpeech) -> DecoderMemory:
-        return self.decoder.project(encoded.enc, encoded.valid)
-
-    def _states(self, tokens: Tensor, lens: Tensor, memory: DecoderMemory) -> Tensor:
-        states: Tensor = self.decoder(self.dropout(embed_tokens(self.embed, tokens)), lens, memory)
+    def _states(self, tokens: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
+        x = self.dropout(embed_tokens(self.embed, tokens))
+        states: Tensor = self.decoder(x, valid_mask(lens, tokens.size(1)), source.keys_values, source.mask)
         return states
 
     def _offset(self, num_positions: int, old_lens: Tensor) -> Tensor:
@@ -286,9 +276,9 @@ class Fretna(nn.Module):
 class _Editor:
     """The model as `speechnar.decode.levenshtein.refine` wants it."""
 
-    def __init__(self, model: Fretna, memory: DecoderMemory, bias: EditBias) -> None:
+    def __init__(self, model: Fretna, source: SeenSource, bias: EditBias) -> None:
         self._model = model
-        self._memory = memory
+        self._source = source
         self._bias = bias
 
     def deletions(self, tokens: Tensor, lens: Tensor, old_lens: Tensor) -> Tensor:
@@ -309,7 +299,7 @@ class _Editor:
         return tokens.masked_scatter(is_open, self._model._best(self._model.token(states).float()))
 
     def _states(self, tokens: Tensor, lens: Tensor) -> Tensor:
-        return self._model._states(tokens, lens, self._memory)
+        return self._model._states(tokens, lens, self._source)
 
     def _is_old(self, num_positions: int, old_lens: Tensor) -> Tensor:
         offsets = torch.arange(num_positions, device=old_lens.device) - old_lens[:, None]

@@ -28,16 +28,16 @@ from speechnar.decode.ctc import collapse
 from speechnar.models.base import LossOutput
 from speechnar.models.translation import (
     TINY,
+    SeenSource,
     SourceEncoder,
     SpecialIds,
     TranslationConfig,
     new_embeddings,
+    new_parallel_decoder,
 )
 from speechnar.nn.ctc import CtcHead, fits
-from speechnar.nn.decoder import DecoderMemory
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import valid_mask, zero_padding
-from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
 
@@ -72,15 +72,7 @@ class FretnaCtc(nn.Module):
         self.encoder = SourceEncoder(config)
         self.upsample = nn.Linear(config.model_dim, config.upsampling * config.model_dim)
         self.dropout = Dropout(config.dropout)
-        self.decoder = ParallelDecoder(
-            config.model_dim,
-            config.decoder_layers,
-            config.num_heads,
-            config.ff_dim,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            norm_eps=config.norm_eps,
-        )
+        self.decoder = new_parallel_decoder(config)
         self.ctc = CtcHead(config.model_dim, tokenizer.vocab_size, blank_id=ids.blank)
         self.ctc.proj.weight = self.embed.weight
         never = [i for i in (*ids.never, ids.eos) if i != ids.blank]
@@ -104,12 +96,12 @@ class FretnaCtc(nn.Module):
         In training some of the slots that a first pass got wrong are shown their names (glancing). Targets that do
         not fit count as 0.
         """
-        slots, lens, memory = self._slots(batch.src_tokens, batch.src_lens)
+        slots, lens, source = self._slots(batch.src_tokens, batch.src_lens)
         if self.training and self.config.glance_share > 0:
-            names, is_shown = self._glance(slots, lens, memory, batch)
+            names, is_shown = self._glance(slots, lens, source, batch)
             slots = slots + self.embed(names) * math.sqrt(self.config.model_dim) * is_shown[..., None]
             self.num_batches += 1
-        log_probs = self._log_probs(slots, lens, memory)
+        log_probs = self._log_probs(slots, lens, source)
         nats = self.ctc.loss(log_probs, lens, batch.tgt_tokens, batch.tgt_lens)
         num_tokens = (batch.tgt_lens + 1).sum().float()  # as the autoregressive models count
         misfits = (~fits(lens, batch.tgt_tokens, batch.tgt_lens)).float().mean()
@@ -127,8 +119,8 @@ class FretnaCtc(nn.Module):
             previous: (B, T') names given to the first slots before.
             bias: nats that they gain.
         """
-        slots, lens, memory = self._slots(src_tokens, src_lens)
-        log_probs = self._log_probs(slots, lens, memory).index_fill(2, self.never, -torch.inf)
+        slots, lens, source = self._slots(src_tokens, src_lens)
+        log_probs = self._log_probs(slots, lens, source).index_fill(2, self.never, -torch.inf)
         if previous is not None and bias:
             previous = previous[:, : log_probs.size(1)]
             gains = torch.full_like(previous, bias, dtype=log_probs.dtype)[..., None]
@@ -144,7 +136,7 @@ class FretnaCtc(nn.Module):
         """Return the translation of each source of a batch."""
         return self.merge(self.name_slots(batch.src_tokens, batch.src_lens))
 
-    def _slots(self, src_tokens: Tensor, src_lens: Tensor) -> tuple[Tensor, Tensor, DecoderMemory]:
+    def _slots(self, src_tokens: Tensor, src_lens: Tensor) -> tuple[Tensor, Tensor, SeenSource]:
         """Return slots (B, T, D), their numbers (B,), and the source as the decoder sees it."""
         encoded = self.encoder(self.embed, src_tokens, src_lens)
         enc = zero_padding(encoded.enc, encoded.valid)
@@ -154,17 +146,18 @@ class FretnaCtc(nn.Module):
         return (
             self.dropout(slots + sinusoids(positions, dim)),
             src_lens * self.config.upsampling,
-            self.decoder.project(enc, encoded.valid),
+            SeenSource.of(self.decoder, encoded),
         )
 
-    def _log_probs(self, slots: Tensor, lens: Tensor, memory: DecoderMemory) -> Tensor:
-        log_probs: Tensor = self.ctc(self.decoder(slots, lens, memory))
+    def _log_probs(self, slots: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
+        hidden = self.decoder(slots, valid_mask(lens, slots.size(1)), source.keys_values, source.mask)
+        log_probs: Tensor = self.ctc(hidden)
         return log_probs
 
     @torch.no_grad()
-    def _glance(self, slots: Tensor, lens: Tensor, memory: DecoderMemory, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def _glance(self, slots: Tensor, lens: Tensor, source: SeenSource, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Return the names of the slots on the best path (B, T), and which of them to show (B, T)."""
-        log_probs = self._log_probs(slots, lens, memory)
+        log_probs = self._log_probs(slots, lens, source)
         aligned = viterbi_align(log_probs, lens, batch.tgt_tokens, batch.tgt_lens, self.blank_id)
         valid = valid_mask(lens, slots.size(1)) & aligned.possible[:, None]
         num_wrong = ((log_probs.argmax(-1) != aligned.labels) & valid).sum(1, keepdim=True)

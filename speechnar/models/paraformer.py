@@ -34,11 +34,11 @@ from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.encoder import ConformerConfig, Encoder
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.mwer import expected_errors, sample_hypotheses
+from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.sanm import (
     SanmDecoder,
     SanmEncoder,
     SanmEncoderConfig,
-    TransformerDecoder,
     WindowConfig,
     WindowedSpeech,
 )
@@ -300,10 +300,10 @@ def _build_embedder(
     )
 
 
-def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | TransformerDecoder:
+def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder:
     sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
     if config.decoder == "transformer":
-        return TransformerDecoder(
+        return ParallelDecoder(
             *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
         )
     return SanmDecoder(

@@ -1,11 +1,12 @@
 """What the models that translate texts share: their sizes, one table of embeddings, and the encoder of sources.
 
-Shapes: B sentences, S source tokens, D model width, V vocabulary.
+Shapes: B sentences, S source tokens, D model width, V vocabulary, L layers, H heads.
 Sources: Vaswani et al., "Attention Is All You Need", 2017, section 3; Press and Wolf, "Using the Output Embedding to
 Improve Language Models", EACL 2017 (one table for source, target and output of a joint vocabulary).
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from speechnar.data.pairs import EOS
 from speechnar.nn.context import LayerCache
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
-from speechnar.nn.lengths import valid_mask
+from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.positions import sinusoids
 from speechnar.nn.transformer import TransformerEncoder
 from speechnar.text.tokenizer import Tokenizer
@@ -97,6 +99,34 @@ class SourceEncoder(nn.Module):
     def new_caches(self) -> list[LayerCache]:
         """Return empty caches for `extend`."""
         return self.layers.new_caches()
+
+
+@dataclass(frozen=True)
+class SeenSource:
+    """Sources as the layers of a `ParallelDecoder` see them."""
+
+    keys_values: Tensor
+    """(L, 2, B, H, S, D / H)"""
+    mask: Tensor
+    """bool (B, 1, 1, S)"""
+
+    @classmethod
+    def of(cls, decoder: ParallelDecoder, encoded: EncodedSpeech) -> "SeenSource":
+        """Project encoder output for all layers of ``decoder``."""
+        return cls(decoder.project(zero_padding(encoded.enc, encoded.valid)), encoded.valid[:, None, None, :])
+
+
+def new_parallel_decoder(config: TranslationConfig) -> ParallelDecoder:
+    """Make the decoder of the models that write all tokens at once."""
+    return ParallelDecoder(
+        config.model_dim,
+        config.decoder_layers,
+        config.num_heads,
+        config.ff_dim,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        norm_eps=config.norm_eps,
+    )
 
 
 def embed_tokens(embed: nn.Embedding, tokens: Tensor, *, first: int = 0) -> Tensor:

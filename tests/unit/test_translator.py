@@ -20,7 +20,7 @@ TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcdefgh.", "<sop>", "<s
 # With seeds for which random models say different things of different sources.
 KINDS = {
     "reta": (Reta, RetaConfig, 3),
-    "fretna": (Fretna, FretnaConfig, 7),
+    "fretna": (Fretna, FretnaConfig, 3),
     "fretna_ctc": (FretnaCtc, FretnaCtcConfig, 3),
     "wait_k": (WaitK, WaitKConfig, 9),
 }

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 from speechnar.config import parse_config
 from speechnar.errors import ConfigError
 from speechnar.nn.lengths import valid_mask
+from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.sanm import (
     DecoderCache,
     FsmnMemory,
     SanmDecoder,
     SanmEncoder,
     SanmEncoderConfig,
-    TransformerDecoder,
     WindowConfig,
     WindowedSpeech,
     num_windows,
@@ -102,7 +102,7 @@ def test_heads_must_divide_the_width() -> None:
 
 def test_transformer_decoder_sees_all_tokens_and_no_padding() -> None:
     torch.manual_seed(4)
-    decoder = TransformerDecoder(8, 2, 2, 16).eval()
+    decoder = ParallelDecoder(8, 2, 2, 16).eval()
     x, enc = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
     valid, seen = valid_mask(torch.tensor([5, 3, 0]), 5), valid_mask(torch.tensor([7, 4, 7]), 7)
     batch = decoder(x.masked_fill(~valid[..., None], torch.nan), valid, decoder.project(enc), seen[:, None, None])
