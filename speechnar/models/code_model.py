@@ -8,21 +8,22 @@ Differs from audiocraft: conditions are left out utterance by utterance, not bat
 small encoder that is trained along (``words``), besides a text encoder that is not (``text``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeBatch
 from speechnar.errors import ConfigError, DataError
-from speechnar.models.encodec import Encodec, check_rate, draw_segments
+from speechnar.models.encodec import Encodec, EncodecConfig, check_rate, draw_segments
 from speechnar.models.text_encoder import TextEncoder
-from speechnar.nn.code_transformer import CodeContext, frame_sinusoids
+from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeTransformer, frame_sinusoids
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -69,6 +70,18 @@ class CodeModelConfig(Config):
     def published(cls) -> "CodeModelConfig":
         """Return those of MAGNeT and MusicGen small."""
         return cls(model_dim=1024, num_layers=24, num_heads=16, ff_dim=4096, dropout=0.0)
+
+
+class CodeGeneratorConfig(Config):
+    """What the configurations of all generators have; the defaults are for 10 s of music on a CPU core."""
+
+    codec: EncodecConfig = EncodecConfig()
+    network: CodeModelConfig = CodeModelConfig()
+    condition: ConditionConfig = WordsConfig()
+    window_frames: PositiveInt = 500
+    """Length of the pieces it learns from, and the most it makes at one go."""
+    left_out_prob: float = Field(default=0.15, ge=0, le=1)
+    """Share of the utterances of which nothing is told."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +212,55 @@ class CodeEmbedding(nn.Module):
         return frame_sinusoids(torch.arange(first, first + num_frames, device=device), self.model_dim)
 
 
+class CodeGenerator(nn.Module):
+    """What all generators have: a codec that never learns, what is told, embeddings of codes, heads behind a norm."""
+
+    warm_starts: Mapping[str, str] = {"encodec": "codec."}
+    """Where the weights of a model of another kind belong in this one."""
+    pretrained: tuple[str, ...] = ("codec.",)
+    """Parts that training leaves as they are: they must come from elsewhere."""
+    learns_codes = True
+    """Its data may be of kind codes."""
+
+    def __init__(self, config: CodeGeneratorConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        sizes, codec = config.network, config.codec
+        self.codec = Encodec(codec).requires_grad_(False).eval()
+        self.condition = build_condition(config.condition, sizes.model_dim, tokenizer)
+        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
+        self.norm = nn.LayerNorm(sizes.model_dim, NORM_EPS)
+        self.heads = build_heads(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
+
+    @classmethod
+    def from_config(cls, config: Any, tokenizer: Tokenizer) -> Self:
+        """Build the model for the words of ``tokenizer``."""
+        return cls(config, tokenizer)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what the model learns from and makes."""
+        return self.codec.sample_rate
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what is trained; the codec never learns."""
+        super().train(mode)
+        self.codec.eval()
+        return self
+
+
+def build_transformer(config: CodeGeneratorConfig) -> CodeTransformer:
+    """Make the layers over frames that ``config`` describes."""
+    sizes = config.network
+    return CodeTransformer(
+        sizes.model_dim,
+        sizes.num_layers,
+        sizes.num_heads,
+        sizes.ff_dim,
+        dropout=sizes.dropout,
+        has_memory=isinstance(config.condition, TextConfig),
+    )
+
+
 def build_heads(num_codebooks: int, codebook_size: int, model_dim: int) -> nn.ModuleList:
     """Return a linear layer (D to V) without bias for each codebook."""
     heads = [nn.Linear(model_dim, codebook_size, bias=False) for _ in range(num_codebooks)]
@@ -259,10 +321,3 @@ def told_context(told: Told, **options: Any) -> CodeContext:
 def add_told(frames: Tensor, told: Told) -> Tensor:
     """Return ``frames`` (B, T, D) with what is told of all of them."""
     return frames if told.added is None else frames + told.added.to(frames)
-
-
-def frozen(modules: Iterable[nn.Module]) -> None:
-    """Take ``modules`` out of training."""
-    for module in modules:
-        module.requires_grad_(False)
-        module.eval()

@@ -13,7 +13,6 @@ Differs from ENAT: what is reused are the keys and values of all layers, not the
 pass in which a known code sees those of its own step and of earlier ones, the steps being drawn at random.
 """
 
-from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -25,19 +24,16 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeBatch
 from speechnar.models.base import LossOutput
 from speechnar.models.code_model import (
-    CodeEmbedding,
+    CodeGenerator,
     CodeModelConfig,
     TextConfig,
     Told,
     add_told,
-    build_condition,
-    build_heads,
-    frozen,
+    build_transformer,
     told_context,
 )
-from speechnar.models.encodec import Encodec
 from speechnar.models.magnet import MagnetConfig, join_told, masked_loss, split_guided
-from speechnar.nn.code_transformer import NORM_EPS, CodeLayer, CodeTransformer, initialize, local_attention
+from speechnar.nn.code_transformer import NORM_EPS, CodeLayer, initialize, local_attention
 from speechnar.nn.decoder import KeyValueCache
 from speechnar.text.tokenizer import Tokenizer
 
@@ -63,33 +59,14 @@ class EnatConfig(MagnetConfig):
         return cls(**{**values, "network": network.model_dump()})
 
 
-class Enat(nn.Module):
+class Enat(CodeGenerator):
     """What is told, and codes of which some are masked, to the masked ones."""
 
-    warm_starts: Mapping[str, str] = {"encodec": "codec."}
-    """Where the weights of a model of another kind belong in this one."""
-    pretrained: tuple[str, ...] = ("codec.",)
-    """Parts that training leaves as they are: they must come from elsewhere."""
-    learns_codes = True
-    """Its data may be of kind codes."""
-
     def __init__(self, config: EnatConfig, tokenizer: Tokenizer) -> None:
-        super().__init__()
+        super().__init__(config, tokenizer)
         self.config = config
-        sizes, codec = config.network, config.codec
-        self.codec = Encodec(codec)
-        frozen([self.codec])
-        self.condition = build_condition(config.condition, sizes.model_dim, tokenizer)
-        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-        has_memory = isinstance(config.condition, TextConfig)
-        self.encoder = CodeTransformer(
-            sizes.model_dim,
-            sizes.num_layers,
-            sizes.num_heads,
-            sizes.ff_dim,
-            dropout=sizes.dropout,
-            has_memory=has_memory,
-        )
+        sizes, has_memory = config.network, isinstance(config.condition, TextConfig)
+        self.encoder = build_transformer(config)
         self.norm_known = nn.LayerNorm(sizes.model_dim, NORM_EPS)
         self.decoder = nn.ModuleList(
             _DecoderLayer(sizes.model_dim, sizes.num_heads, sizes.ff_dim, dropout=sizes.dropout, has_memory=has_memory)
@@ -97,24 +74,6 @@ class Enat(nn.Module):
         )
         for depth, layer in enumerate(self.decoder):
             initialize(layer, sizes.num_layers + depth)
-        self.norm = nn.LayerNorm(sizes.model_dim, NORM_EPS)
-        self.heads = build_heads(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-
-    @classmethod
-    def from_config(cls, config: EnatConfig, tokenizer: Tokenizer) -> "Enat":
-        """Build the model for the words of ``tokenizer``."""
-        return cls(config, tokenizer)
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of what the model learns from and makes."""
-        return self.codec.sample_rate
-
-    def train(self, mode: bool = True) -> "Enat":
-        """Set the mode of what is trained; the codec never learns."""
-        super().train(mode)
-        self.codec.eval()
-        return self
 
     def forward(self, codes: Tensor, codebook: int, told: Told, steps: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) float32 of ``codebook``; those of known frames mean nothing.

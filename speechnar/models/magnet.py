@@ -12,7 +12,7 @@ condition most, more often than the others; what is told of classes and by small
 `speechnar.models.code_model`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -21,50 +21,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeBatch
 from speechnar.decode.mask_predict import MaskPredictConfig, draw_spans
 from speechnar.models.base import LossOutput
 from speechnar.models.code_model import (
     CodeEmbedding,
+    CodeGenerator,
+    CodeGeneratorConfig,
     CodeModelConfig,
-    ConditionConfig,
     TextCondition,
     TextConfig,
     Told,
     WordsCondition,
-    WordsConfig,
     add_told,
-    build_condition,
-    build_heads,
+    build_transformer,
     draw_codes_of,
     draw_left_out,
-    frozen,
     told_context,
 )
 from speechnar.models.encodec import Encodec, EncodecConfig
-from speechnar.nn.code_transformer import NORM_EPS, CodeTransformer
 from speechnar.text.tokenizer import Tokenizer
 
 
-class MagnetConfig(Config):
+class MagnetConfig(CodeGeneratorConfig):
     """The generator and its codec; the defaults are for 10 s of music on a CPU core."""
 
     kind: Literal["magnet"] = "magnet"
-    codec: EncodecConfig = EncodecConfig()
-    network: CodeModelConfig = CodeModelConfig()
-    condition: ConditionConfig = WordsConfig()
-    window_frames: PositiveInt = 500
-    """Length of the pieces it learns from, and the most it makes at one go."""
     span_len: PositiveInt = 3
     """Frames that are masked together."""
     reach: NonNegativeInt = 5
     """Frames before and after that a frame sees in codebooks above the first."""
     shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Of the utterances that learn each codebook."""
-    left_out_prob: float = Field(default=0.15, ge=0, le=1)
-    """Share of the utterances of which nothing is told."""
     prompted_prob: float = Field(default=0.2, ge=0, le=1)
     """Share of the utterances whose first frames are known in all codebooks, as those of a prompt are."""
     sampling: MaskPredictConfig = MaskPredictConfig(
@@ -120,50 +109,13 @@ class MagnetConfig(Config):
         return self
 
 
-class Magnet(nn.Module):
+class Magnet(CodeGenerator):
     """What is told, and codes of which some are masked, to the masked ones."""
 
-    warm_starts: Mapping[str, str] = {"encodec": "codec."}
-    """Where the weights of a model of another kind belong in this one."""
-    pretrained: tuple[str, ...] = ("codec.",)
-    """Parts that training leaves as they are: they must come from elsewhere."""
-    learns_codes = True
-    """Its data may be of kind codes."""
-
     def __init__(self, config: MagnetConfig, tokenizer: Tokenizer) -> None:
-        super().__init__()
+        super().__init__(config, tokenizer)
         self.config = config
-        sizes, codec = config.network, config.codec
-        self.codec = Encodec(codec)
-        frozen([self.codec])
-        self.condition = build_condition(config.condition, sizes.model_dim, tokenizer)
-        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-        self.transformer = CodeTransformer(
-            sizes.model_dim,
-            sizes.num_layers,
-            sizes.num_heads,
-            sizes.ff_dim,
-            dropout=sizes.dropout,
-            has_memory=isinstance(config.condition, TextConfig),
-        )
-        self.norm = nn.LayerNorm(sizes.model_dim, NORM_EPS)
-        self.heads = build_heads(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-
-    @classmethod
-    def from_config(cls, config: MagnetConfig, tokenizer: Tokenizer) -> "Magnet":
-        """Build the model for the words of ``tokenizer``."""
-        return cls(config, tokenizer)
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of what the model learns from and makes."""
-        return self.codec.sample_rate
-
-    def train(self, mode: bool = True) -> "Magnet":
-        """Set the mode of what is trained; the codec never learns."""
-        super().train(mode)
-        self.codec.eval()
-        return self
+        self.transformer = build_transformer(config)
 
     def features(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
         """Return (B, T, D) of ``codes`` (B, K, T) with masks, for the head of ``codebook``."""

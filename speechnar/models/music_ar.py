@@ -13,12 +13,12 @@ Differs from MusicGen: of a share of the utterances, the codebooks above a rando
 codes while those above are not known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from speechnar.config import Config
@@ -27,23 +27,19 @@ from speechnar.data.codes import CodeBatch
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.models.base import LossOutput
 from speechnar.models.code_model import (
-    CodeEmbedding,
+    CodeGenerator,
+    CodeGeneratorConfig,
     CodeModelConfig,
-    ConditionConfig,
     TextConfig,
     Told,
-    WordsConfig,
     add_told,
-    build_condition,
-    build_heads,
+    build_transformer,
     draw_codes_of,
     draw_left_out,
-    frozen,
     told_context,
 )
-from speechnar.models.encodec import Encodec, EncodecConfig
+from speechnar.models.encodec import EncodecConfig
 from speechnar.models.magnet import join_told
-from speechnar.nn.code_transformer import NORM_EPS, CodeTransformer
 from speechnar.nn.decoder import KeyValueCache
 from speechnar.text.tokenizer import Tokenizer
 
@@ -58,17 +54,10 @@ class ArSamplingConfig(Config):
     """Weight of the condition; 1 is none beyond it."""
 
 
-class MusicArConfig(Config):
+class MusicArConfig(CodeGeneratorConfig):
     """The generator and its codec; the defaults are for 10 s of music on a CPU core."""
 
     kind: Literal["music_ar"] = "music_ar"
-    codec: EncodecConfig = EncodecConfig()
-    network: CodeModelConfig = CodeModelConfig()
-    condition: ConditionConfig = WordsConfig()
-    window_frames: PositiveInt = 500
-    """Length of the pieces it learns from, and the most it makes at one go."""
-    left_out_prob: float = Field(default=0.15, ge=0, le=1)
-    """Share of the utterances of which nothing is told."""
     hidden_prob: float = Field(default=0.25, ge=0, le=1)
     """Share of the utterances whose codebooks above a random one are hidden."""
     sampling: ArSamplingConfig = ArSamplingConfig(top_k=64, guidance=2.0)
@@ -105,50 +94,13 @@ def delayed(codes: Tensor, fill: int) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
-class MusicAr(nn.Module):
+class MusicAr(CodeGenerator):
     """What is told, and the codes so far, to the next ones."""
 
-    warm_starts: Mapping[str, str] = {"encodec": "codec."}
-    """Where the weights of a model of another kind belong in this one."""
-    pretrained: tuple[str, ...] = ("codec.",)
-    """Parts that training leaves as they are: they must come from elsewhere."""
-    learns_codes = True
-    """Its data may be of kind codes."""
-
     def __init__(self, config: MusicArConfig, tokenizer: Tokenizer) -> None:
-        super().__init__()
+        super().__init__(config, tokenizer)
         self.config = config
-        sizes, codec = config.network, config.codec
-        self.codec = Encodec(codec)
-        frozen([self.codec])
-        self.condition = build_condition(config.condition, sizes.model_dim, tokenizer)
-        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-        self.transformer = CodeTransformer(
-            sizes.model_dim,
-            sizes.num_layers,
-            sizes.num_heads,
-            sizes.ff_dim,
-            dropout=sizes.dropout,
-            has_memory=isinstance(config.condition, TextConfig),
-        )
-        self.norm = nn.LayerNorm(sizes.model_dim, NORM_EPS)
-        self.heads = build_heads(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
-
-    @classmethod
-    def from_config(cls, config: MusicArConfig, tokenizer: Tokenizer) -> "MusicAr":
-        """Build the model for the words of ``tokenizer``."""
-        return cls(config, tokenizer)
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of what the model learns from and makes."""
-        return self.codec.sample_rate
-
-    def train(self, mode: bool = True) -> "MusicAr":
-        """Set the mode of what is trained; the codec never learns."""
-        super().train(mode)
-        self.codec.eval()
-        return self
+        self.transformer = build_transformer(config)
 
     def forward(self, codes: Tensor, told: Told) -> Tensor:
         """Return logits (B, K, T, V) float32 of every code, given those before it; V hides a code that is given."""
