@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,16 @@ def test_a_voice_stands_on_both_sides(tiny):
     assert not np.array_equal(spoken.samples, without.samples)
     faster = tiny.synthesize("How are you?", voice=voice, steps=2, seed=1, speed=2.0)
     assert faster.duration == pytest.approx(spoken.duration / 2, abs=0.04)
+
+
+def test_rounding_takes_no_time_from_the_tokens_beside_the_sentence(tiny):
+    """They may last nothing, and the others a little more than all latents of the voice together."""
+    voice = tiny.voice(vowels(2.0), text=SAID, sample_rate=RATE)
+    durations = voice.durations * (1 + 1e-9)
+    durations[[0, 1, -2, -1]] = 0.0
+    durations *= voice.durations.sum() / durations.sum() * (1 + 1e-9)
+    spoken = tiny.synthesize("Hello.", voice=replace(voice, durations=durations), steps=1)
+    assert spoken.duration == tiny.synthesize("Hello.", voice=voice, steps=1).duration
 
 
 def test_a_voice_may_be_any_recording(tiny, tmp_path, caplog):

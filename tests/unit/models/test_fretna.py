@@ -10,7 +10,7 @@ from speechnar.models.fretna import EditBias, Fretna, FretnaConfig, inner_rows
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
-from tests.unit.models.texts import TOKENIZER, one_batch
+from tests.unit.models.texts import TOKENIZER, learn, one_batch
 
 
 def make(**changes):
@@ -115,15 +115,8 @@ def test_without_offsets_it_is_a_levenshtein_transformer():
 def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     torch.manual_seed(1)
     model, batch = make(label_smoothing=0.0).train(), one_batch(6, training=True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=300)
-    for _ in range(300):
-        optimizer.zero_grad()
-        model.loss(batch).total.backward()
-        optimizer.step()
-        schedule.step()
-    found = model.eval().translate(batch)
-    expected = [row[:n].tolist() for row, n in zip(batch.tgt_tokens, batch.tgt_lens, strict=True)]
+    expected = learn(model, batch, 300, last_lr=8e-5)
+    found = model.translate(batch)
     assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.5 * len(expected)
     tokens, lens = previous_of(batch)
     edited = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=2)

@@ -8,7 +8,7 @@ from speechnar.models.reta import Reta, RetaConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
-from tests.unit.models.texts import TOKENIZER, one_batch
+from tests.unit.models.texts import TOKENIZER, learn, one_batch
 
 
 def make(**changes):
@@ -69,13 +69,8 @@ def test_a_strong_bias_repeats_what_was_said():
 
 def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     model, batch = make().train(), one_batch(6, training=True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        model.loss(batch).total.backward()
-        optimizer.step()
-    found = model.eval().translate(batch)
-    expected = [row[:n].tolist() for row, n in zip(batch.tgt_tokens, batch.tgt_lens, strict=True)]
+    expected = learn(model, batch, 120)
+    found = model.translate(batch)
     assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.9 * len(expected)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model

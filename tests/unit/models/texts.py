@@ -1,6 +1,8 @@
 """A language of letters and its translation: each word's letters shifted, so that both sides have as many words."""
 
 import numpy as np
+import torch
+from torch import nn
 
 from speechnar.data.pairs import PairBatch, PairDataConfig, PairDataset, Sentence
 from speechnar.text.tokenizer import CharTokenizer
@@ -27,3 +29,17 @@ def dataset(given: list[Sentence], *, training: bool = True, seed: int = 0, **ch
 def one_batch(num: int = 4, *, training: bool = False, **changes) -> PairBatch:
     (batch,) = dataset(sentences(num), training=training, batch_tokens=10_000, **changes).batches(0)
     return batch
+
+
+def learn(model: nn.Module, batch: PairBatch, steps: int, *, last_lr: float = 4e-3) -> list[list[int]]:
+    """Train ``model`` on ``batch`` alone, with a learning rate that falls evenly to ``last_lr``; return its targets."""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last_lr / 4e-3, total_iters=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.loss(batch).total.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    return [row[:n].tolist() for row, n in zip(batch.tgt_tokens, batch.tgt_lens, strict=True)]
