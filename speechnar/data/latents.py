@@ -40,12 +40,6 @@ class LatentBatch:
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **moved)
 
-    @property
-    def spoken(self) -> Tensor:
-        """Return (B, T) int64, the token in which each latent stands; in padding any of the same text."""
-        places = self.positions.nan_to_num(0.0).clamp(min=0).minimum(self.token_lens[:, None] - 1)
-        return self.tokens.gather(1, places.long())
-
     def weigh(self, squares: Tensor) -> Tensor:
         """Return the squared errors (..., C), each as much as it counts."""
         return squares if self.weights is None else squares * self.weights

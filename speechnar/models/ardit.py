@@ -10,8 +10,8 @@ D model width.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
 Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
 cache), with equal results; layers may share the projection of their times (``modulation="shared"``); with
-``aligned_text`` each latent is told the token in which it stands, as the frames of Le et al., "Voicebox", NeurIPS 2023,
-section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob`` below 1
+``aligned_text`` each latent is told what is spoken where it stands, as the frames of Le et al., "Voicebox", NeurIPS
+2023, section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob`` below 1
 leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
 ``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not grow
 (as in Rouard et al., "Continuous Audio Language Models", 2025).
@@ -24,6 +24,7 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from speechnar.config import Config
 from speechnar.data.latents import LatentBatch
@@ -31,6 +32,7 @@ from speechnar.decode.flow import euler, mix
 from speechnar.errors import ShapeError
 from speechnar.models.base import LossOutput
 from speechnar.nn.dit import DiffusionTransformer, ModulationKind
+from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -39,6 +41,8 @@ TEXT, CONTEXT, PADDING = 0, 2, 2**31 - 1
 """Orders of what is known from the start, and of padding; see `visible`."""
 BLURRED_SHARE = 0.5
 """Of the utterances, if any noise is to be in certain latents."""
+SPOKEN_LAYERS, SPOKEN_KERNEL = 2, 3
+"""Of `SpokenText`, which so sees two tokens on either side."""
 
 
 class ArditConfig(Config):
@@ -52,7 +56,7 @@ class ArditConfig(Config):
     infill_prob: float = Field(default=0.5, ge=0, le=1)
     """Share of the utterances of which only a random span is learned, with the rest known (fill-in-the-middle)."""
     aligned_text: bool = False
-    """Add to each latent an embedding of the token in which it stands."""
+    """Add to each latent what `SpokenText` finds at its place in the text."""
     history_noise: float = Field(default=0.0, ge=0, lt=1)
     """In training, half the utterances have noise of a deviation up to this in their certain latents; 0: the paper."""
     model_dim: PositiveInt = 256
@@ -175,6 +179,38 @@ class _Tokens:
         )
 
 
+class SpokenText(nn.Module):
+    """What is spoken at each latent: tokens among their neighbours, in between two of them by how near each is.
+
+    A sound depends on those around it; the convolutions tell so at once what attention would have to find (as those
+    over the text of Chen et al., "F5-TTS", 2024, section 3.1).
+    """
+
+    def __init__(self, vocab_size: int, model_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, model_dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(model_dim) for _ in range(SPOKEN_LAYERS))
+        self.convs = nn.ModuleList(
+            nn.Conv1d(model_dim, model_dim, SPOKEN_KERNEL, padding=SPOKEN_KERNEL // 2) for _ in range(SPOKEN_LAYERS)
+        )
+        self.dropout = Dropout(dropout)
+
+    def forward(self, speech: LatentBatch) -> Tensor:
+        """Return (B, T, D)."""
+        tokens, token_lens = speech.tokens, speech.token_lens
+        valid = valid_mask(token_lens, tokens.size(1))
+        x = self.embed(tokens.masked_fill(~valid, 0))
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(zero_padding(norm(x), valid).transpose(1, 2)).transpose(1, 2)
+            x = x + self.dropout(F.gelu(y, approximate="tanh"))
+        # Token u lasts from u to u + 1.
+        places = (speech.positions.nan_to_num(0.0) - 0.5).clamp(min=0).minimum(token_lens[:, None] - 1)
+        before = places.long()
+        share = (places - before)[:, :, None].to(x.dtype)
+        after = (before + 1).minimum(token_lens[:, None] - 1)
+        return _take(x, before) * (1 - share) + _take(x, after) * share
+
+
 class Ardit(nn.Module):
     """Text to latents, given how many there are and where in the text they are spoken."""
 
@@ -183,7 +219,7 @@ class Ardit(nn.Module):
         self.config = config
         self.embed = nn.Embedding(vocab_size, config.model_dim)
         self.project = nn.Linear(config.latent_dim, config.model_dim)
-        self.embed_spoken = nn.Embedding(vocab_size, config.model_dim) if config.aligned_text else None
+        self.spoken = SpokenText(vocab_size, config.model_dim, config.dropout) if config.aligned_text else None
         self.trunk = DiffusionTransformer(
             config.model_dim,
             config.num_layers,
@@ -237,7 +273,7 @@ class Ardit(nn.Module):
         valid = valid_mask(speech.latent_lens, speech.latents.size(1))
         context = torch.full_like(valid, CONTEXT, dtype=torch.int64)
         orders = middle.put(context, 4 + 2 * middle.blocks)
-        spoken, positions = speech.spoken, speech.positions
+        spoken, positions = self.spoken_text(speech), speech.positions
         certain = self._latents(speech.latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
         spoken, positions = middle.take(spoken), middle.take(positions)
         current = self._latents(noisy, spoken, positions, times, orders=3 + 2 * middle.blocks, valid=middle.valid)
@@ -289,6 +325,13 @@ class Ardit(nn.Module):
             velocity.settle(latents)
             yield zero_padding(latents, middle.valid[:, block])
 
+    def spoken_text(self, speech: LatentBatch) -> Tensor:
+        """Return (B, T, D) what is added to each latent, 0 without ``aligned_text``."""
+        if self.spoken is None:
+            return speech.latents.new_zeros(*speech.positions.shape, self.config.model_dim)
+        features: Tensor = self.spoken(speech)
+        return features
+
     def _text(self, speech: LatentBatch) -> _Tokens:
         tokens = speech.tokens
         valid = valid_mask(speech.token_lens, tokens.size(1))
@@ -311,21 +354,20 @@ class Ardit(nn.Module):
         valid: Tensor,
     ) -> _Tokens:
         times = torch.as_tensor(times, device=latents.device).expand(valid.shape)
-        inputs = self.project(zero_padding(latents, valid))
         return _Tokens(
-            inputs=inputs if self.embed_spoken is None else inputs + self.embed_spoken(spoken),
+            inputs=self.project(zero_padding(latents, valid)) + spoken,
             times=zero_padding(times, valid),
             positions=zero_padding(positions, valid),
             orders=orders.masked_fill(~valid, PADDING),
         )
 
-    def _known(self, speech: LatentBatch, middle: Middle) -> _Tokens:
+    def _known(self, speech: LatentBatch, spoken: Tensor, middle: Middle) -> _Tokens:
         """Return the text and the latents on either side of the span."""
         lens = speech.latent_lens - middle.lens
         steps = torch.arange(int(lens.max()), device=lens.device)
         steps = steps + torch.where(steps >= middle.starts[:, None], middle.lens[:, None], 0)
         valid = valid_mask(lens, steps.size(1))
-        latents, spoken, positions = (_take(x, steps) for x in (speech.latents, speech.spoken, speech.positions))
+        latents, spoken, positions = (_take(x, steps) for x in (speech.latents, spoken, speech.positions))
         orders = torch.full_like(steps, CONTEXT)
         return self._text(speech) + self._latents(latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
 
@@ -340,10 +382,11 @@ class BlockVelocity:
     def __init__(self, model: Ardit, speech: LatentBatch, middle: Middle) -> None:
         self._model = model
         self._middle = middle
-        self._spoken = middle.take(speech.spoken)
+        spoken = model.spoken_text(speech)
+        self._spoken = middle.take(spoken)
         self._positions = middle.take(speech.positions)
         self._caches = model.trunk.new_caches()
-        self._uncached: _Tokens | None = model._known(speech, middle)
+        self._uncached: _Tokens | None = model._known(speech, spoken, middle)
         self._orders = middle.blocks[:, :0]
         self._block = slice(0, 0)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from speechnar.data.latents import LatentBatch, linear_positions
 from speechnar.errors import ConfigError, ShapeError
-from speechnar.models.ardit import Ardit, ArditConfig, BlockVelocity, Middle, blur, draw_middle, visible
+from speechnar.models.ardit import Ardit, ArditConfig, BlockVelocity, Middle, SpokenText, blur, draw_middle, visible
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -199,7 +199,7 @@ def test_a_block_depends_on_what_is_certain_and_on_itself_only():
 
 @torch.no_grad()
 @torch.no_grad()
-def test_a_latent_is_told_the_token_it_stands_in_and_no_other():
+def test_a_latent_is_told_what_is_spoken_around_it_and_no_more():
     """Without attention nothing else can tell it anything about the text."""
     model, speech = make_model(None), make_speech()
     for layer in model.trunk.layers:
@@ -207,10 +207,24 @@ def test_a_latent_is_told_the_token_it_stands_in_and_no_other():
     middle = Middle.of(STARTS, LENS, None)
     noisy, times = draw_noisy(middle)
     before = model.velocity(speech, middle, noisy, times)
-    speech.tokens[0, 2] = (speech.tokens[0, 2] + 1) % VOCAB
-    changed = (model.velocity(speech, middle, noisy, times) - before).abs().amax(-1) > 1e-4
-    assert changed[0].tolist() == [int(place) == 2 for place in middle.take(speech.positions)[0]]
+    speech.tokens[0, 4] = (speech.tokens[0, 4] + 1) % VOCAB
+    changed = (model.velocity(speech, middle, noisy, times) - before).abs().amax(-1) > 1e-6
+    # Two convolutions see two tokens on either side, and token 4 has its centre at 4.5.
+    places = middle.take(speech.positions)[0].tolist()
+    assert changed[0].tolist() == [abs(place - 4.5) < 3 for place in places]
+    assert True in changed[0]
+    assert False in changed[0]
     assert not changed[1:].any()
+
+
+def test_what_is_spoken_goes_over_from_token_to_token():
+    text = SpokenText(VOCAB, 8, 0.0)
+    speech = make_speech()
+    place = speech.positions[0, 0].floor()
+    speech.positions[0, :3] = place + torch.tensor([0.5, 1.0, 1.5])
+    first, middle, last = text(speech)[0, :3]
+    torch.testing.assert_close(middle, (first + last) / 2)
+    assert not torch.allclose(first, last)
 
 
 def test_errors_count_by_the_weights_of_their_channels():
