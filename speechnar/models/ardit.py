@@ -11,8 +11,8 @@ Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Syn
 Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
 cache), with equal results; layers may share the projection of their times (``modulation="shared"``); with
 ``aligned_text`` each latent is told what is spoken where it stands, as the frames of Le et al., "Voicebox", NeurIPS
-2023, section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob`` below 1
-leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
+2023, section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob``
+below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
 ``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not grow
 (as in Rouard et al., "Continuous Audio Language Models", 2025).
 """
