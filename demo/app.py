@@ -1,18 +1,32 @@
-"""The web page: speech to text, text to speech, and speech with other words. Needs ``speechnar[demo]``.
+"""The web page: speech to text at once or live, text to speech, speech with other words. Needs ``speechnar[demo]``.
 
 Everything happens on this machine: the page binds to 127.0.0.1 and models load when they are first used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
 
 import gradio as gr
+import numpy as np
 
-from speechnar import Comparison, SpeechnarError, Synthesizer, Transcriber, Transcript, list_models
-from speechnar.audio.io import to_int16
+from speechnar import (
+    CaptionStream,
+    CaptionUpdate,
+    Comparison,
+    SpeechnarError,
+    Synthesizer,
+    Transcriber,
+    Transcript,
+    TranslationUpdate,
+    Translator,
+    list_models,
+)
+from speechnar.audio.io import AudioStream, PushedAudio, Samples, to_int16
 from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
@@ -20,9 +34,16 @@ from speechnar.text.transcript import write_transcript
 MAX_FILE_SIZE = "200mb"
 CLEAN_EVERY_S = 3600
 """Uploads and subtitles are deleted at this age."""
+CAPTION_EVERY_S = 1.0
+CHUNK_S = 0.5
+"""Of the microphone. When it is switched off, browsers keep what has not filled a chunk."""
+SILENT_S = 30.0
+"""A microphone that sends nothing for so long is gone."""
 
-
+RECOGNIZER_KINDS = ("cassnat", "joint", "owsm_ctc", "paraformer", "unienc")
 TTS_KIND = "tts"
+CAPTION_TRANSLATOR_KINDS = ("fretna", "fretna_ctc", "reta")
+"""Of models that translate text; wait-k cannot take back what captions take back."""
 SENTENCES = (
     ["Hello there. How are you today?"],
     ["The meeting moved from 10:30 to noon; please tell Dr. Smith."],
@@ -32,14 +53,28 @@ EDIT_HINT = (
     "Only the words that differ are spoken anew. Without the old text the recording is transcribed, and words that the "
     "recogniser mishears count as changed."
 )
+CAPTIONS_HINT = (
+    "What is said, while it is being said; what is grey is new or has just changed. A recording is captioned as fast "
+    "as possible."
+)
+NO_TRANSLATOR_HINT = (
+    "No model that translates text is on this machine, so there are captions alone; to have them translated, type the "
+    "folder of a model that recipes/multi30k/mt has trained."
+)
+
+Chunks: TypeAlias = SimpleQueue[tuple[int, Any] | None]
+"""What a microphone has sent and nobody has heard yet: Hz and samples (S,) or (S, C); None when it is switched off."""
 
 
 def build_app(
-    transcriber_factory: Callable[[str], Transcriber], synthesizer_factory: Callable[[str], Synthesizer]
+    transcriber_factory: Callable[[str], Transcriber],
+    synthesizer_factory: Callable[[str], Synthesizer],
+    translator_factory: Callable[[str], Translator],
 ) -> gr.Blocks:
     """Lay out the page; the factories turn a model's name into a model on first use."""
     models = list_models()
-    recognizers = [info.name for info in models if info.kind != TTS_KIND] or [DEFAULT_MODEL]
+    recognizers = [info.name for info in models if info.kind in RECOGNIZER_KINDS] or [DEFAULT_MODEL]
+    translators = [info.name for info in models if info.kind in CAPTION_TRANSLATOR_KINDS]
     voices = [info.name for info in models if info.kind == TTS_KIND] or [DEFAULT_TTS_MODEL]
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
         gr.Markdown("# speechnar\nNon-autoregressive speech recognition and synthesis, on this machine.")
@@ -47,6 +82,8 @@ def build_app(
             _lay_out_transcribe(transcriber_factory, recognizers)
         with gr.Tab("Compare decoders"):
             _lay_out_compare(transcriber_factory, recognizers)
+        with gr.Tab("Live captions"):
+            _lay_out_captions(transcriber_factory, translator_factory, recognizers, translators)
         with gr.Tab("Speak"):
             _lay_out_speak(synthesizer_factory, voices)
         with gr.Tab("Edit speech"):
@@ -58,7 +95,8 @@ def main(*, device: str = "auto", port: int = 7860) -> None:
     """Serve the page to this machine."""
     load = lru_cache(maxsize=2)(lambda name: Transcriber.load(name, device=device))
     load_voice = lru_cache(maxsize=2)(lambda name: Synthesizer.load(name, device=device))
-    app = build_app(load, load_voice).queue(max_size=16)
+    load_translator = lru_cache(maxsize=2)(lambda name: Translator.load(name, device=device))
+    app = build_app(load, load_voice, load_translator).queue(max_size=16)
     app.launch(server_name="127.0.0.1", server_port=port, max_file_size=MAX_FILE_SIZE)
 
 
@@ -103,6 +141,64 @@ def _lay_out_compare(transcriber_factory: Callable[[str], Transcriber], names: l
     texts = gr.HTML(label="Texts")
     times = gr.Dataframe(headers=["decoder", "time (s)", "real-time factor"], label="Times")
     _connect(button, compare, inputs=[audio, model, language], outputs=[texts, times])
+
+
+def _lay_out_captions(
+    transcriber_factory: Callable[[str], Transcriber],
+    translator_factory: Callable[[str], Translator],
+    names: list[str],
+    translators: list[str],
+) -> None:
+    def open_stream(model: str, language: str, translator: str | None) -> tuple[CaptionStream, int]:
+        transcriber = transcriber_factory(model)
+        speech = transcriber.stream(language=language or "auto")
+        source = None if language in ("", "auto") else language
+        translation = translator_factory(translator).stream(source=source) if translator else None
+        return CaptionStream(speech, translation), transcriber.sample_rate
+
+    def caption(path: str | None, model: str, language: str, translator: str | None) -> Iterator[str]:
+        audio = _given(path)
+        with _errors_shown():
+            stream, rate = open_stream(model, language, translator)
+            yield from _render_captions(stream, AudioStream(audio, target_rate=rate, block_seconds=CAPTION_EVERY_S))
+
+    def listen(model: str, language: str, translator: str | None) -> Iterator[tuple[Chunks, str]]:
+        chunks: Chunks = SimpleQueue()
+        yield chunks, ""  # so that nothing is missed while models load
+        with _errors_shown():
+            stream, rate = open_stream(model, language, translator)
+            for shown in _render_captions(stream, _recorded(chunks, rate)):
+                yield chunks, shown
+
+    # Gradio drops chunks that come while one is being worked on: they are only put down here.
+    def hear(chunk: tuple[int, Any] | None, chunks: Chunks | None) -> None:
+        if chunk is not None and chunks is not None:
+            chunks.put(chunk)
+
+    def stop(chunks: Chunks | None) -> None:
+        if chunks is not None:
+            chunks.put(None)
+
+    gr.Markdown(CAPTIONS_HINT if translators else f"{CAPTIONS_HINT}\n\n{NO_TRANSLATOR_HINT}")
+    with gr.Row():
+        with gr.Column():
+            microphone = gr.Audio(sources=["microphone"], streaming=True, label="Microphone")
+            audio = _recording("Recording")
+            model = _choice(names)
+            language = gr.Textbox("auto", label="Language")
+            translator = gr.Dropdown(
+                [("captions alone", ""), *translators], value="", label="Translate by", allow_custom_value=True
+            )
+            button = gr.Button("Caption", variant="primary")
+        with gr.Column():
+            captions = gr.HTML(label="Captions")
+    settings, pushed = [model, language, translator], gr.State()
+    _connect(button, caption, inputs=[audio, *settings], outputs=[captions])
+    microphone.start_recording(
+        listen, settings, [pushed, captions], api_name="listen", concurrency_limit=1, show_progress="hidden"
+    )
+    microphone.stream(hear, [microphone, pushed], None, api_name="hear", stream_every=CHUNK_S, time_limit=None)
+    microphone.stop_recording(stop, [pushed], None, api_name="stop")
 
 
 def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
@@ -184,10 +280,65 @@ def _given(path: str | None) -> str:
 
 def _answer(call: Callable[[], Any]) -> Any:
     """Return what ``call`` returns; a mistake of the user is shown on the page."""
-    try:
+    with _errors_shown():
         return call()
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    try:
+        yield
     except SpeechnarError as error:
         raise gr.Error(str(error)) from None
+
+
+def _recorded(chunks: Chunks, target_rate: int) -> Iterator[Samples]:
+    """Yield what has come since the last time, together: whoever is slow is given more at once."""
+    audio: PushedAudio | None = None
+    is_over = False
+    while not is_over:
+        try:
+            waiting = [chunks.get(timeout=SILENT_S)]
+        except Empty:
+            break
+        while not chunks.empty():
+            waiting.append(chunks.get())
+        is_over = None in waiting
+        heard = []
+        for rate, samples in filter(None, waiting):
+            audio = audio or PushedAudio(rate, target_rate)
+            heard.append(audio.push(samples if samples.ndim == 1 else samples.mean(axis=1).astype(samples.dtype)))
+        if heard:
+            yield np.concatenate(heard)
+    if audio is not None:
+        yield audio.finish()
+
+
+def _render_captions(stream: CaptionStream, blocks: Iterable[Samples]) -> Iterator[str]:
+    """Yield all captions as HTML whenever a block has changed them, and at the end."""
+
+    def updates() -> Iterator[tuple[CaptionUpdate, ...]]:
+        for block in blocks:
+            yield stream.push(block)
+        yield stream.finish()
+
+    final = growing = ""
+    for changes in updates():
+        for update in changes:
+            shown = [part for part in (update, update.translation) if part is not None]
+            row = f"<tr>{''.join(f'<td>{_grey_unstable(part)}</td>' for part in shown)}</tr>" if update.text else ""
+            final, growing = (final + row, "") if update.is_final else (final, row)
+        if changes:
+            yield f"<table>{final}{growing}</table>"
+    if not final:
+        yield "<p>No speech was heard.</p>"
+
+
+def _grey_unstable(shown: CaptionUpdate | TranslationUpdate) -> str:
+    """Return a text as HTML, its words escaped and those that are new or have changed grey unless it is final."""
+    if shown.is_final:
+        return escape(shown.text)
+    return f'{escape(shown.stable)} <span style="opacity: 0.5">{escape(shown.unstable)}</span>'
 
 
 def _mark_differences(item: Comparison) -> str:

@@ -1,7 +1,12 @@
 """The page's function, called as gradio would."""
 
 import json
+import re
+import threading
+from html import unescape
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +14,13 @@ import soundfile
 
 from speechnar.api import Comparison, Transcriber
 from speechnar.audio.io import to_int16
-from speechnar.hub import CONSENT
+from speechnar.hub import CONSENT, ModelInfo
+from speechnar.models.base import save_model
 from speechnar.synthesizer import Synthesizer
 from speechnar.text.transcript import Transcript
-from tests.unit.tiny import save_tiny_joint, save_tiny_model, save_tiny_tts, vowels, write_speechlike
+from speechnar.translator import Translator
+from tests.unit.test_translator import CARD, TOKENIZER, make
+from tests.unit.tiny import RATE, save_tiny_joint, save_tiny_model, save_tiny_tts, vowels, write_speechlike
 
 gr = pytest.importorskip("gradio")
 
@@ -32,13 +40,13 @@ def page(folder):
         loads.append(name)
         return Transcriber.load(name, device="cpu")
 
-    page = demo_app.build_app(load, load)
+    page = demo_app.build_app(load, load, load)
     assert not loads, "models must load on first use"
     (function,) = (fn.fn for fn in page.fns.values() if fn.api_name == "transcribe")
     return function
 
 
-def no_voice(name: str) -> Synthesizer:
+def not_wanted(name: str) -> Any:
     raise AssertionError(f"{name} was not to be loaded")
 
 
@@ -46,7 +54,7 @@ def no_voice(name: str) -> Synthesizer:
 def speech_page(folder, tmp_path_factory):
     voice = save_tiny_tts(tmp_path_factory.mktemp("models") / "tts")
     model = Synthesizer.load(voice, device="cpu", recognizer=str(folder))
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), lambda name: model)
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), lambda name: model, not_wanted)
     return {fn.api_name: fn.fn for fn in page.fns.values()}, model, page
 
 
@@ -63,7 +71,7 @@ def test_text_is_spoken(speech_page, tmp_path):
     np.testing.assert_array_equal(samples, to_int16(expected.samples))
     with pytest.raises(gr.Error, match="letter or a digit"):
         functions["speak"]("...", "any", None, "ignored without a voice", 1, 0, 1.0)
-    shown = json.dumps(page.get_config_file())
+    shown = json.dumps(page.get_config_file(), default=str)
     assert shown.count(json.dumps(CONSENT)[1:-1]) == 2, "beside the voice, and beside the recording to be edited"
 
 
@@ -117,7 +125,7 @@ def test_unknown_models_and_languages_are_shown(page, folder, tmp_path):
 
 def test_decoders_are_compared_with_differences_marked(tmp_path):
     folder = save_tiny_joint(tmp_path / "joint")
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), no_voice)
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), not_wanted, not_wanted)
     (compare,) = (fn.fn for fn in page.fns.values() if fn.api_name == "compare")
     path = write_speechlike(tmp_path / "a.wav", 3.0)
     html, rows = compare(str(path), str(folder), "auto")
@@ -127,6 +135,132 @@ def test_decoders_are_compared_with_differences_marked(tmp_path):
     assert "<mark>" in html
     with pytest.raises(gr.Error, match="first"):
         compare(None, str(folder), "auto")
+
+
+@pytest.fixture(scope="module")
+def captions_page(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("captions")
+    for kind in ("fretna_ctc", "wait_k"):
+        save_model(root / kind, make(kind), TOKENIZER, card=CARD)
+    silence = np.zeros(RATE, dtype=np.float32)
+    soundfile.write(root / "talk.wav", np.concatenate([vowels(2.5), silence, vowels(1.5, seed=1)]), RATE)
+    page = demo_app.build_app(
+        lambda name: Transcriber.load(name, device="cpu"),
+        not_wanted,
+        lambda name: Translator.load(name, device="cpu"),
+    )
+    return {fn.api_name: fn.fn for fn in page.fns.values()}, root
+
+
+def said(folder: Path, wav: np.ndarray) -> list[str]:
+    stream = Transcriber.load(folder, device="cpu").stream()
+    stream.push(wav)
+    return stream.finish().text.split()
+
+
+def rows_of(html: str) -> list[list[str]]:
+    """Return the cells of captions that are final."""
+    assert html.startswith("<table>") and "opacity" not in html
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [[unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", row)] for row in rows]
+
+
+def words_of(html: str) -> list[str]:
+    return [word for row in rows_of(html) for word in row[0].split()]
+
+
+def test_a_recording_is_captioned_and_translated(captions_page, folder):
+    functions, root = captions_page
+    shown = list(functions["caption"](str(root / "talk.wav"), str(folder), "auto", ""))
+    assert len(shown) > 3 and all(html.count("opacity") == 1 for html in shown[:2]), "what may change is grey"
+    words = said(folder, soundfile.read(root / "talk.wav", dtype="float32")[0])
+    assert words_of(shown[-1]) == words and len(rows_of(shown[-1])) == 2
+    *_, last = functions["caption"](str(root / "talk.wav"), str(folder), "auto", str(root / "fretna_ctc"))
+    assert words_of(last) == words
+    translator = Translator.load(root / "fretna_ctc", device="cpu")
+    assert [row[1] for row in rows_of(last)] == [translator.translate(row[0]).text for row in rows_of(last)]
+
+
+def test_mistakes_in_captions_are_shown(captions_page, folder, tmp_path):
+    functions, root = captions_page
+    talk = str(root / "talk.wav")
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    for given, says in (
+        ((None, str(folder), "auto", ""), "first"),
+        ((str(tmp_path / "bad.wav"), str(folder), "auto", ""), "not audio|cannot be decoded"),
+        ((talk, "no such model", "auto", ""), "no such model"),
+        ((talk, str(folder), "rus", ""), "eng, deu, fra"),
+        ((talk, str(folder), "auto", "no such model"), "no such model"),
+        ((talk, str(folder), "auto", str(root / "wait_k")), "take another translator"),
+        ((talk, str(folder), "fra", str(root / "fretna_ctc")), "translates from eng into deu, got source 'fra'"),
+    ):
+        with pytest.raises(gr.Error, match=says):
+            list(functions["caption"](*given))
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE, dtype=np.float32), RATE)
+    assert list(functions["caption"](str(tmp_path / "silence.wav"), str(folder), "auto", "")) == [
+        "<p>No speech was heard.</p>"
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_microphone_is_captioned_to_its_last_word(captions_page, folder, channels):
+    functions, root = captions_page
+    wav = soundfile.read(root / "talk.wav", dtype="int16")[0]
+    listening = functions["listen"](str(folder), "auto", "")
+    chunks, nothing = next(listening)
+    assert nothing == ""
+    functions["hear"](None, chunks)
+    for begin in range(0, len(wav), RATE // 2):  # all before the first is heard: none may be lost
+        chunk = wav[begin : begin + RATE // 2]
+        functions["hear"]((RATE, chunk if channels == 1 else np.stack([chunk] * 2, axis=1)), chunks)
+    functions["stop"](chunks)
+    *_, (_, last) = listening
+    assert words_of(last) == said(folder, wav)
+
+
+def test_captions_come_while_the_microphone_is_on(captions_page, folder):
+    functions, root = captions_page
+    wav = soundfile.read(root / "talk.wav", dtype="int16")[0]
+    listening = functions["listen"](str(folder), "auto", "")
+    chunks, _ = next(listening)
+    shown: SimpleQueue[str] = SimpleQueue()
+    thread = threading.Thread(target=lambda: [shown.put(html) for _, html in listening])
+    thread.start()
+    functions["hear"]((RATE, wav[: 2 * RATE]), chunks)
+    assert "opacity" in shown.get(timeout=60)
+    functions["stop"](chunks)
+    thread.join(timeout=60)
+    assert not thread.is_alive() and "opacity" not in shown.get()
+    functions["hear"]((RATE, wav), None)  # before it is switched on, and after
+    functions["stop"](None)
+
+
+def test_a_microphone_that_is_gone_is_not_waited_for(captions_page, folder, monkeypatch):
+    functions, _ = captions_page
+    monkeypatch.setattr(demo_app, "SILENT_S", 0.01)
+    *_, (_, last) = functions["listen"](str(folder), "auto", "")
+    assert last == "<p>No speech was heard.</p>"
+    listening = functions["listen"]("no such model", "auto", "")
+    next(listening)
+    with pytest.raises(gr.Error, match="no such model"):
+        next(listening)
+
+
+def test_models_are_offered_where_they_can_be_used(monkeypatch):
+    def offered(*kinds: str) -> tuple[list[str], list[str], bool]:
+        infos = [ModelInfo(f"some-{kind}", kind, (), 1, (), "", "shipped", Path(kind)) for kind in kinds]
+        monkeypatch.setattr(demo_app, "list_models", lambda: infos)
+        components = demo_app.build_app(not_wanted, not_wanted, not_wanted).get_config_file()["components"]
+        choices: dict[str, set[str]] = {"Model": set(), "Translate by": set()}
+        for item in components:
+            if item["type"] == "dropdown":
+                choices[item["props"]["label"]].update(value for _, value in item["props"]["choices"])
+        is_hinted = demo_app.NO_TRANSLATOR_HINT in json.dumps(components, default=str)
+        return sorted(choices["Model"]), sorted(choices["Translate by"]), is_hinted
+
+    assert offered("joint", "tts") == (["some-joint", "some-tts"], [""], True)
+    found = offered("fretna_ctc", "joint", "magnet", "tts", "wait_k")
+    assert found == (["some-joint", "some-tts"], ["", "some-fretna_ctc"], False)
 
 
 def test_texts_are_escaped_before_they_are_shown():
@@ -139,7 +273,9 @@ def test_the_served_page_answers(folder, tmp_path):
     """Through the real queue and HTTP, on this machine only."""
     client_module = pytest.importorskip("gradio_client")
     path = write_speechlike(tmp_path / "a.wav", 1.0)
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), no_voice).queue(max_size=2)
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), not_wanted, not_wanted).queue(
+        max_size=2
+    )
     page.launch(server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True)
     try:
         client = client_module.Client(page.local_url, verbose=False, download_files=str(tmp_path / "down"))
