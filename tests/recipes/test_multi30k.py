@@ -65,4 +65,5 @@ def test_all_stages(corpus, tmp_path):
     assert by_name["verified"]["bleu"] == by_name["greedy"]["bleu"]
     assert all(score["sentences"] == 2 for score in scores)
     assert by_name["wait2"]["erasure"] in (0.0, None)
+    assert (exp / "test.scores.png").read_bytes().startswith(b"\x89PNG")
     assert load_model(exp / "export/fretna").tokenizer.vocab_size <= 40

@@ -2,7 +2,9 @@ import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from speechnar import evaluate_translation
 from speechnar.data.pairs import Sentence, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.evaluate_translation import main as evaluate
@@ -65,6 +67,39 @@ def test_a_log_is_scored(folder, tmp_path, capsys):
     refs = [s.translations["deu"] for s in sentences(5)]
     hyps = [" ".join(log.sentences[s.utt_id].final) for s in sentences(5)]
     assert whole["bleu"] == pytest.approx(bleu(refs, hyps).value, abs=1e-5)
+
+
+def test_systems_are_drawn_as_curves(folder, tmp_path, capsys, monkeypatch):
+    drawn = []
+
+    class Watched(Figure):
+        def savefig(self, *args, **kwargs):
+            drawn.append(self)
+            super().savefig(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate_translation, "Figure", Watched)
+    for delay in ("1", "2"):
+        run(folder, tmp_path / f"wait{delay}.jsonl", "--delay", delay, model="wait_k")
+    run(folder, tmp_path / "masked.jsonl", "--masked", "1")
+    run(folder, tmp_path / "whole.jsonl", "--whole")
+    logs = [str(tmp_path / f"{name}.jsonl") for name in ("wait2", "wait1", "masked", "whole")]
+    assert evaluate([str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "all.png")]) == 0
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+    reports = {report["system"]: report for report in map(json.loads, capsys.readouterr().out.splitlines())}
+    (figure,) = drawn
+    curves = (["wait1", "wait2"], ["masked"], ["whole"])
+    for panel, name in zip(figure.axes, ("laal", "erasure", "seconds_per_sentence"), strict=True):
+        expected = [
+            sorted((reports[system][name], 100 * reports[system]["bleu"]) for system in curve)
+            for curve in curves
+            if reports[curve[0]].get(name) is not None
+        ]
+        assert [list(zip(*line.get_data(), strict=True)) for line in panel.lines] == expected
+        assert len(panel.texts) == sum(map(len, expected))
+    assert [len(panel.lines) for panel in figure.axes] == [2, 2, 3]
+    assert {text.get_text() for text in figure.axes[-1].texts} == reports.keys()
+    assert evaluate([str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "no" / "a.png")]) == 1
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_logs_and_references_must_fit(folder, tmp_path, capsys):

@@ -69,10 +69,10 @@ if at_stage 6 "decode"; then # every system to a log of its own, word by word
         done
     done
 fi
-if at_stage 7 "score"; then # a line of JSON for each system
+if at_stage 7 "score"; then # a line of JSON for each system, and a plot of all
     for set in $sets; do
-        "$PYTHON" -m speechnar.evaluate_translation "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" |
-            tee "$exp/$set.scores.jsonl"
+        "$PYTHON" -m speechnar.evaluate_translation "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" \
+            --plot "$exp/$set.scores.png" | tee "$exp/$set.scores.jsonl"
     done
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
