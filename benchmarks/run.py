@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("memory", "word_times", "speed_owsm_ctc", "speed_decoders", "hotwords", "streaming", "synthesis")
+BENCHMARKS = (
+    *("memory", "word_times", "speed_owsm_ctc", "speed_decoders", "hotwords", "streaming", "synthesis"),
+    "translation",
+)
 
 
 def main() -> int:
