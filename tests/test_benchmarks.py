@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import make_tables, memory, result, speed_decoders, streaming, synthesis, word_times
+from benchmarks import captioning, make_tables, memory, result, speed_decoders, streaming, synthesis, word_times
 from speechnar.api import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
@@ -289,3 +289,27 @@ def test_the_reference_beam_finds_the_same_tokens(tmp_path, monkeypatch):
         rows = [case for case in values["a"]["cases"] if case["system"] == speed_decoders.REFERENCE]
         assert len(rows) == 2 and all(row["same_tokens_as_ours"] for row in rows)
         assert values["b"]["label"] == speed_decoders.REFERENCE
+
+
+def test_captions_lag_behind_speech_and_lose_nothing(tmp_path, monkeypatch):
+    for seed in range(2):
+        soundfile.write(tmp_path / f"{seed}.wav", vowels(1.0, seed=seed), RATE)
+    (tmp_path / "wav.scp").write_text("".join(f"{seed} {tmp_path / f'{seed}.wav'}\n" for seed in range(2)))
+    model = save_tiny_model(tmp_path / "tiny")
+    monkeypatch.setattr(captioning, "CHUNKS_S", (1.5, 0.3))
+    options = ["--model", str(model), "--data", str(tmp_path), "--seconds", "3", "--output", str(tmp_path)]
+    options += ["--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(sys, "argv", ["captioning", *options])
+    assert captioning.main() == 0
+    values = json.loads((tmp_path / "captioning.json").read_text())
+    coarse, fine = values["a"]["cases"]
+    assert "3 of 3 texts" in values["result"] and "2 recordings, 3 s" in values["note"]
+    assert coarse["words"] == fine["words"] > 0 and 0 < coarse["updates"] < fine["updates"]
+    for side in (coarse, fine):
+        assert 0 < side["median_s"] <= side["p95_s"] <= side["max_s"] and side["rtf"] > 0
+        assert side["wall_s"] >= side["audio_s"] - 0.01 > 2, "nothing is heard before it is spoken"
+    monkeypatch.setattr(captioning, "clip_texts", lambda *_: "something else")
+    assert captioning.main() == 1
+    assert "0 of 3 texts" in json.loads((tmp_path / "captioning.json").read_text())["result"]
+    monkeypatch.setattr(sys, "argv", ["captioning", "--data", str(tmp_path / "nothing")])
+    assert captioning.main() == 1
