@@ -283,15 +283,16 @@ class AudioStream:
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
         if isinstance(self.source, str | os.PathLike):
+            path = Path(self.source)
             try:
-                if not Path(self.source).is_file():
-                    kind = "is a folder or a device" if Path(self.source).exists() else "does not exist"
-                    raise AudioError(f"{self.name}: {kind}; give the path of an audio file")
-                return Path(self.source).open("rb")
+                if path.is_file():
+                    return path.open("rb")
+                kind = "is a folder or a device" if path.exists() else "does not exist"
             except OSError as error:
                 raise AudioError(f"{self.name}: cannot be opened ({error.strerror})") from None
             except ValueError as error:  # a NUL in the name
                 raise AudioError(f"{self.name!r}: is no file name ({error})") from None
+            raise AudioError(f"{self.name}: {kind}; give the path of an audio file")
         # Read once, so that iterating twice gives the same.
         self.source = self.source.read()
         if not isinstance(self.source, bytes):
