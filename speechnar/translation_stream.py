@@ -222,6 +222,7 @@ class TranslationStream:
         self._tokenizer = tokenizer
         self._num_masked = num_masked
         self._eos_id = tokenizer.id_of(EOS)
+        self._mute = mute_ids(tokenizer)
         self.start()
 
     def start(self) -> None:
@@ -236,7 +237,7 @@ class TranslationStream:
         """Take the next word or words, and return what to show.
 
         White space alone changes nothing, and control characters are left out. Words that the tokenizer cannot spell
-        count, but say nothing to the model.
+        count, but say nothing to the model; a source of which it can spell nothing stays as it is.
 
         Raises:
             ConfigError: the source was finished, or became longer than `MAX_SOURCE_TOKENS`.
@@ -320,10 +321,14 @@ class TranslationStream:
         return tokens
 
     def _update(self, tokens: list[int], *, is_final: bool) -> TranslationUpdate:
-        started = time.perf_counter()
-        said = self._translating.update(tokens, is_final=is_final)
-        seconds = time.perf_counter() - started
-        words = self._tokenizer.decode(said).split()
+        seconds = 0.0
+        if self._mute.issuperset(tokens):  # wait-k could not take it back
+            words = self._words if self.can_revise or is_final else []
+        else:
+            started = time.perf_counter()
+            said = self._translating.update(tokens, is_final=is_final)
+            seconds = time.perf_counter() - started
+            words = self._tokenizer.decode(said).split()
         shown = masked(words, self._num_masked, is_final=is_final)
         self._updates.append(Update(len(self._words), shown, seconds))
         return self._show(shown, seconds)
@@ -339,6 +344,12 @@ class TranslationStream:
             seconds=seconds,
             is_final=self._is_finished,
         )
+
+
+def mute_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids that say nothing to a model: what the tokenizer cannot spell, the start of a word, the end."""
+    starts = (i for i, piece in enumerate(tokenizer.pieces) if piece == WORD_START)
+    return frozenset({tokenizer.unk_id, tokenizer.id_of(EOS), *starts})
 
 
 def _tensors(tokens: list[int], model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

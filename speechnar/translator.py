@@ -23,9 +23,8 @@ from speechnar.hub import DEFAULT_MT_MODEL, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.text.languages import to_iso3
 from speechnar.text.sentences import cut_sentences
-from speechnar.text.tokenizer import WORD_START
 from speechnar.translate_data import SystemOptions, build_system
-from speechnar.translation_stream import TranslationStream, TranslationUpdate
+from speechnar.translation_stream import TranslationStream, TranslationUpdate, mute_ids
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +246,7 @@ class Translator:
         tokenizer = self._loaded.tokenizer
         encoded = [tokenizer.encode(piece) for piece in pieces]
         unknown = [tokens.count(tokenizer.unk_id) for tokens in encoded]
-        mute = {tokenizer.unk_id, *(i for i, piece in enumerate(tokenizer.pieces) if piece == WORD_START)}
+        mute = mute_ids(tokenizer)
         readable = [i for i, tokens in enumerate(encoded) if not mute.issuperset(tokens)]
         if len(readable) < len(pieces):
             first = next(piece for i, piece in enumerate(pieces) if mute.issuperset(encoded[i]))

@@ -1,5 +1,6 @@
 """Captions: their final texts are the transcript, and each update fits the one before."""
 
+import io
 import json
 import subprocess
 import sys
@@ -128,6 +129,32 @@ def test_an_utterance_too_long_to_translate_loses_its_end(transcriber, folder, c
     assert "its end is left out" in caplog.text
 
 
+def test_a_word_too_long_to_translate_is_left_out(transcriber, folder, caplog):
+    translator = Translator.load(folder / "fretna_ctc", device="cpu")
+    stream = CaptionStream(transcriber.stream(), translator.stream())
+    update = stream._update(["a" * 10_000], is_final=True)
+    assert (len(update.text), update.translation.text) == (10_000, "")
+    assert "its end is left out" in caplog.text
+
+
+def test_what_the_translator_cannot_read_stays_as_it_is(transcriber, folder):
+    stream = CaptionStream(transcriber.stream(), Translator.load(folder / "fretna_ctc", device="cpu").stream())
+    assert stream._update(["Привет"], is_final=False).translation.text == "Привет"
+    update = stream._update(["Привет", "мир"], is_final=True)
+    assert (update.translation.stable, update.translation.unstable) == ("Привет", "мир")
+
+
+@pytest.mark.parametrize("size", [3999, 4001])
+def test_speech_cut_within_a_word_is_captioned_to_its_end(transcriber, wav, size):
+    cut = wav[: len(wav) - RATE // 2 - 123]
+    stream = CaptionStream(transcriber.stream(language="eng"))
+    updates = captions(stream, cut, size)
+    plain = transcriber.stream(language="eng")
+    plain.push(cut)
+    assert stream.transcript == plain.finish() and updates[-1].is_final
+    assert updates[-1].text.split()[-1] == stream.transcript.text.split()[-1]
+
+
 def test_pcm_in_blocks(tmp_path):
     samples = np.array([0.5, -1.0, 0.25, 0.0, 0.125], dtype=np.float32)
     path = tmp_path / "raw"
@@ -150,6 +177,27 @@ def test_the_command(folder, transcriber, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"{row['stable']}\t{row['unstable']}" for row in rows]
     assert "times real time" in err
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x01", bytes(2 * RATE + 1)])
+def test_stdin_without_speech_gives_no_captions(folder, raw, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    argv = ["caption", "-", "-m", str(folder / "asr"), "-d", "cpu"]
+    assert main([*argv, "--to", "de", "--translator", str(folder / "fretna_ctc")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "s of audio" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "does not exist"), (b"", "is empty"), (b"\x00no audio\x1b[31m", "")]
+)
+def test_files_that_are_no_audio(folder, tmp_path, content, says, capsys):
+    path = tmp_path / "talk.wav"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["caption", str(path), "-m", str(folder / "asr"), "-d", "cpu"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"speechnar: {path}: ") and says in err
 
 
 @pytest.mark.slow

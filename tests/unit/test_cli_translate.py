@@ -71,6 +71,35 @@ def test_what_is_typed_is_answered_line_by_line(model, translator, capsys, monke
     assert "say what to translate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "  \t ", "\x00\x1b\x07"])
+def test_nothing_to_translate(model, text, capsys):
+    assert translate(model, "--text", text, "-q") == 0
+    assert capsys.readouterr() == ("\n", "")
+    assert translate(model, "--text", text, "--live", "-q") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_of_ten_thousand_words(model, translator, capsys, monkeypatch):
+    line = "abc d " * 5000
+    expected = translator.translate(line).text
+    assert translate(model, stdin=f"{line}\nab", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == f"{expected}\n{translator.translate('ab').text}\n"
+    assert translate(model, "--live", "--json", "-q", stdin=line, monkeypatch=monkeypatch) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    finals = [row for row in rows if row["is_final"]]
+    assert sum(row["num_read"] for row in finals) == 10_000
+    assert " ".join(row["text"] for row in finals) == expected
+
+
+def test_another_script_and_control_characters(model, translator, capsys, monkeypatch):
+    assert translate(model, stdin="Привет\x00 мир\nab\x1b cd", monkeypatch=monkeypatch) == 0
+    out, err = capsys.readouterr()
+    assert out == f"Привет мир\n{translator.translate('ab cd').text}\n"
+    assert "1 of 2 sentences have no letter that model" in err
+    assert translate(model, "--live", "-q", stdin="Привет\x00\nмир", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == "\tПривет\nПривет\tмир\nПривет мир\t\n"
+
+
 def test_bytes_that_are_no_text(model, translator, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab \xff\xfe cd\nab"), encoding="utf-8"))
     assert translate(model) == 0

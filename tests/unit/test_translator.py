@@ -98,6 +98,17 @@ def test_what_no_model_reads_stays_as_it_is(kind, caplog):
     assert mixed.num_unknown == 1 and not caplog.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_model_reads_stays_as_it_is_while_it_grows(kind):
+    translator = TRANSLATORS[kind]
+    *growing, last = translator.live(["Привет", "мир"])
+    assert last.is_final and last.text == translator.translate("Привет мир").text == "Привет мир"
+    assert [update.text for update in growing] == (["", ""] if kind == "wait_k" else ["Привет", "Привет мир"])
+    mixed = list(translator.live(["Ж", "ab", "cd"]))
+    assert mixed[-1].text == translator.translate("Ж ab cd").text
+    assert kind != "wait_k" or not any(update.erased for update in mixed)
+
+
 def test_control_characters_and_white_space():
     translator = TRANSLATORS["fretna_ctc"]
     expected = translator.translate("ab cd")
