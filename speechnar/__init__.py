@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ShapeError,
         SpeechnarError,
     )
-    from speechnar.generator import Generator, GeneratorOptions, generate
+    from speechnar.generator import Generator, GeneratorOptions, Sound, generate
     from speechnar.hub import list_models
     from speechnar.stream import SpeechStream
     from speechnar.synthesizer import Speech, Synthesizer, edit, synthesize
@@ -50,6 +50,7 @@ __all__ = [
     "ModelNotFoundError",
     "Segment",
     "ShapeError",
+    "Sound",
     "Speech",
     "SpeechStream",
     "SpeechnarError",
@@ -85,6 +86,7 @@ _MODULE_OF = {
     "Generator": "generator",
     "GeneratorOptions": "generator",
     "Segment": "text.transcript",
+    "Sound": "generator",
     "Speech": "synthesizer",
     "SpeechStream": "stream",
     "Synthesizer": "synthesizer",

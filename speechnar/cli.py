@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from speechnar import __version__
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
-from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_TTS_MODEL
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_MUSIC_MODEL, DEFAULT_TTS_MODEL
 
 if TYPE_CHECKING:
     from speechnar.api import DetectedLanguage, Transcriber
     from speechnar.captions import CaptionUpdate
     from speechnar.clip_decoder import DecodeOptions
+    from speechnar.generator import Progress
     from speechnar.synthesizer import Synthesizer
     from speechnar.text.transcript import Transcript, TranscriptFormat
     from speechnar.translation_stream import TranslationUpdate
@@ -85,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe every verb."""
     parser = argparse.ArgumentParser(
         prog="speechnar",
-        description="Non-autoregressive speech recognition, translation and synthesis.",
+        description="Non-autoregressive speech recognition, translation and synthesis, and music and sound.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"speechnar {__version__}")
@@ -125,6 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("synthesize", _synthesize, "text to speech", _speaking(), _text_to_speak()).epilog = CONSENT
     add("edit", _edit, "change the words of recorded speech", _speaking(), _words_to_change()).epilog = CONSENT
+
+    add("generate", _generate, "music and sound", _loading(DEFAULT_MUSIC_MODEL), _sounding())
 
     verb = add("models", _models, "the models on this machine")
     verb.add_argument("--json", action="store_true", help="one object per line")
@@ -245,6 +249,37 @@ def _words_to_change() -> argparse.ArgumentParser:
     )
     group.add_argument("--json", action="store_true", help="write the changes to stdout, an object per line")
     return group
+
+
+def _sounding() -> argparse.ArgumentParser:
+    group = _group()
+    group.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="what to make, in words that the model knows; default: anything"
+    )
+    group.add_argument("-o", "--output", required=True, metavar="OUT", help="audio file")
+    group.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="how much is made; default: %(default)s"
+    )
+    group.add_argument(
+        "--steps",
+        type=_steps,
+        metavar="N[,N...]",
+        help="evaluations of the network for a window, in all or in each codebook; default: the model's",
+    )
+    group.add_argument("--guidance", type=float, metavar="W", help="weight of the prompt; default: the model's")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--continue", dest="continue_from", metavar="FILE", help="a recording to go on from; it comes first in OUT"
+    )
+    return group
+
+
+def _steps(text: str) -> int | tuple[int, ...]:
+    try:
+        numbers = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers like 30 or 16,6,4,4, got {text!r}") from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _searching() -> argparse.ArgumentParser:
@@ -497,6 +532,29 @@ def _edit(args: argparse.Namespace) -> int:
     return OK
 
 
+def _generate(args: argparse.Namespace) -> int:
+    from speechnar.generator import Generator, GeneratorOptions  # noqa: PLC0415
+
+    _set_threads(args.threads)
+    generator = Generator.load(args.model, device=args.device)
+    started = time.monotonic()
+    with _stages_shown() as progress:
+        sound = generator.generate(
+            args.prompt,
+            seconds=args.seconds,
+            steps=args.steps,
+            seed=args.seed,
+            continue_from=args.continue_from,
+            options=GeneratorOptions(guidance=args.guidance),
+            progress=progress,
+        )
+    wall_s = time.monotonic() - started
+    sound.save(args.output)
+    _log().info("%s", args.output)
+    _log().info("%.1f s made in %.2f s (%.1f times real time)", args.seconds, wall_s, args.seconds / wall_s)
+    return OK
+
+
 def _models(args: argparse.Namespace) -> int:
     from speechnar.hub import list_models  # noqa: PLC0415
 
@@ -693,6 +751,27 @@ def _with_progress(outcomes: Iterator[Any], total: int) -> Iterator[Any]:
     from rich.progress import track  # noqa: PLC0415
 
     yield from track(outcomes, total=total, description="files", console=Console(stderr=True))
+
+
+@contextmanager
+def _stages_shown() -> Iterator["Progress | None"]:
+    """Yield what shows a bar for each stage on a terminal; elsewhere nothing is shown."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield show
 
 
 def _put(text: str) -> None:

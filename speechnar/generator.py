@@ -6,8 +6,8 @@ the second half of the one before; all codes are then turned into sound together
 Shapes: S samples, K codebooks, T frames.
 """
 
-import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechnar.api import AudioInput, find_device
@@ -23,8 +24,8 @@ from speechnar.audio.io import Audio, read_audio
 from speechnar.audio.loudness import normalize
 from speechnar.clips import Samples
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
-from speechnar.errors import AudioError, ConfigError
-from speechnar.hub import resolve_model
+from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
+from speechnar.hub import DEFAULT_MUSIC_MODEL, resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.code_model import Told
 from speechnar.models.enat import Enat
@@ -42,16 +43,26 @@ FADE_S = 0.01
 DECODE_S, MARGIN_S = 20.0, 1.0
 """Codes are turned into sound in parts of this length, each with what is before and after it."""
 
-Progress = Callable[[int, int], None]
-"""Told how many network evaluations are done, and how many there are."""
+Progress = Callable[[str, int, int], None]
+"""Told the stage, how many of its network evaluations are done, and how many it has in all windows."""
+
+
+@dataclass(frozen=True)
+class Sound(Audio):
+    """What was made."""
+
+    codes: NDArray[np.int16]
+    """(K, T) of the codec, without those of a recording that it goes on from."""
+    joins: tuple[float, ...]
+    """Seconds at which a window goes on from the one before, from a recording, or from what the partner made."""
 
 
 @dataclass(frozen=True)
 class GeneratorOptions:
     """How to generate; None: as the model says."""
 
-    steps: int | None = None
-    """Network evaluations for each window of a parallel model."""
+    steps: int | tuple[int, ...] | None = None
+    """Network evaluations for each window of a parallel model, or for each codebook of a window."""
     guidance: float | None = None
     """Weight of the prompt, at first for a parallel model; 1: none beyond it."""
     temperature: float | None = None
@@ -92,7 +103,7 @@ class Generator:
     @classmethod
     def load(
         cls,
-        name_or_folder: str | os.PathLike[str],
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MUSIC_MODEL,
         *,
         device: str = "auto",
         partner: str | os.PathLike[str] | None = None,
@@ -114,7 +125,16 @@ class Generator:
         def read(given: str | os.PathLike[str]) -> LoadedModel:
             return load_model(resolve_model(Path(given) if isinstance(given, os.PathLike) else given), device=where)
 
-        return cls(read(name_or_folder), None if partner is None else read(partner))
+        try:
+            model = read(name_or_folder)
+        except ModelNotFoundError:
+            if name_or_folder != DEFAULT_MUSIC_MODEL:
+                raise
+            raise ModelNotFoundError(
+                f"the default model {DEFAULT_MUSIC_MODEL!r} is not part of this version; train one by "
+                "recipes/opsound/music or recipes/fsdd/sound and name its folder as the model"
+            ) from None
+        return cls(model, None if partner is None else read(partner))
 
     @property
     def sample_rate(self) -> int:
@@ -127,19 +147,20 @@ class Generator:
         prompt: str | None = None,
         *,
         seconds: float = 10.0,
-        steps: int | None = None,
+        steps: int | tuple[int, ...] | None = None,
         seed: int = 0,
         continue_from: AudioInput | None = None,
         sample_rate: int | None = None,
         options: GeneratorOptions = GeneratorOptions(),  # it is frozen
         progress: Progress | None = None,
-    ) -> Audio:
+    ) -> Sound:
         """Make music or sound; the same seed makes the same.
 
         Args:
             prompt: what to make, in words that the model knows; None: whatever it likes.
             seconds: how much is made, besides what it goes on from.
-            steps: network evaluations for each window; more is better and slower. As ``options.steps``.
+            steps: network evaluations for each window, shared out over the codebooks, or for each codebook; more is
+                better and slower. As ``options.steps``.
             seed: 0 or more.
             continue_from: a recording to go on from; it stays as it is, to the last hundredth of a second.
             sample_rate: of ``continue_from``, where it is an array.
@@ -173,17 +194,22 @@ class Generator:
                 raise AudioError(f"a recording to go on from must last {least:.2f} s, got {heard.duration:.2f} s")
             codes, _ = codec.encode(torch.from_numpy(before[-settings.context * hop :].copy())[None].to(device))
         num_known = codes.size(2)
-        wanted = num_known + math.ceil(seconds * codec.config.frame_rate)
+        size = max(1, round(seconds * self.sample_rate))
+        wanted = num_known - (-size // hop)
         writer = _Writer(self._model, self._partner, settings, prompt=prompt, generator=generator, progress=progress)
         codes = writer.extend(codes, wanted)[:, :, :wanted]
         samples = self._decode(codes)
-        size = round(seconds * self.sample_rate)
         if continue_from is None:
             samples = normalize(samples[:size], self.sample_rate, LOUDNESS_LUFS)
-            return Audio(_fade(samples, self.sample_rate, at_start=True), self.sample_rate)
-        samples = samples[: num_known * hop + size]
-        joined = _join(before, samples, num_known * hop, round(FADE_S * self.sample_rate))
-        return Audio(_fade(joined, self.sample_rate, at_start=False).clip(-1.0, 1.0), self.sample_rate)
+            samples = _fade(samples, self.sample_rate, at_start=True)
+        else:
+            samples = samples[: num_known * hop + size]
+            joined = _join(before, samples, num_known * hop, round(FADE_S * self.sample_rate))
+            samples = _fade(joined, self.sample_rate, at_start=False).clip(-1.0, 1.0)
+        made = codes[0, :, num_known:].cpu().numpy().astype(np.int16)
+        first = len(before) // hop - num_known
+        joins = tuple((first + frame) * hop / self.sample_rate for frame in writer.joins if frame < wanted)
+        return Sound(samples, self.sample_rate, made, joins)
 
     @torch.no_grad()
     def recode(self, wav: Tensor) -> Samples:
@@ -223,7 +249,11 @@ class _Settings:
 
     @classmethod
     def of(
-        cls, model: Magnet | Enat | MusicAr, seconds: float, steps: int | None, options: GeneratorOptions
+        cls,
+        model: Magnet | Enat | MusicAr,
+        seconds: float,
+        steps: int | tuple[int, ...] | None,
+        options: GeneratorOptions,
     ) -> "_Settings":
         if not 0 < seconds <= MAX_SECONDS:  # NaN is not, either
             raise ConfigError(f"seconds must lie in (0, {MAX_SECONDS:g}], got {seconds}")
@@ -257,12 +287,21 @@ class _Settings:
         return cls(window, context, span_len, int(lead), options.rescore, sampling, guidance, options.temperature)
 
 
-def share_steps(total: int, steps: tuple[int, ...]) -> tuple[int, ...]:
+def share_steps(total: int | tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, ...]:
     """Return ``total`` evaluations for the codebooks, in the proportions of ``steps``; at least one for each.
 
+    Those of each codebook may be given instead.
+
     Raises:
-        ConfigError: there are fewer than codebooks, or too many.
+        ConfigError: there are fewer than codebooks, too many, or not as many numbers as codebooks.
     """
+    if isinstance(total, tuple):
+        if len(total) != len(steps) or not all(1 <= each <= MAX_STEPS for each in total):
+            raise ConfigError(
+                f"steps must be one number for each of {len(steps)} codebooks, each in [1, {MAX_STEPS}]; got "
+                f"{','.join(map(str, total))}"
+            )
+        return total
     if not len(steps) <= total <= MAX_STEPS:
         raise ConfigError(f"steps must lie in [{len(steps)}, {MAX_STEPS}], one for each codebook at least; got {total}")
     shares = [max(1, round(total * each / sum(steps))) for each in steps]
@@ -290,7 +329,10 @@ class _Writer:
         is_guided = prompt is not None and settings.guidance != 1.0
         self.nothing = self._tell(model, None) if is_guided else None
         self.partner_told = None if partner is None else self._tell(partner, prompt)
-        self.done = self.total = 0
+        self.done: Counter[str] = Counter()
+        self.total: Counter[str] = Counter()
+        self.joins: list[int] = []
+        """Frames at which what is made goes on from what is there."""
 
     def _tell(self, model: Magnet | Enat | MusicAr, prompt: str | None) -> Told:
         if prompt is not None and not prompt.strip():
@@ -303,10 +345,14 @@ class _Writer:
         length = codes.size(2)
         while length < wanted:
             num_known = min(length, settings.context)
-            self.total += self._steps_of_window(num_known)
+            self.total.update(self._stages(num_known))
             length += settings.window - num_known
         while codes.size(2) < wanted:
             known = codes[:, :, max(0, codes.size(2) - settings.context) :]
+            if known.size(2):
+                self.joins.append(codes.size(2))
+            if settings.lead > known.size(2):
+                self.joins.append(codes.size(2) - known.size(2) + settings.lead)
             if isinstance(self.model, MusicAr):
                 made = self._write_frames(self.model, self.told, self.nothing, known, settings.window)
             else:
@@ -314,15 +360,17 @@ class _Writer:
             codes = torch.cat([codes, made[:, :, known.size(2) :]], dim=2)
         return codes
 
-    def _steps_of_window(self, num_known: int) -> int:
-        if self.settings.sampling is not None:
-            return sum(self.settings.sampling.steps)
-        return self.settings.window - num_known + self.model.config.codec.num_codebooks - 1
+    def _stages(self, num_known: int) -> list[str]:
+        """Return the stage of each evaluation of a window."""
+        if self.settings.sampling is None:
+            return ["frames"] * (self.settings.window - num_known + self.model.config.codec.num_codebooks - 1)
+        steps = self.settings.sampling.steps
+        return [f"codebook {k} of {len(steps)}" for k, count in enumerate(steps, 1) for _ in range(count)]
 
-    def _tick(self) -> None:
-        self.done += 1
+    def _tick(self, stage: str) -> None:
+        self.done[stage] += 1
         if self.progress is not None:
-            self.progress(self.done, self.total)
+            self.progress(stage, self.done[stage], self.total[stage])
 
     def _write_frames(self, model: MusicAr, told: Told, nothing: Told | None, known: Tensor, num_frames: int) -> Tensor:
         """Return a window (1, K, num_frames) by an autoregressive model."""
@@ -336,7 +384,7 @@ class _Writer:
             nothing=nothing,
             generators=[self.generator],
             sampling=model.config.sampling.model_copy(update=updates),
-            progress=(lambda _done, _total: self._tick()) if model is self.model else None,
+            progress=(lambda _done, _total: self._tick("frames")) if model is self.model else None,
         )
 
     def _fill(self, known: Tensor) -> Tensor:
@@ -350,6 +398,7 @@ class _Writer:
             known = self._write_frames(partner, told, nothing, known, settings.lead)
         codes = torch.zeros(1, known.size(1), settings.window, dtype=torch.int64, device=self.device)
         codes[:, :, : known.size(2)] = known
+        stages = self._stages(known.size(2))
         return mask_predict(
             model.predictor(self.told, self.nothing),
             codes,
@@ -358,7 +407,7 @@ class _Writer:
             span_len=settings.span_len,
             generators=[self.generator],
             rescore=partner.rescorer(told) if settings.rescore and partner and told else None,
-            progress=lambda _done, _total: self._tick(),
+            progress=lambda done, _total: self._tick(stages[done - 1]),
         )
 
 
@@ -388,7 +437,9 @@ def _join(before: Samples, samples: Samples, num_known: int, fade: int) -> Sampl
     return np.concatenate([before[: len(before) - fade], mixed, samples[num_known:]])
 
 
-def generate(prompt: str | None = None, *, model: str, device: str = "auto", **options: Any) -> Audio:
+def generate(
+    prompt: str | None = None, *, model: str = DEFAULT_MUSIC_MODEL, device: str = "auto", **options: Any
+) -> Sound:
     """Make music or sound; see `Generator.generate` for the options. Each model is loaded once."""
     return _generator(model, device).generate(prompt, **options)
 

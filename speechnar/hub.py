@@ -25,6 +25,8 @@ DEFAULT_TTS_MODEL = "ljspeech-tts"
 """What they load to speak and to edit speech."""
 DEFAULT_MT_MODEL = "multi30k-eng-deu"
 """What they load to translate text."""
+DEFAULT_MUSIC_MODEL = "opsound-music"
+"""What they load to make music and sound."""
 CONSENT = (
     "Use a voice only if the person whose voice it is has agreed to this use, and tell listeners that the speech is "
     "synthetic."

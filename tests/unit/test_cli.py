@@ -20,8 +20,8 @@ from tests.reference.funasr_folders import read_golden, write_folder
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, speechlike, write_speechlike
 
 ROOT = Path(cli.__file__).parents[1]
-VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "models", "convert"]
-VERBS += ["train", "average", "decode", "score", "demo"]
+VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "generate"]
+VERBS += ["models", "convert", "train", "average", "decode", "score", "demo"]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+import speechnar
+from speechnar import generator as module
 from speechnar.audio.loudness import loudness
-from speechnar.errors import AudioError, ConfigError
+from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
 from speechnar.generator import LOUDNESS_LUFS, Generator, GeneratorOptions, share_steps
+from speechnar.hub import DEFAULT_MUSIC_MODEL
 from speechnar.models.base import LoadedModel, save_model
 from speechnar.models.encodec import Encodec, EncodecConfig
 from tests.unit.models.generators import WORDS, make_generator
@@ -29,7 +34,7 @@ def make(kind: str, **options) -> Generator:
 @pytest.mark.parametrize("kind", KINDS)
 def test_sound_of_the_wanted_length_and_loudness(kind):
     generator, ticks = make(kind), []
-    audio = generator.generate("dog", seconds=1.1, progress=lambda done, total: ticks.append((done, total)))
+    audio = generator.generate("dog", seconds=1.1, progress=lambda *tick: ticks.append(tick))
     assert audio.sample_rate == 16000
     assert audio.samples.dtype == np.float32
     assert len(audio.samples) == 17600
@@ -37,8 +42,16 @@ def test_sound_of_the_wanted_length_and_loudness(kind):
     assert loudness(audio.samples, 16000) <= LOUDNESS_LUFS + 0.5
     assert np.abs(audio.samples).max() <= 1
     assert audio.samples[0] == audio.samples[-1] == 0
-    assert ticks == [(i, ticks[-1][1]) for i in range(1, ticks[-1][1] + 1)]
-    assert ticks[-1][0] == ticks[-1][1]
+    assert audio.codes.shape == (4, 55)
+    assert audio.codes.dtype == np.int16
+    assert audio.joins == (0.48, 0.72, 0.96)
+    if kind == "music_ar":
+        assert ticks == [("frames", i, 27 + 3 * 15) for i in range(1, 73)]  # three more steps than frames
+        return
+    for k, steps in enumerate((4, 2, 2, 2), 1):
+        done = [(i, total) for stage, i, total in ticks if stage == f"codebook {k} of 4"]
+        assert done == [(i, 4 * steps) for i in range(1, 4 * steps + 1)]
+    assert [int(stage.split()[1]) for stage, _, _ in ticks] == [1, 1, 1, 1, 2, 2, 3, 3, 4, 4] * 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,6 +74,8 @@ def test_a_recording_goes_on(kind, tmp_path):
     fade = 160
     assert np.array_equal(audio.samples[: kept - fade], wav[: kept - fade])
     assert np.abs(audio.samples[kept:]).max() > 0
+    assert audio.joins == (kept / 16000, kept / 16000 + 0.24, kept / 16000 + 0.48)
+    assert audio.codes.shape == (4, 25)
     soundfile.write(tmp_path / "half.wav", wav[::2], 8000)
     slow = generator.generate("dog", seconds=0.5, continue_from=tmp_path / "half.wav")  # is resampled
     assert slow.sample_rate == 16000
@@ -103,11 +118,11 @@ def test_sound_does_not_depend_on_where_it_is_cut():
 
 def test_a_partner_leads_and_has_a_say():
     generator = make("magnet", partner=True)
-    plain = generator.generate("dog", seconds=0.4).samples
-    led = generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2)).samples
-    rescored = generator.generate("dog", seconds=0.4, options=GeneratorOptions(rescore=True)).samples
-    assert not np.array_equal(plain, led)
-    assert not np.array_equal(plain, rescored)
+    plain = generator.generate("dog", seconds=0.4)
+    led = generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
+    rescored = generator.generate("dog", seconds=0.4, options=GeneratorOptions(rescore=True))
+    assert not np.array_equal(plain.samples, led.samples)
+    assert not np.array_equal(plain.samples, rescored.samples)
     codes = generator._partner.generate(
         torch.zeros(1, 4, 0, dtype=torch.int64),
         10,
@@ -120,6 +135,7 @@ def test_a_partner_leads_and_has_a_say():
     generator._model.codec.decode = lambda given: seen.append(given) or decode(given)
     generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
     assert torch.equal(seen[0][..., :10], codes)
+    assert (plain.joins, led.joins) == ((), (0.2,))
 
 
 def test_fewer_steps_are_shared_out():
@@ -127,9 +143,10 @@ def test_fewer_steps_are_shared_out():
     assert share_steps(15, (16, 6, 4, 4)) == (8, 3, 2, 2)
     assert share_steps(4, (16, 6, 4, 4)) == (1, 1, 1, 1)
     assert sum(share_steps(101, (16, 6, 4, 4))) == 101
-    ticks = []
-    make("enat").generate("dog", seconds=0.2, steps=5, progress=lambda done, total: ticks.append(total))
-    assert ticks == [5] * 5
+    for steps, expected in ((5, (2, 1, 1, 1)), ((3, 1, 2, 1), (3, 1, 2, 1))):
+        ticks = []
+        make("enat").generate("dog", seconds=0.2, steps=steps, progress=lambda *tick: ticks.append(tick))  # noqa: B023
+        assert tuple(total for _, done, total in ticks if done == total) == expected
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,8 @@ def test_fewer_steps_are_shared_out():
         ({"prompt": "horse"}, "the model knows no 'horse'"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"steps": 3}, r"steps must lie in \[4, 1000\], one for each codebook at least; got 3"),
+        ({"steps": (4, 2, 2)}, r"steps must be one number for each of 4 codebooks, each in \[1, 1000\]; got 4,2,2"),
+        ({"steps": (4, 2, 0, 2)}, r"each in \[1, 1000\]; got 4,2,0,2"),
         ({"options": GeneratorOptions(guidance=float("nan"))}, r"guidance must lie in \[0, 100\], got nan"),
         ({"options": GeneratorOptions(temperature=0.0)}, r"temperature must lie in \(0, 100\], got 0\.0"),
         ({"options": GeneratorOptions(lead_seconds=3.0)}, r"lead_seconds must lie in \[0, 0\.42\], got 3\.0"),
@@ -174,6 +193,24 @@ def test_wrong_recordings_and_models_are_refused(tmp_path):
         Generator(loaded(make_generator("magnet")), loaded(other))
 
 
+def test_an_absent_default_model_is_explained(monkeypatch):
+    monkeypatch.setattr("speechnar.hub.SHIPPED_FOLDER", Path("/nowhere"))
+    with pytest.raises(ModelNotFoundError, match=f"{DEFAULT_MUSIC_MODEL}' is not part of this version; train one"):
+        Generator.load()
+    with pytest.raises(ModelNotFoundError, match="no such model"):
+        Generator.load("no such model")
+
+
+def test_functions_of_the_package_load_a_model_once(tmp_path):
+    save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
+    module._generator.cache_clear()
+    options = {"seconds": 0.2, "model": str(tmp_path / "magnet"), "device": "cpu"}
+    sound, again = (speechnar.generate("dog", seed=2, **options) for _ in range(2))
+    assert isinstance(sound, speechnar.Sound)
+    np.testing.assert_array_equal(sound.samples, again.samples)
+    assert module._generator.cache_info().misses == 1
+
+
 def test_folders_are_loaded(tmp_path):
     save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
     save_model(tmp_path / "ar", make_generator("music_ar"), WORDS)
@@ -186,6 +223,7 @@ def test_folders_are_loaded(tmp_path):
 def test_a_window_is_rounded_up_to_whole_spans():
     """Ten seconds of a model that learned from ten seconds are one window, though no multiple of a span."""
     generator, ticks = make("magnet", window_frames=25), []
-    audio = generator.generate("dog", seconds=0.5, progress=lambda done, total: ticks.append(total))
+    audio = generator.generate("dog", seconds=0.5, progress=lambda *tick: ticks.append(tick))
     assert len(audio.samples) == 8000
-    assert ticks == [10] * 10
+    assert len(ticks) == 10
+    assert audio.joins == ()
