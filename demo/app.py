@@ -1,4 +1,6 @@
-"""The web page: speech to text at once or live, text to speech, speech with other words. Needs ``speechnar[demo]``.
+"""The web page: speech to text at once or live, text to speech, speech with other words, music and sound.
+
+Needs ``speechnar[demo]``.
 
 Everything happens on this machine: the page binds to 127.0.0.1 and models load when they are first used.
 """
@@ -18,6 +20,8 @@ from speechnar import (
     CaptionStream,
     CaptionUpdate,
     Comparison,
+    Generator,
+    GeneratorOptions,
     SpeechnarError,
     Synthesizer,
     Transcriber,
@@ -27,7 +31,7 @@ from speechnar import (
     list_models,
 )
 from speechnar.audio.io import AudioStream, PushedAudio, Samples, to_int16
-from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MUSIC_MODEL, DEFAULT_TTS_MODEL, ModelInfo
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
 
@@ -40,8 +44,6 @@ CHUNK_S = 0.5
 SILENT_S = 30.0
 """A microphone that sends nothing for so long is gone."""
 
-RECOGNIZER_KINDS = ("cassnat", "joint", "owsm_ctc", "paraformer", "unienc")
-TTS_KIND = "tts"
 CAPTION_TRANSLATOR_KINDS = ("fretna", "fretna_ctc", "reta")
 """Of models that translate text; wait-k cannot take back what captions take back."""
 SENTENCES = (
@@ -66,18 +68,26 @@ Chunks: TypeAlias = SimpleQueue[tuple[int, Any] | None]
 """What a microphone has sent and nobody has heard yet: Hz and samples (S,) or (S, C); None when it is switched off."""
 
 
+GENERATE_HINT = (
+    "A prompt is words that the model knows (a wrong one is answered with them); without one it makes what it likes. A "
+    "recording is gone on from: it comes first. Empty boxes leave the choice to the model."
+)
+
+
 def build_app(
     transcriber_factory: Callable[[str], Transcriber],
     synthesizer_factory: Callable[[str], Synthesizer],
     translator_factory: Callable[[str], Translator],
+    generator_factory: Callable[[str], Generator],
 ) -> gr.Blocks:
     """Lay out the page; the factories turn a model's name into a model on first use."""
     models = list_models()
-    recognizers = [info.name for info in models if info.kind in RECOGNIZER_KINDS] or [DEFAULT_MODEL]
+    recognizers = _names_for("asr", models) or [DEFAULT_MODEL]
     translators = [info.name for info in models if info.kind in CAPTION_TRANSLATOR_KINDS]
-    voices = [info.name for info in models if info.kind == TTS_KIND] or [DEFAULT_TTS_MODEL]
+    voices = _names_for("tts", models) or [DEFAULT_TTS_MODEL]
+    generators = _names_for("generation", models) or [DEFAULT_MUSIC_MODEL]
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
-        gr.Markdown("# speechnar\nNon-autoregressive speech recognition and synthesis, on this machine.")
+        gr.Markdown("# speechnar\nNon-autoregressive speech recognition, synthesis and sound, on this machine.")
         with gr.Tab("Transcribe"):
             _lay_out_transcribe(transcriber_factory, recognizers)
         with gr.Tab("Compare decoders"):
@@ -88,6 +98,8 @@ def build_app(
             _lay_out_speak(synthesizer_factory, voices)
         with gr.Tab("Edit speech"):
             _lay_out_edit(synthesizer_factory, voices)
+        with gr.Tab("Music and sound"):
+            _lay_out_generate(generator_factory, generators)
     return app
 
 
@@ -96,7 +108,8 @@ def main(*, device: str = "auto", port: int = 7860) -> None:
     load = lru_cache(maxsize=2)(lambda name: Transcriber.load(name, device=device))
     load_voice = lru_cache(maxsize=2)(lambda name: Synthesizer.load(name, device=device))
     load_translator = lru_cache(maxsize=2)(lambda name: Translator.load(name, device=device))
-    app = build_app(load, load_voice, load_translator).queue(max_size=16)
+    load_generator = lru_cache(maxsize=2)(lambda name: Generator.load(name, device=device))
+    app = build_app(load, load_voice, load_translator, load_generator).queue(max_size=16)
     app.launch(server_name="127.0.0.1", server_port=port, max_file_size=MAX_FILE_SIZE)
 
 
@@ -254,6 +267,52 @@ def _lay_out_edit(synthesizer_factory: Callable[[str], Synthesizer], names: list
             speech = gr.Audio(label="Speech", interactive=False)
     changes = gr.Dataframe(headers=["was", "from, to (s)", "is now", "from, to (s)"], label="Changes")
     _connect(button, edit, inputs=[audio, model, new_text, old_text, steps, seed], outputs=[speech, changes])
+
+
+def _lay_out_generate(generator_factory: Callable[[str], Generator], names: list[str]) -> None:
+    def generate(  # noqa: PLR0917  # gradio passes what the boxes hold by position
+        prompt: str,
+        model: str,
+        continue_from: str | None,
+        seconds: float | None,
+        steps: float | None,
+        guidance: float | None,
+        seed: float | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # how gradio finds out that a bar is wanted
+    ) -> tuple[int, Any]:
+        def show(stage: str, done: int, total: int) -> None:
+            progress((done, total), desc=stage, unit="steps")
+
+        options = {
+            "seconds": seconds or 0.0,
+            "steps": None if steps is None else int(steps),
+            "seed": int(seed or 0),
+            "continue_from": continue_from,
+            "options": GeneratorOptions(guidance=guidance),
+            "progress": show,
+        }
+        sound = _answer(lambda: generator_factory(model).generate(prompt.strip() or None, **options))
+        return sound.sample_rate, to_int16(sound.samples)
+
+    gr.Markdown(GENERATE_HINT)
+    with gr.Row():
+        with gr.Column():
+            prompt = gr.Textbox(label="Prompt")
+            model = _choice(names)
+            continue_from = _recording("Recording to go on from")
+        with gr.Column():
+            seconds = gr.Number(10, label="Seconds", minimum=0)
+            steps = gr.Number(None, label="Steps of a window, shared out over the codebooks", precision=0, minimum=1)
+            guidance = gr.Number(None, label="Guidance: weight of the prompt", minimum=0)
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            button = gr.Button("Generate", variant="primary")
+            sound = gr.Audio(label="Sound", interactive=False)
+    boxes = [prompt, model, continue_from, seconds, steps, guidance, seed]
+    _connect(button, generate, inputs=boxes, outputs=[sound])
+
+
+def _names_for(task: str, models: list[ModelInfo]) -> list[str]:
+    return [info.name for info in models if task in info.tasks]
 
 
 def _recording(label: str) -> gr.Audio:

@@ -14,11 +14,13 @@ import soundfile
 
 from speechnar.api import Comparison, Transcriber
 from speechnar.audio.io import to_int16
+from speechnar.generator import Generator, GeneratorOptions
 from speechnar.hub import CONSENT, ModelInfo
 from speechnar.models.base import save_model
 from speechnar.synthesizer import Synthesizer
 from speechnar.text.transcript import Transcript
 from speechnar.translator import Translator
+from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.test_translator import CARD, TOKENIZER, make
 from tests.unit.tiny import RATE, save_tiny_joint, save_tiny_model, save_tiny_tts, vowels, write_speechlike
 
@@ -40,7 +42,7 @@ def page(folder):
         loads.append(name)
         return Transcriber.load(name, device="cpu")
 
-    page = demo_app.build_app(load, load, load)
+    page = demo_app.build_app(load, load, load, load)
     assert not loads, "models must load on first use"
     (function,) = (fn.fn for fn in page.fns.values() if fn.api_name == "transcribe")
     return function
@@ -54,7 +56,9 @@ def not_wanted(name: str) -> Any:
 def speech_page(folder, tmp_path_factory):
     voice = save_tiny_tts(tmp_path_factory.mktemp("models") / "tts")
     model = Synthesizer.load(voice, device="cpu", recognizer=str(folder))
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), lambda name: model, not_wanted)
+    page = demo_app.build_app(
+        lambda name: Transcriber.load(name, device="cpu"), lambda name: model, not_wanted, not_wanted
+    )
     return {fn.api_name: fn.fn for fn in page.fns.values()}, model, page
 
 
@@ -88,6 +92,43 @@ def test_speech_is_edited(speech_page, tmp_path):
         functions["edit"](None, "any", "the dog", "", 1, 0)
     with pytest.raises(gr.Error, match="new text"):
         functions["edit"](str(path), "any", "", "", 1, 0)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "magnet"
+    save_model(folder, make_generator("magnet"), WORDS)
+    return folder
+
+
+def test_sound_is_made(generator, tmp_path, monkeypatch):
+    model, loads, shown = Generator.load(generator, device="cpu"), [], []
+
+    def load(name: str) -> Generator:
+        loads.append(name)
+        return model
+
+    monkeypatch.setattr(gr.Progress, "__call__", lambda self, done, desc, unit: shown.append((desc, *done)))
+    page = demo_app.build_app(not_wanted, not_wanted, not_wanted, load)
+    (generate,) = (fn.fn for fn in page.fns.values() if fn.api_name == "generate")
+    assert not loads, "models must load on first use"
+    rate, samples = generate("dog", "any", None, 0.3, 6, 1.5, 7)
+    options = GeneratorOptions(guidance=1.5)
+    expected = model.generate("dog", seconds=0.3, steps=6, seed=7, options=options)
+    assert (rate, loads) == (16000, ["any"])
+    np.testing.assert_array_equal(samples, to_int16(expected.samples))
+    assert shown[-1] == ("codebook 4 of 4", 1, 1)
+    path = write_speechlike(tmp_path / "a.wav", 0.5, rate=22050)
+    _, samples = generate(" ", "any", str(path), 0.3, None, None, None)
+    np.testing.assert_array_equal(samples, to_int16(model.generate(seconds=0.3, continue_from=path).samples))
+    for prompt, seconds, guidance, message in (
+        ("horse", 0.3, None, "it knows 3 words: dog, cat, barks"),
+        ("dog", None, None, "seconds must lie in"),
+        ("dog", 1e9, None, "seconds must lie in"),
+        ("dog", 0.3, float("nan"), "guidance must lie in"),
+    ):
+        with pytest.raises(gr.Error, match=message):
+            generate(prompt, "any", None, seconds, None, guidance, 0)
 
 
 def test_transcribe_fills_every_box(page, folder, tmp_path):
@@ -125,7 +166,7 @@ def test_unknown_models_and_languages_are_shown(page, folder, tmp_path):
 
 def test_decoders_are_compared_with_differences_marked(tmp_path):
     folder = save_tiny_joint(tmp_path / "joint")
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), not_wanted, not_wanted)
+    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), not_wanted, not_wanted, not_wanted)
     (compare,) = (fn.fn for fn in page.fns.values() if fn.api_name == "compare")
     path = write_speechlike(tmp_path / "a.wav", 3.0)
     html, rows = compare(str(path), str(folder), "auto")
@@ -148,6 +189,7 @@ def captions_page(folder, tmp_path_factory):
         lambda name: Transcriber.load(name, device="cpu"),
         not_wanted,
         lambda name: Translator.load(name, device="cpu"),
+        not_wanted,
     )
     return {fn.api_name: fn.fn for fn in page.fns.values()}, root
 
@@ -207,8 +249,8 @@ def test_the_microphone_is_captioned_to_its_last_word(captions_page, folder, cha
     functions, root = captions_page
     wav = soundfile.read(root / "talk.wav", dtype="int16")[0]
     listening = functions["listen"](str(folder), "auto", "")
-    chunks, nothing = next(listening)
-    assert nothing == ""
+    chunks, not_wanted = next(listening)
+    assert not_wanted == ""
     functions["hear"](None, chunks)
     for begin in range(0, len(wav), RATE // 2):  # all before the first is heard: none may be lost
         chunk = wav[begin : begin + RATE // 2]
@@ -246,21 +288,19 @@ def test_a_microphone_that_is_gone_is_not_waited_for(captions_page, folder, monk
         next(listening)
 
 
-def test_models_are_offered_where_they_can_be_used(monkeypatch):
-    def offered(*kinds: str) -> tuple[list[str], list[str], bool]:
-        infos = [ModelInfo(f"some-{kind}", kind, (), 1, (), "", "shipped", Path(kind)) for kind in kinds]
+def test_each_tab_offers_the_models_of_its_task(monkeypatch):
+    def offered(**models: tuple[str, str]) -> tuple[list[list[str]], bool]:
+        infos = [ModelInfo(name, kind, (task,), 1, (), "", "shipped", Path()) for name, (kind, task) in models.items()]
         monkeypatch.setattr(demo_app, "list_models", lambda: infos)
-        components = demo_app.build_app(not_wanted, not_wanted, not_wanted).get_config_file()["components"]
-        choices: dict[str, set[str]] = {"Model": set(), "Translate by": set()}
-        for item in components:
-            if item["type"] == "dropdown":
-                choices[item["props"]["label"]].update(value for _, value in item["props"]["choices"])
-        is_hinted = demo_app.NO_TRANSLATOR_HINT in json.dumps(components, default=str)
-        return sorted(choices["Model"]), sorted(choices["Translate by"]), is_hinted
+        page = demo_app.build_app(not_wanted, not_wanted, not_wanted, not_wanted)
+        blocks = [block for block in page.blocks.values() if isinstance(block, gr.Dropdown)]
+        is_hinted = demo_app.NO_TRANSLATOR_HINT in json.dumps(page.get_config_file()["components"], default=str)
+        return [[name for _, name in block.choices] for block in blocks], is_hinted
 
-    assert offered("joint", "tts") == (["some-joint", "some-tts"], [""], True)
-    found = offered("fretna_ctc", "joint", "magnet", "tts", "wait_k")
-    assert found == (["some-joint", "some-tts"], ["", "some-fretna_ctc"], False)
+    ears, mouth, band = ("joint", "asr"), ("tts", "tts"), ("magnet", "generation")
+    found = offered(ears=ears, mouth=mouth, band=band, words=("fretna_ctc", "mt"), late=("wait_k", "mt"))
+    assert found == ([["ears"], ["ears"], ["ears"], ["", "words"], ["mouth"], ["mouth"], ["band"]], False)
+    assert offered(ears=ears, late=("wait_k", "mt"))[1], "nothing can take back what captions take back"
 
 
 def test_texts_are_escaped_before_they_are_shown():
@@ -269,13 +309,16 @@ def test_texts_are_escaped_before_they_are_shown():
     assert html == "<p><b>ctc</b>: &lt;script&gt; <mark>&amp;</mark> x</p>"
 
 
-def test_the_served_page_answers(folder, tmp_path):
+def test_the_served_page_answers(folder, generator, tmp_path):
     """Through the real queue and HTTP, on this machine only."""
     client_module = pytest.importorskip("gradio_client")
     path = write_speechlike(tmp_path / "a.wav", 1.0)
-    page = demo_app.build_app(lambda name: Transcriber.load(name, device="cpu"), not_wanted, not_wanted).queue(
-        max_size=2
-    )
+    page = demo_app.build_app(
+        lambda name: Transcriber.load(name, device="cpu"),
+        not_wanted,
+        not_wanted,
+        lambda name: Generator.load(generator, device="cpu"),
+    ).queue(max_size=2)
     page.launch(server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True)
     try:
         client = client_module.Client(page.local_url, verbose=False, download_files=str(tmp_path / "down"))
@@ -284,5 +327,8 @@ def test_the_served_page_answers(folder, tmp_path):
         )
         assert text == Transcriber.load(folder, device="cpu").transcribe(path).text
         assert len(subtitles) == 2
+        made = client.predict("dog", "any", None, 0.3, None, None, 1, api_name="/generate")
+        expected = Generator.load(generator, device="cpu").generate("dog", seconds=0.3, seed=1)
+        np.testing.assert_array_equal(soundfile.read(made, dtype="int16")[0], to_int16(expected.samples))
     finally:
         page.close()
