@@ -58,7 +58,7 @@ def find_seams(samples: Samples, sample_rate: int, joins: Sequence[float]) -> Se
     for join, frame in zip(joins, frames, strict=True):
         if not margin <= frame < len(jumps) - margin:
             raise DataError(
-                f"a join must lie {margin * SHIFT_S:g} s within the {len(samples) / sample_rate:g} s of sound, got {join:g}"
+                f"a join must lie {margin * SHIFT_S:g} s inside {len(samples) / sample_rate:g} s of sound, got {join:g}"
             )
         is_within[max(0, frame - 2 * margin) : frame + 2 * margin + 1] = False
     within = np.sort(largest[is_within])

@@ -15,6 +15,7 @@ from speechnar.models.music_ar import MusicAr, MusicArConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.reta import Reta, RetaConfig
+from speechnar.models.sound_classifier import SoundClassifier, SoundClassifierConfig
 from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts import Tts, TtsConfig
 from speechnar.models.unienc import UniEnc, UniEncConfig
@@ -37,6 +38,7 @@ MODELS: dict[str, ModelEntry] = {
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),
     "reta": ModelEntry(RetaConfig, Reta),
+    "sound_classifier": ModelEntry(SoundClassifierConfig, SoundClassifier),
     "speaker_verifier": ModelEntry(SpeakerVerifierConfig, SpeakerVerifier),
     "tts": ModelEntry(TtsConfig, Tts),
     "tts_distillation": ModelEntry(TtsDistillationConfig, TtsDistillation),

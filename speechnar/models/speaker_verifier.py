@@ -102,10 +102,10 @@ class SpeakerVerifier(nn.Module):
         self.spec_augment = None if config.spec_augment is None else SpecAugment(config.spec_augment)
         widths = [config.frontend.num_mels, *[config.model_dim] * len(config.layers)]
         self.layers = nn.ModuleList(
-            _TimeDelay(in_dim, out_dim, kernel_size, dilation, config.dropout)
+            TimeDelay(in_dim, out_dim, kernel_size, dilation, config.dropout)
             for in_dim, out_dim, (kernel_size, dilation) in zip(widths[:-1], widths[1:], config.layers, strict=True)
         )
-        self.layers.append(_TimeDelay(config.model_dim, config.pooled_dim, 1, 1, config.dropout))
+        self.layers.append(TimeDelay(config.model_dim, config.pooled_dim, 1, 1, config.dropout))
         self.attend = nn.Sequential(
             nn.Linear(config.pooled_dim, config.attention_dim), nn.Tanh(), nn.Linear(config.attention_dim, 1)
         )
@@ -149,7 +149,9 @@ class SpeakerVerifier(nn.Module):
         """
         check_sample_rate(batch, self.config.frontend)
         target = torch.tensor(self._targets(batch), device=batch.wav.device)
-        wav, lens = self._draw_pieces(batch) if self.training else (batch.wav, batch.wav_lens)
+        wav, lens = batch.wav, batch.wav_lens
+        if self.training:
+            wav, lens = draw_pieces(wav, lens, self.config.segment_frames * self.config.frontend.hop_length)
         cosines = self(wav, lens) @ F.normalize(self.speaker_vectors, dim=-1).T  # (B, N)
         margins = self.config.margin * F.one_hot(target, cosines.size(1))
         total = F.cross_entropy(self.config.scale * (cosines - margins), target)
@@ -165,14 +167,6 @@ class SpeakerVerifier(nn.Module):
                     f"speakers, got {spk_id!r}; name all training speakers there"
                 )
         return [self._numbers[spk_id] for spk_id in speakers]
-
-    def _draw_pieces(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """Return a random piece of each utterance, or the whole of a shorter one: (B, S), lengths (B,)."""
-        size = min(self.config.segment_frames * self.config.frontend.hop_length, batch.wav.size(1))
-        spare = (batch.wav_lens - size).clamp(min=0)
-        starts = (torch.rand(len(spare), device=spare.device) * (spare + 1)).long().minimum(spare)
-        wav = batch.wav.gather(1, starts[:, None] + torch.arange(size, device=spare.device))
-        return wav, batch.wav_lens.clamp(max=size)
 
     def _pool(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return mean and deviation of (B, T, P) over time, weighted by attention: (B, 2 P)."""
@@ -190,7 +184,15 @@ class SpeakerVerifier(nn.Module):
         return F.batch_norm(pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=uses_batch)
 
 
-class _TimeDelay(nn.Module):
+def draw_pieces(wav: Tensor, wav_lens: Tensor, max_samples: int) -> tuple[Tensor, Tensor]:
+    """Return a random piece of each utterance (B, S), or the whole of a shorter one: (B, S'), lengths (B,)."""
+    size = min(max_samples, wav.size(1))
+    spare = (wav_lens - size).clamp(min=0)
+    starts = (torch.rand(len(spare), device=spare.device) * (spare + 1)).long().minimum(spare)
+    return wav.gather(1, starts[:, None] + torch.arange(size, device=spare.device)), wav_lens.clamp(max=size)
+
+
+class TimeDelay(nn.Module):
     """A dilated convolution over time, rectified and normalised; padding goes in and comes out as 0."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel_size: int, dilation: int, dropout: float) -> None:

@@ -70,7 +70,7 @@ def test_the_jump_is_that_of_the_level():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(DataError, match=r"a join must lie 0\.04 s within the 1 s of sound, got 0\.99"):
+    with pytest.raises(DataError, match=r"a join must lie 0\.04 s inside 1 s of sound, got 0\.99"):
         find_seams(sing(1.0), RATE, (0.99,))
     with pytest.raises(DataError, match="leave nothing to compare"):
         find_seams(sing(0.2), RATE, (0.1,))

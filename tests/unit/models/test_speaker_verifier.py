@@ -9,7 +9,7 @@ from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.config import parse_config
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import load_model, save_model
-from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
+from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig, draw_pieces
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
 from tests.unit.models.sounds import voice, voices
@@ -79,12 +79,12 @@ def test_the_loss_is_that_of_the_paper_written_out():
 def test_training_hears_pieces_and_masks_parts_of_them():
     model = make_model().train()
     batch = spoken([16000, 3000], ("ann", "bob"), padding=torch.nan)
-    wav, lens = model._draw_pieces(batch)
+    wav, lens = draw_pieces(batch.wav, batch.wav_lens, 50 * 160)
     assert wav.shape == (2, 50 * 160)
     assert lens.tolist() == [8000, 3000]
     torch.testing.assert_close(wav[1, :3000], batch.wav[1, :3000])
     places = batch.wav[0].unfold(0, 8000, 1)
-    starts = {int((places == model._draw_pieces(batch)[0][0]).all(1).nonzero()) for _ in range(5)}
+    starts = {int((places == draw_pieces(batch.wav, batch.wav_lens, 8000)[0][0]).all(1).nonzero()) for _ in range(5)}
     assert len(starts) > 1
     assert model.loss(batch).total.isfinite()
     masked = make_model(spec_augment=SpecAugmentConfig(freq_width=40)).train()
