@@ -5,8 +5,9 @@ and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
 which is what ``speechnar score --json`` prints. README.md has the shipped models only. An experiment repeats a training
 with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
-Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, speaker verifiers have
-``<set>.verification.json``; both fill tables of these names.
+Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
+``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``; they fill tables of
+these names.
 """
 
 import argparse
@@ -30,6 +31,7 @@ ALL = "all"
 MACRO = "macro"
 """The mean over languages, each counting the same."""
 SPEECH = "speech"
+SOUND = "sound"
 VERIFICATION = "verification"
 SEED = re.compile(r"-seed\d+$")
 NOTHING = "Not measured yet.\n"
@@ -78,6 +80,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             SPEECH: lambda: speech_table(read_reports(root, SPEECH, recipe)),
+            SOUND: lambda: sound_table(read_reports(root, SOUND, recipe)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
             **{
@@ -114,7 +117,7 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
         root.glob("recipes/*/*/results/*/*.json") if experiment is None else experiment.glob("*/*.json")
     ):
         test_set, task, decoder = [*path.stem.split("."), ""][:3]
-        if task in (SPEECH, VERIFICATION):
+        if task in (SPEECH, SOUND, VERIFICATION):
             continue
         report = json.loads(path.read_text(encoding="utf-8"))
         recipe = path.parents[2 if experiment is None else 3].relative_to(root / "recipes").as_posix()
@@ -207,6 +210,27 @@ def speech_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
             means = [form.format(scores[key]["value"]) if scores[key] else "" for key, form in columns.values()]
             rows.append([model, test_set, name, str(report["utterances"]), *heard, *means])
     header = ["model", "test set", "system", "utterances", "WER", "CER", "all right", *columns]
+    return markdown(header, rows)
+
+
+def sound_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
+    """Return a line for every system that made sound of a test set's texts, with 95 % intervals of shares."""
+    header = ["model", "test set", "system", "utterances", "right", "probability of the prompt", "kernel distance"]
+    header += ["Frechet distance", "codes as in the nearest training passage", "longest run there, frames"]
+    header += ["joins that stand out"]
+    rows = []
+
+    def share(scores: Mapping[str, Any] | None, key: str) -> str:
+        return "" if scores is None else interval(scores[key]["value"], scores[key]["interval"])
+
+    for model, test_set, report in reports:
+        for name, scores in report["systems"].items():
+            kernel, repeated = scores["kernel"], scores["repeated"]
+            distances = [f"{kernel['value']:.3g} ± {kernel['deviation']:.2g}", f"{scores['frechet']:.3g}"]
+            longest = "" if repeated is None else f"{repeated['longest_frames']['value']:.1f}"
+            judged = [share(scores, "right"), share(scores, "probability")]
+            made = [share(repeated, "nearest"), longest, share(scores["joined"], "outliers")]
+            rows.append([model, test_set, name, str(report["utterances"]), *judged, *distances, *made])
     return markdown(header, rows)
 
 

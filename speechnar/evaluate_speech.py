@@ -208,7 +208,7 @@ def score_speech(
         kind = getattr(verifier.config, "kind", "model")
         raise ConfigError(f"{verifier.name}: must be a speaker_verifier at {RATE} samples per second, got a {kind}")
     utterances = read_kaldi_dir(data_dir)
-    _check_complete(utterances, systems)
+    check_complete(utterances, systems)
     listener = _Listener(model)
     recorded = [listener.hear(read_utterance(utt, RATE), utt.utt_id) for utt in utterances]
     speakers = [utt.spk_id for utt in utterances]
@@ -292,7 +292,12 @@ class _Listener:
         return vector
 
 
-def _check_complete(utterances: Sequence[Utterance], systems: Mapping[str, str | Path]) -> None:
+def check_complete(utterances: Sequence[Utterance], systems: Mapping[str, str | Path]) -> None:
+    """Refuse systems whose folders lack ``<utterance id>.wav`` of an utterance.
+
+    Raises:
+        DataError: one does.
+    """
     for name, folder in systems.items():
         missing = [utt.utt_id for utt in utterances if not (Path(folder) / f"{utt.utt_id}.wav").is_file()]
         if missing:
@@ -391,7 +396,8 @@ def _spread(count: int, wanted: int) -> list[int]:
     return sorted({math.floor(i * count / wanted) for i in range(wanted)})
 
 
-def _parse_system(text: str) -> tuple[str, Path]:
+def parse_system(text: str) -> tuple[str, Path]:
+    """Return the two sides of ``NAME=FOLDER``, for argparse."""
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"must look like NAME=FOLDER, got {text!r}")
@@ -404,7 +410,7 @@ def _read_texts(path: Path) -> dict[str, str]:
     return {utt_id: text for utt_id, _, text in lines if utt_id}
 
 
-def _name_of(folder: str | Path) -> str:
+def name_of(folder: str | Path) -> str:
     """Return the name of a model, and of its run where it lies in the folder of one."""
     path = Path(folder)
     return f"{path.resolve().parent.name}/{path.name}" if path.name == "model" else path.name
@@ -420,12 +426,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--heard",
         action="append",
         default=[],
-        type=_parse_system,
+        type=parse_system,
         metavar="NAME=FILE",
         help="what another recogniser, called MODEL, made of each system: a Kaldi file of texts",
     )
     parser.add_argument("--verifier", required=True, type=Path, metavar="FOLDER", help="a model of speaker_verifier")
-    parser.add_argument("--system", action="append", default=[], type=_parse_system, metavar="NAME=FOLDER")
+    parser.add_argument("--system", action="append", default=[], type=parse_system, metavar="NAME=FOLDER")
     parser.add_argument("--others", type=Path, metavar="DATA_DIR", help="recordings of other speakers")
     parser.add_argument("--language", default="eng", metavar="LANG")
     parser.add_argument("--normalizer", default="basic", metavar="NAME")
@@ -449,7 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SpeechnarError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    report = replace(report, judge=_name_of(args.judge), verifier=_name_of(args.verifier))
+    report = replace(report, judge=name_of(args.judge), verifier=name_of(args.verifier))
     args.out.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
     (args.out / "utterances.jsonl").write_text(lines, encoding="utf-8")

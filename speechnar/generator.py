@@ -206,16 +206,15 @@ class Generator:
             samples = samples[: num_known * hop + size]
             joined = _join(before, samples, num_known * hop, round(FADE_S * self.sample_rate))
             samples = _fade(joined, self.sample_rate, at_start=False).clip(-1.0, 1.0)
-        made = codes[0, :, num_known:].cpu().numpy().astype(np.int16)
         first = len(before) // hop - num_known
         joins = tuple((first + frame) * hop / self.sample_rate for frame in writer.joins if frame < wanted)
-        return Sound(samples, self.sample_rate, made, joins)
+        return Sound(samples, self.sample_rate, _as_array(codes[:, :, num_known:]), joins)
 
     @torch.no_grad()
-    def recode(self, wav: Tensor) -> Samples:
-        """Return the samples (S,) that the codec makes of the codes of ``wav`` (S,) at the model's rate."""
+    def recode(self, wav: Tensor) -> Sound:
+        """Return what the codec makes of the codes of ``wav`` (S,) at the model's rate."""
         codes, _ = self._model.codec.encode(wav[None].to(next(self._model.parameters()).device))
-        return self._decode(codes)[: len(wav)]
+        return Sound(self._decode(codes)[: len(wav)], self.sample_rate, _as_array(codes), ())
 
     def _decode(self, codes: Tensor) -> Samples:
         """Return the samples (S,) of codes (1, K, T), made in parts that overlap, so that memory stays flat."""
@@ -416,6 +415,12 @@ def _same_codec(one: Magnet | Enat | MusicAr, other: MusicAr) -> bool:
         return False
     pairs = zip(one.codec.state_dict().values(), other.codec.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def _as_array(codes: Tensor) -> NDArray[np.int16]:
+    """Return codes (1, K, T) as (K, T)."""
+    array: NDArray[np.int16] = codes[0].cpu().numpy().astype(np.int16)
+    return array
 
 
 def _fade(samples: Samples, sample_rate: int, *, at_start: bool) -> Samples:

@@ -120,6 +120,28 @@ def test_speech_and_voices_have_tables_of_their_own(tmp_path):
     assert make_tables.NOTHING in results.read_text()  # these are no scores of recognition
 
 
+def test_sound_has_a_table_of_its_own(tmp_path):
+    recipe = tmp_path / "recipes" / "corpus" / "music"
+    folder = recipe / "results" / "some-band"
+    folder.mkdir(parents=True)
+    mean = {"value": 0.75, "interval": [0.5, 1.0], "num": 4}
+    scores = {"right": mean, "probability": {**mean, "interval": None}, "frechet": 12.345}
+    scores |= {"kernel": {"value": 0.01234, "deviation": 0.00567}, "repeated": None, "joined": None}
+    repeated = {"nearest": mean, "longest_frames": {"value": 3.25}, "ngrams": {"5": mean}}
+    systems = {"recorded": scores, "long": {**scores, "repeated": repeated, "joined": {"outliers": mean}}}
+    (folder / "test.sound.json").write_text(json.dumps({"utterances": 4, "systems": systems}))
+    results = recipe / "RESULTS.md"
+    results.write_text("<!-- table:sound -->\n<!-- /table -->\n<!-- table:results -->\n<!-- /table -->\n")
+    assert make_tables.update(results, tmp_path, write=True)
+    judged = "4 | 75.0 % [50.0, 100.0] | 75.0 % | 0.0123 ± 0.0057 | 12.3"
+    lines = [line for line in results.read_text().splitlines() if line.startswith("| some-band")]
+    assert lines == [
+        f"| some-band | test | recorded | {judged} |  |  |  |",
+        f"| some-band | test | long | {judged} | 75.0 % [50.0, 100.0] | 3.2 | 75.0 % [50.0, 100.0] |",
+    ]
+    assert make_tables.NOTHING in results.read_text()  # these are no scores of recognition
+
+
 def test_a_result_file_has_the_shape_of_the_contract(tmp_path):
     path = result.write_result(
         "x",

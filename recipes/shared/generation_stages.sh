@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # names of configurations are words
-# Sourced at the end of the run.sh of a recipe for music or sound: stages 2 to 6 and 8, from data directories to an exported
-# model. Besides the options it reads min_seconds, where clips are to be at least that long (silence follows), and
-# min_count, below which a word is left out of the tokenizer, and codec_settings, what the codec's training differs in
-# from its configurations. The model ($config) and what it is compared with ($others)
+# Sourced at the end of the run.sh of a recipe for music or sound: stages 2 to 8, from data directories to a scored and
+# exported model. Besides the options it reads min_seconds, where clips are to be at least that long (silence follows),
+# min_count, below which a word is left out of the tokenizer, codec_settings and judge_settings, what these trainings
+# differ in from their configurations, and long_seconds, of sound of several windows. The model ($config) and what it is compared with ($others)
 # learn from the codes of a codec; without --codec, the recipe trains one.
 read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
 learn() { # CONFIG EXP [KEY=VALUE]...: on the recipe's data
@@ -54,6 +54,17 @@ if at_stage 6 "decode"; then # what the codec makes of the recordings is the bes
             make_sound hybrid "$exp/model" --partner "$(folder_of "$part")/model" --lead-seconds "${lead_seconds:-1}"
         fi
     done
+    make_sound long "$exp/model" --seconds "${long_seconds:-30}" # for the seams between windows
+fi
+if at_stage 7 "score"; then # by a classifier that has learned from the recordings, unless there is a --judge
+    if [ -z "${judge:-}" ]; then
+        learn "$judge_config" "$exp/judge" ${judge_settings:-}
+        judge=$exp/judge/model
+    fi
+    systems=()
+    for folder in "$exp"/sound/*/; do systems+=(--system "$(basename "$folder")=$folder"); done
+    "$PYTHON" -m speechnar.evaluate_sound "$data/test" "$exp/sound" --judge "$judge" --reference "$data/dev" \
+        --train "$data/train" "${systems[@]}"
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
     "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md

@@ -4,8 +4,8 @@ Only the first codebook is compared, which holds the coarse of the sound. Held-o
 training data, too (silence, held notes, the same instrument): their numbers are what a model's compare with.
 
 Shapes: T frames, N frames of the training data.
-Source: Agostinelli et al., "MusicLM: Generating Music From Text", 2023 (exact matches of token sequences); the similarity
-of the nearest passage is ours.
+Source: Agostinelli et al., "MusicLM: Generating Music From Text", 2023 (exact matches of token sequences); the
+similarity of the nearest passage is ours.
 """
 
 from collections.abc import Iterable

@@ -202,5 +202,6 @@ class TimeDelay(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Map ``x`` (B, T, D) with ``valid`` bool (B, T) to (B, T, D')."""
         y = F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
         return zero_padding(self.dropout(self.norm(y)), valid)

@@ -14,6 +14,7 @@ from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.models.base import load_model
 from speechnar.models.encodec import EncodecConfig, EncodecGanConfig
 from speechnar.models.magnet import MagnetConfig
+from speechnar.models.sound_classifier import SoundClassifierConfig
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import RunConfig
 from tests.recipes.test_recipes import RECIPES, fsdd, run, run_well, write_tone
@@ -72,7 +73,8 @@ def test_digits_go_through_all_stages(fsdd, tmp_path):
     exp = tmp_path / "exp" / "magnet"
     arguments = ["--corpus", str(fsdd), "--data", str(tmp_path / "data"), "--downloads", str(tmp_path / "downloads")]
     arguments += ["--exp", str(exp), "--codec_configs", f"{first} {second}", "--config", str(magnet)]
-    arguments += ["--others", f"{enat} {twin}"]
+    judge = tiny(tmp_path / "judge.yaml", SoundClassifierConfig.debug().model_dump(), batch_seconds=4, num_buckets=2)
+    arguments += ["--others", f"{enat} {twin}", "--judge_config", str(judge)]
     run_well("fsdd/sound", *arguments, "--stop_stage", "1")
     data = tmp_path / "data" / "fsdd"
     for name, count in (("train", 20), ("dev", 5), ("test", 2)):  # enough for a test
@@ -87,6 +89,12 @@ def test_digits_go_through_all_stages(fsdd, tmp_path):
         for utterance in read_kaldi_dir(data / "test"):
             made = soundfile.info(exp / "sound" / system / f"{utterance.utt_id}.wav")
             assert made.duration == pytest.approx(utterance.duration_s, abs=0.01)
+    assert soundfile.info(exp / "sound/long" / f"{utterance.utt_id}.wav").duration == pytest.approx(3, abs=0.01)
+    scores = json.loads((exp / "sound/sound.json").read_text())["systems"]
+    systems = {"recorded", "coded", "magnet", "enat", "music_ar", "rescored", "hybrid", "long"}
+    assert set(scores) == systems
+    assert {name for name in systems if scores[name]["joined"]} == {"hybrid", "long"}
+    assert {name for name in systems if scores[name]["repeated"]} == systems - {"recorded"}
     assert load_model(exp / "export").config.kind == "magnet"
     assert load_model(tmp_path / "exp" / "enat" / "model").config.kind == "enat"
 

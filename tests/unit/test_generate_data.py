@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import soundfile
 import torch
 
+from speechnar.data.codes import read_codes
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.generate_data import main
 from speechnar.generator import Generator
@@ -39,7 +42,15 @@ def test_each_text_becomes_sound_and_each_recording_goes_through_the_codec(tmp_p
     assert main([*common, str(tmp_path / "coded"), "--system", "coded", "-d", "cpu"]) == 0
     wav = torch.from_numpy(soundfile.read(data / "u1.wav", dtype="float32")[0])
     coded = soundfile.read(tmp_path / "coded/u1.wav", dtype="float32")[0]
-    np.testing.assert_allclose(coded, generator.recode(wav), atol=1e-4)
+    np.testing.assert_allclose(coded, generator.recode(wav).samples, atol=1e-4)
     assert len(coded) == 6720
+    assert np.array_equal(read_codes(tmp_path / "coded")["u1"], generator.recode(wav).codes)
+    assert {utt_id: codes.shape for utt_id, codes in read_codes(tmp_path / "out").items()} == {
+        f"u{i}": (4, length) for i, length in enumerate((20, 21, 22))
+    }
+    assert json.loads((tmp_path / "out/joins.json").read_text()) == {"u0": [], "u1": [], "u2": []}
+    assert main([*common, str(tmp_path / "long"), "--seconds", "0.9", "-d", "cpu"]) == 0
+    assert soundfile.info(tmp_path / "long/u1.wav").frames == 14400
+    assert json.loads((tmp_path / "long/joins.json").read_text())["u2"] == [0.48, 0.72]
     assert main([*common, str(tmp_path / "out"), "--rescore", "-d", "cpu"]) == 1
     assert "need a parallel model with a partner" in capsys.readouterr().err

@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 stage=1 stop_stage=8 corpus="" downloads=downloads data=data exp=exp/magnet
 codec="" codec_configs=conf/encodec_gan.yaml
 config=conf/magnet.yaml others="" overrides=""
-recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides"
+judge="" judge_config=../../../conf/sound_classifier.yaml
+recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides judge judge_config"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh

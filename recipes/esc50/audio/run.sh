@@ -9,13 +9,14 @@ stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp=exp/magnet
 url=https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip
 codec="" codec_configs="../../../conf/encodec.yaml ../../../conf/encodec_gan.yaml"
 config=conf/magnet.yaml others="conf/enat.yaml conf/music_ar.yaml" overrides=""
-recipe_options="stage stop_stage corpus downloads data exp url codec codec_configs config others overrides"
+judge="" judge_config=../../../conf/sound_classifier.yaml
+recipe_options="stage stop_stage corpus downloads data exp url codec codec_configs config others overrides judge judge_config"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ./path.sh
 . ./cmd.sh
 archive=$downloads/ESC-50-master.zip
-min_seconds=5 codec_settings="data.batch_seconds=80"
+min_seconds=5 codec_settings="data.batch_seconds=80" long_seconds=15
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
     "$PYTHON" -m speechnar.data.download "$url" "$archive"
