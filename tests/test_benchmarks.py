@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import captioning, make_tables, memory, result, speed_decoders, streaming, synthesis, word_times
+from benchmarks import captioning, make_tables, memory, music, result, speed_decoders, streaming, synthesis, word_times
 from speechnar.api import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
+from speechnar.models.code_model import CodeModelConfig
+from speechnar.models.enat import EnatConfig
+from speechnar.models.magnet import MagnetConfig
+from speechnar.models.music_ar import MusicArConfig
 from speechnar.speaker import Speaker
 from speechnar.text.transcript import Segment, Transcript, Word
 from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
@@ -236,6 +241,58 @@ def test_synthesis_is_timed_and_its_evaluations_counted():
     assert one["speech_ms_per_evaluation"] == pytest.approx(20, rel=0.06)
     assert 0 < all_at_once["ardit_rtf"] < one["ardit_rtf"] < one["rtf"]
     assert "blocks of all, 2 steps: first sound after" in synthesis.shown(all_at_once)
+
+
+def test_generators_of_codes_are_timed_and_their_work_counted(tmp_path, monkeypatch):
+    threads = str(torch.get_num_threads())
+    monkeypatch.setattr(sys, "argv", ["music", "--quick", "--threads", threads, "--output", str(tmp_path)])
+    assert music.main() == 0
+    values = json.loads((tmp_path / "music_tiny.json").read_text())
+    cases = values["a"]["cases"]
+    assert len(cases) == 3 * 2 * 2
+    for case in cases:
+        is_twin = case["system"] == music.TWIN
+        assert case["evaluations"] == (case["frames"] + 3 if is_twin else 10)
+        others = [other for other in cases if (other["system"], other["frames"]) == (case["system"], case["frames"])]
+        assert sorted(other["is_faster_dtype"] for other in others) == [False, True]
+        if case["is_faster_dtype"]:
+            assert case["median_s"] == min(other["median_s"] for other in others)
+    assert (values["a"]["system"], values["b"]["system"]) == ("MAGNeT", music.TWIN)
+    assert values["a"]["frames"] == values["b"]["frames"] == 48
+    assert "48 frames: MAGNeT" in values["result"]
+
+
+def test_flops_are_those_of_the_formula():
+    config = MusicArConfig.debug()
+    sizes, codec, rows = config.network, config.codec, 2
+    num_steps = config.window_frames + codec.num_codebooks - 1
+    layer = 4 * sizes.model_dim**2 + 2 * sizes.model_dim * sizes.ff_dim
+    heads = codec.num_codebooks * sizes.model_dim * codec.codebook_size
+    attention = 2 * sizes.model_dim * sum(range(1, num_steps + 1))
+    products = rows * (num_steps * (sizes.num_layers * layer + heads) + sizes.num_layers * attention)
+    assert music.count_flops(config) == 2 * products
+    deep = EnatConfig.debug().model_copy(update={"network": sizes.model_copy(update={"num_layers": 4})})
+    generate = music.prepare(music.build(deep, torch.float32))
+    kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: music._attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=kernel) as counter:
+        generate()
+    assert music.count_flops(deep) == counter.get_total_flops()
+
+
+def test_networks_of_the_published_kind_are_told_of_text():
+    """Those of the paper attend to it; here narrow ones do, in both precisions."""
+    recipe, published = music.sizes()
+    assert {config.codec.num_codebooks for size in (recipe, published) for config in size.systems.values()} == {4}
+    narrow = CodeModelConfig.debug()
+    systems = {name: config.model_copy(update={"network": narrow}) for name, config in published.systems.items()}
+    cases = music.time_length(music.Size("narrow", systems, (20,), 1), 20, 1)
+    assert {(case["system"], case["evaluations"]) for case in cases} == {
+        ("MAGNeT", 50),
+        ("ENAT", 50),
+        (music.TWIN, 21 + 3),
+    }
+    long = music.sampling_of(MagnetConfig.published().model_copy(update={"window_frames": 1500}))
+    assert long.steps == (60, 10, 10, 10)
 
 
 def test_recordings_have_their_length(tmp_path):

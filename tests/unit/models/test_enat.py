@@ -46,6 +46,20 @@ def test_masked_codes_are_not_seen_by_the_encoder():
 
 
 @torch.no_grad()
+def test_weights_of_half_precision_are_enough():
+    model, codes = make_generator("enat"), torch.randint(16, (1, 4, 24))
+    codes[:, 0, 6:], codes[:, 1:] = 16, 16
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        predictor = model.to(dtype).predictor(told_of(model, "dog"), None)
+        predictor.begin(codes, 0)
+        logits, _ = predictor(codes, 0, torch.arange(6, 24)[None])
+        found.append(logits)
+    assert found[1].dtype == torch.float32
+    torch.testing.assert_close(found[1], found[0], atol=0.05, rtol=0.05)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("is_guided", [False, True])
 def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided):
     """At every step, in every codebook: as one pass in which codes see those revealed before them or with them."""
