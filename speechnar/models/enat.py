@@ -99,7 +99,7 @@ class Enat(CodeGenerator):
 
     def _places(self, codes: Tensor) -> Tensor:
         """Return (1, T, D) frames of which nothing is known but where they are."""
-        return self.embed.positions(0, codes.size(2), codes.device)[None].to(self.heads[0].weight.dtype)
+        return self.embed.positions(0, codes.size(2), codes.device)[None].to(self.norm.weight.dtype)
 
     def _encode_known(self, frames: Tensor, known: Tensor, told: Told, steps: Tensor | None) -> Tensor:
         """Return the encoder's features (B, T, D) at known frames; elsewhere they mean nothing.
