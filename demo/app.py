@@ -216,10 +216,17 @@ def _lay_out_captions(
 
 def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
     def speak(  # noqa: PLR0917  # gradio passes what the boxes hold by position
-        text: str, model: str, voice: str | None, voice_text: str, steps: float, seed: float | None, speed: float
+        text: str,
+        model: str,
+        voice: str | None,
+        voice_text: str,
+        steps: float | None,
+        seed: float | None,
+        speed: float,
     ) -> tuple[int, Any]:
         said = (voice_text or None) if voice else None
-        options = {"steps": int(steps), "seed": int(seed or 0), "speed": speed, "voice": voice, "voice_text": said}
+        options = {"steps": steps and int(steps), "seed": int(seed or 0), "speed": speed}
+        options |= {"voice": voice, "voice_text": said}
         speech = _answer(lambda: synthesizer_factory(model).synthesize(text, **options))
         return speech.sample_rate, to_int16(speech.samples)
 
@@ -241,9 +248,10 @@ def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: lis
 
 def _lay_out_edit(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
     def edit(  # noqa: PLR0917  # gradio passes what the boxes hold by position
-        path: str | None, model: str, new_text: str, old_text: str, steps: float, seed: float | None
+        path: str | None, model: str, new_text: str, old_text: str, steps: float | None, seed: float | None
     ) -> tuple[tuple[int, Any], list[list[str]]]:
-        audio, options = _given(path), {"old_text": old_text or None, "steps": int(steps), "seed": int(seed or 0)}
+        audio = _given(path)
+        options = {"old_text": old_text or None, "steps": steps and int(steps), "seed": int(seed or 0)}
         edited = _answer(lambda: synthesizer_factory(model).edit(audio, new_text, **options))
         rows = [
             [
@@ -323,8 +331,9 @@ def _choice(names: list[str]) -> gr.Dropdown:
     return gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
 
 
-def _sampling() -> tuple[gr.Slider, gr.Number]:
-    return gr.Slider(1, 64, value=16, step=1, label="Steps"), gr.Number(0, label="Seed", precision=0, minimum=0)
+def _sampling() -> tuple[gr.Number, gr.Number]:
+    steps = gr.Number(None, label="Steps; empty: as many as the model is made for", precision=0, minimum=1)
+    return steps, gr.Number(0, label="Seed", precision=0, minimum=0)
 
 
 def _connect(button: gr.Button, function: Callable[..., Any], *, inputs: list[Any], outputs: list[Any]) -> None:
