@@ -65,11 +65,14 @@ class Speaker:
         ConfigError: the model is none of speech synthesis.
     """
 
-    def __init__(self, loaded: LoadedModel, *, default_steps: int | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, default_steps: int | None = None, default_edit_steps: int | None = None
+    ) -> None:
         if not isinstance(loaded.model, Tts):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} does not turn text into speech")
         self.name = loaded.name
         self.default_steps = check_steps(default_steps, DEFAULT_STEPS)
+        self.default_edit_steps = check_steps(default_edit_steps, self.default_steps)
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.device = next(loaded.model.parameters()).device

@@ -25,7 +25,7 @@ from speechnar.audio.io import Audio
 from speechnar.clips import Samples
 from speechnar.data.latents import LatentBatch
 from speechnar.editor import EditedSpeech, edit_speech
-from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.errors import ConfigError
 from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, read_card, resolve_model
 from speechnar.models.base import load_model
 from speechnar.models.mel_autoencoder import KnownFrames
@@ -84,18 +84,11 @@ class Synthesizer:
             CheckpointError: its files are damaged, or not of this version.
             ConfigError: the device does not exist, or the model is none of speech synthesis.
         """
-        folder = Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder
-        try:
-            found = resolve_model(folder)
-        except ModelNotFoundError:
-            if name_or_folder != DEFAULT_TTS_MODEL:
-                raise
-            raise ModelNotFoundError(
-                f"the default voice {DEFAULT_TTS_MODEL!r} is not part of this version; train one by "
-                "recipes/ljspeech/tts or recipes/fsdd/tts and name its folder as the model"
-            ) from None
+        found = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
         loaded = load_model(found, device=find_device(device))
-        return cls(Speaker(loaded, default_steps=read_card(found).get("steps")), Listener(recognizer, device))
+        card = read_card(found)
+        speaker = Speaker(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
+        return cls(speaker, Listener(recognizer, device))
 
     @property
     def name(self) -> str:
@@ -206,8 +199,8 @@ class Synthesizer:
             old_text: all that is said in it, for recordings of up to 30 s; None: it is transcribed, and what the
                 recogniser mishears counts as changed.
             sample_rate: of arrays and tensors, in Hz.
-            steps: network evaluations for a block of latents; None: as many as the model's card says under ``steps``,
-                or 16.
+            steps: network evaluations for a block of latents; None: as many as the model's card says under
+                ``edit_steps``, else as of `synthesize`.
             seed: the same seed gives the same speech.
             candidates: of each change, how many are made; the one is kept that goes on most as the recording does.
 
@@ -222,7 +215,7 @@ class Synthesizer:
             new_text,
             old_text=old_text,
             sample_rate=sample_rate,
-            num_steps=check_steps(steps, self._speaker.default_steps),
+            num_steps=check_steps(steps, self._speaker.default_edit_steps),
             seed=check_seed(seed),
             num_candidates=candidates,
         )

@@ -2,10 +2,10 @@
 # Sourced at the end of the run.sh of a synthesis recipe: stages 2 to 8, from data directories to a scored and exported
 # voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
 # has them: positions=linear, for a model that needs no durations; autoencoder, configurations of the tokenizer of
-# latents (none: principal components); vocoder_configs; pretrain, the configuration of a training that comes first, on
-# the directories of $more, too, where there are any; one_step, the configuration of what learns from the finished model
-# to need a single step; voices, a directory in $data with a recording of each voice. Several configurations are trained
-# one after another, each from the model before it.
+# latents (none: principal components); vocoder_configs; more, other directories, from which the vocoder learns, too, and
+# what comes before the voice by the configuration pretrain; one_step, the configuration of what learns from the finished
+# model to need a single step, where its own is not good enough; voices, a directory in $data with a recording of each
+# voice. Several configurations are trained one after another, each from the model before it.
 
 yaml_list() { # PATH...
     local IFS=,
@@ -16,8 +16,8 @@ in_data() { # NAME...
     for name in "$@"; do paths+=("$data/$name"); done
     yaml_list "${paths[@]}"
 }
-learn() { # CONFIG EXP [KEY=VALUE]...: on the recipe's data, with its tokenizer
-    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$1" --exp "$2" "data.train=$(in_data $train_dirs)" \
+learn() { # CONFIG EXP [KEY=VALUE]...: on $learned_from, by default the recipe's data, with its tokenizer
+    "${train_cmd[@]}" "$PYTHON" -m speechnar train "$1" --exp "$2" "data.train=${learned_from:-$(in_data $train_dirs)}" \
         "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" "${@:3}"
 }
 learn_in_turn() { # START CONFIG...: each from the model before it, the first from START ("": none); sets $last
@@ -43,15 +43,17 @@ if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what
     "$PYTHON" -m speechnar.train.fit_codec "$config" "$exp/codec" "data.train=$(in_data $train_dirs)" \
         "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" ${last:+"init_from=$last"}
 fi
-if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and its one-step student
+if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and a one-step student if there is to be one
+    dirs=()
+    for name in $train_dirs; do dirs+=("$data/$name"); done
+    everything=$(yaml_list "${dirs[@]}" ${more:-})
     if [ -z "${vocoder:-}" ]; then
-        learn_in_turn "" $vocoder_configs
+        learned_from=$everything learn_in_turn "" $vocoder_configs
         vocoder=$last
     fi
     start=$(yaml_list "$exp/codec" "$vocoder")
     if [ -n "${more:-}" ]; then
-        both=$(yaml_list "${train_dirs[@]/#/$data/}" $more)
-        learn "$pretrain" "$exp/pretrain" "data.train=$both" "init_from=$start" "${settings[@]}"
+        learned_from=$everything learn "$pretrain" "$exp/pretrain" "init_from=$start" "${settings[@]}"
         start=$exp/pretrain/model
     fi
     learn "$config" "$exp" "init_from=$start" "${settings[@]}"

@@ -13,7 +13,7 @@ import soundfile
 from speechnar import cli
 from speechnar.audio.io import to_int16
 from speechnar.cli import main
-from speechnar.hub import CONSENT, DEFAULT_TTS_MODEL
+from speechnar.hub import CONSENT
 from speechnar.synthesizer import Synthesizer
 from tests.unit.tiny import RATE, save_tiny_model, save_tiny_tts, vowels
 
@@ -127,12 +127,6 @@ def test_mistakes_are_one_line(model, tmp_path, capsys, *, argv, status, message
     assert len(lines) == 1
     assert message in lines[0]
     assert "\x1b" not in stderr
-
-
-def test_the_default_model_is_explained(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("speechnar.hub.SHIPPED_FOLDER", tmp_path)
-    assert main(["synthesize", "Hello.", "-o", str(tmp_path / "a.wav")]) == 2
-    assert f"'{DEFAULT_TTS_MODEL}' is not part of this version" in capsys.readouterr().err
 
 
 def test_raw_samples_are_not_for_a_terminal(model, monkeypatch, capsys):

@@ -16,7 +16,6 @@ import speechnar
 from speechnar import synthesizer as module
 from speechnar.audio.io import resample
 from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
-from speechnar.hub import DEFAULT_TTS_MODEL
 from speechnar.models.mel_autoencoder import MelAutoencoderConfig
 from speechnar.synthesizer import Synthesizer
 from speechnar.text.tokenizer import CharTokenizer
@@ -88,15 +87,23 @@ def test_a_seed_gives_each_sentence_its_own_noise(tiny):
     np.testing.assert_array_equal(first, tiny.synthesize("Hello.", steps=1, seed=3).samples)
 
 
-def test_a_card_says_how_many_steps_a_model_needs(folder, tiny, tmp_path):
+def test_a_card_says_how_many_steps_a_model_needs(folder, recognizer, tiny, tmp_path):
     copied = shutil.copytree(folder, tmp_path / "one-step")
     card = copied / "README.md"
     card.write_text(card.read_text().replace("license:", "steps: 1\nlicense:"))
-    model = Synthesizer.load(copied, device="cpu")
+    model = Synthesizer.load(copied, device="cpu", recognizer=recognizer)
     np.testing.assert_array_equal(model.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=1).samples)
     np.testing.assert_array_equal(tiny.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=16).samples)
     np.testing.assert_array_equal(model.synthesize("Hi.", steps=3).samples, tiny.synthesize("Hi.", steps=3).samples)
-    card.write_text(card.read_text().replace("steps: 1", "steps: many"))
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, vowels(2.0), RATE)
+    edit = {"new_text": "the dog", "old_text": "the cat", "candidates": 1}
+    np.testing.assert_array_equal(model.edit(path, **edit).samples, tiny.edit(path, **edit, steps=1).samples)
+    card.write_text(card.read_text().replace("license:", "edit_steps: 2\nlicense:"))
+    model = Synthesizer.load(copied, device="cpu", recognizer=recognizer)
+    np.testing.assert_array_equal(model.edit(path, **edit).samples, tiny.edit(path, **edit, steps=2).samples)
+    np.testing.assert_array_equal(model.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=1).samples)
+    card.write_text(card.read_text().replace("\nsteps: 1", "\nsteps: many"))
     with pytest.raises(ConfigError, match="got 'many'"):
         Synthesizer.load(copied, device="cpu")
 
@@ -218,12 +225,6 @@ def test_models_that_do_not_speak(recognizer, folder, tmp_path):
     (broken / "config.json").write_text(json.dumps(document))
     with pytest.raises(speechnar.CheckpointError):
         Synthesizer.load(broken, device="cpu")
-
-
-def test_an_absent_default_model_is_explained(monkeypatch):
-    monkeypatch.setattr("speechnar.hub.SHIPPED_FOLDER", Path("/nowhere"))
-    with pytest.raises(ModelNotFoundError, match=f"{DEFAULT_TTS_MODEL}' is not part of this version; train one"):
-        Synthesizer.load()
 
 
 def test_functions_of_the_package_load_a_model_once(folder):
