@@ -133,9 +133,14 @@ SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of t
 
 
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
-    """Return a line for every shipped model and result file of it: over all languages, and their mean."""
+    """Return a line for every shipped model and result file of it: over all languages, and their mean.
+
+    Voices have a table of their own.
+    """
     rows = []
     for model in models:
+        if "tts" in model.tasks:
+            continue
         about = [model.name, f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
         lines = summary([score for score in scores if score.model == model.name])
         rows += [[*about, f"{recipe} {line[0]}", *line[1:]] for recipe, line in lines]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.result import RESULTS, load_average, write_result
 from speechnar.errors import SpeechnarError
+from speechnar.hub import resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.tts import Tts, TtsConfig
 from speechnar.speaker import Speaker
@@ -44,7 +45,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     try:
-        loaded = random_model(quick=args.quick) if args.model is None else load_model(args.model)
+        loaded = random_model(quick=args.quick) if args.model is None else load_model(resolve_model(args.model))
         speaker = Speaker(loaded)
     except SpeechnarError as error:
         print(error)
