@@ -26,7 +26,7 @@ from speechnar.data.codes import CODES_FILE, read_codes
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError, SpeechnarError
-from speechnar.evaluate_speech import RECORDED, check_complete, name_of, parse_system
+from speechnar.evaluate_speech import RECORDED, check_complete, name_of, parse_system, write_scores
 from speechnar.generate_data import JOINS_FILE
 from speechnar.metrics.embeddings import KernelDistance, frechet_distance, kernel_distance
 from speechnar.metrics.repeats import NGRAM_FRAMES, Codes, find_repeats, join_codes
@@ -272,11 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SpeechnarError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
-    (args.out / "utterances.jsonl").write_text(lines, encoding="utf-8")
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-    (args.out / "sound.json").write_text(f"{text}\n", encoding="utf-8")
+    write_scores(args.out, "sound", report.to_dict(), entries)
     sys.stdout.write(str(report))
     return 0
 

@@ -416,6 +416,15 @@ def name_of(folder: str | Path) -> str:
     return f"{path.resolve().parent.name}/{path.name}" if path.name == "model" else path.name
 
 
+def write_scores(out: Path, name: str, report: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``report`` to ``out/<name>.json``, and an entry for each utterance to ``out/utterances.jsonl``."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
+    (out / "utterances.jsonl").write_text(lines, encoding="utf-8")
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    (out / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -456,11 +465,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     report = replace(report, judge=name_of(args.judge), verifier=name_of(args.verifier))
-    args.out.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
-    (args.out / "utterances.jsonl").write_text(lines, encoding="utf-8")
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-    (args.out / "speech.json").write_text(f"{text}\n", encoding="utf-8")
+    write_scores(args.out, "speech", report.to_dict(), entries)
     sys.stdout.write(str(report))
     return 0
 
