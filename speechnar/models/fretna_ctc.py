@@ -52,7 +52,7 @@ class FretnaCtcConfig(TranslationConfig):
     """Share of the wrong slots whose names are shown in training, at first."""
     glance_share_end: float = Field(default=0.3, ge=0, le=1)
     """The same after ``glance_steps`` batches, to which it falls linearly."""
-    glance_steps: NonNegativeInt = 3000
+    glance_steps: NonNegativeInt = 4000
 
     @classmethod
     def debug(cls) -> "FretnaCtcConfig":

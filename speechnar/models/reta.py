@@ -78,8 +78,11 @@ class Reta(nn.Module):
     def __init__(self, config: RetaConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.config = config
-        self.head = build_head(config, tokenizer)
+        head = build_head(config, tokenizer)
+        # By the name that it has in the students, which may begin with the teacher's encoder (``init_from``).
+        self.embed = head.decoder.embed
         self.encoder = SourceEncoder(config)
+        self.head = head
 
     @classmethod
     def from_config(cls, config: RetaConfig, tokenizer: Tokenizer) -> "Reta":
@@ -92,7 +95,7 @@ class Reta(nn.Module):
 
     def encode(self, src_tokens: Tensor, src_lens: Tensor) -> EncodedSpeech:
         """Encode sources (B, S), whose padding may hold anything."""
-        encoded: EncodedSpeech = self.encoder(self.head.decoder.embed, src_tokens, src_lens)
+        encoded: EncodedSpeech = self.encoder(self.embed, src_tokens, src_lens)
         return encoded
 
     def loss(self, batch: PairBatch) -> LossOutput:

@@ -32,11 +32,11 @@ MIN_MAX_LEN = 10
 class TranslationConfig(Config):
     """Sizes of an encoder and a decoder; the defaults are for Multi30k's 29,000 short sentences."""
 
-    model_dim: PositiveInt = 256
-    encoder_layers: PositiveInt = 3
-    decoder_layers: PositiveInt = 3
+    model_dim: PositiveInt = 128
+    encoder_layers: PositiveInt = 4
+    decoder_layers: PositiveInt = 4
     num_heads: PositiveInt = 4
-    ff_dim: PositiveInt = 1024
+    ff_dim: PositiveInt = 256
     dropout: float = Field(default=0.3, ge=0, lt=1)
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
     norm_eps: PositiveFloat = 1e-5

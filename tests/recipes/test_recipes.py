@@ -19,6 +19,7 @@ import yaml
 
 from speechnar.config import load_config
 from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.data.pairs import read_sentences
 from speechnar.models.base import load_model, save_model
 from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts import Tts, TtsConfig
@@ -274,6 +275,21 @@ def test_asterisk_data_are_clean_counted_and_split_by_prompt(asterisk, tmp_path)
         name: {u.utt_id.split("-", 2)[2] for u in utterances} for name, utterances in sets.items()
     }  # a prompt is in one set in all languages
     assert not names["train"] & names["dev"] | names["train"] & names["test"] | names["dev"] & names["test"]
+
+
+def test_texts_of_asterisk_are_pairs(asterisk, tmp_path):
+    pytest.importorskip("num2words", reason="the recipe spells numbers out")
+    data = tmp_path / "data"
+    arguments = ["--corpus", str(asterisk), "--data", str(data), "--vocab_size", "40", "--stage", "1"]
+    run_well("asterisk/mt", *arguments, "--source", "fra", "--target", "eng", "--stop_stage", "3")
+    sentences = [s for name in ("train", "dev", "test") for s in read_sentences(data / "fra-eng" / name)]
+    assert {s.lang for s in sentences} == {"fra"}
+    texts = [(s.text, s.translations["eng"]) for s in sentences]
+    assert len(set(texts)) == len(texts) and ("fr word a", "en word a") in texts
+    assert json.loads((data / "fra-eng/statistics.json").read_text())
+    run_well("asterisk/mt", *arguments, "--source", "fra", "--target", "ita", "--stop_stage", "1")  # by way of English
+    texts = [(s.text, s.translations["ita"]) for s in read_sentences(data / "fra-ita/train")]
+    assert ("fr word a", "it word a") in texts
 
 
 @pytest.mark.slow
