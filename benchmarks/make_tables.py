@@ -6,8 +6,8 @@ Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<m
 which is what ``speechnar score --json`` prints. README.md has the shipped models only. An experiment repeats a training
 with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
 Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
-``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``; they fill tables of
-these names.
+``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``, and text translation
+``<set>.translation.jsonl`` of `speechnar.evaluate_translation`; they fill tables of these names.
 """
 
 import argparse
@@ -33,6 +33,7 @@ MACRO = "macro"
 SPEECH = "speech"
 SOUND = "sound"
 VERIFICATION = "verification"
+TRANSLATION = "translation"
 SEED = re.compile(r"-seed\d+$")
 NOTHING = "Not measured yet.\n"
 
@@ -82,6 +83,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             SPEECH: lambda: speech_table(read_reports(root, SPEECH, recipe)),
             SOUND: lambda: sound_table(read_reports(root, SOUND, recipe)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
+            TRANSLATION: lambda: translation_table(root, recipe),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
             **{
                 folder.name: partial(experiment_table, read_scores(root, folder))
@@ -251,6 +253,27 @@ def verification_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> st
         ranges = [", ".join(f"{value:.2f}" for value in quantiles[kind].values()) for kind in ("same", "different")]
         rows.append([model, test_set, *map(str, counts), f"{100 * eer['rate']:.1f} %", *ranges])
     return markdown(header, rows)
+
+
+def translation_table(root: Path, recipe: str | None) -> str:
+    """Return a line for every system that translated a test set, from the best translations to the worst."""
+    columns = {
+        "BLEU": ("bleu", 100, "{:.1f}"),
+        "chrF": ("chrf", 100, "{:.1f}"),
+        "normalized erasure": ("erasure", 1, "{:.2f}"),
+        "LAAL, words": ("laal", 1, "{:.1f}"),
+        "update p50, ms": ("update_p50_s", 1000, "{:.1f}"),
+        "p95, ms": ("update_p95_s", 1000, "{:.1f}"),
+        "evaluations of an update": ("evaluations_per_update", 1, "{:.1f}"),
+    }
+    rows = []
+    for path in sorted(root.glob(f"recipes/{recipe or '*/*'}/results/*/*.{TRANSLATION}.jsonl")):
+        reports = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for report in sorted(reports, key=lambda report: (-report["sentences"], -report["bleu"])):
+            found = [(report.get(key), scale, form) for key, scale, form in columns.values()]
+            cells = ["" if value is None else form.format(scale * value) for value, scale, form in found]
+            rows.append([path.parent.name, path.name.split(".")[0], report["system"], str(report["sentences"]), *cells])
+    return markdown(["models", "test set", "system", "sentences", *columns], rows)
 
 
 def interval(rate: float, bounds: Sequence[float] | None) -> str:
