@@ -158,7 +158,7 @@ def test_translation_has_a_table_of_its_own(tmp_path):
     (folder / "test.translation.jsonl").write_text("".join(json.dumps(report) + "\n" for report in reports))
     document = tmp_path / "recipes/multi30k/mt/README.md"
     document.write_text("<!-- table:translation -->\n<!-- /table -->\n<!-- table:results -->\n<!-- /table -->\n")
-    assert update(document, tmp_path, write=True)
+    assert make_tables.update(document, tmp_path, write=True)
     lines = [line for line in document.read_text().splitlines() if line.startswith("| pair")]
     assert lines == [
         "| pair | test | whole | 9 | 40.0 | 60.0 |  |  |  |  | 12.3 |",
