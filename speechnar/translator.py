@@ -66,13 +66,25 @@ class Translator:
     >>> translator.translate("A man is riding a bicycle.", target="de").text  # doctest: +SKIP
     """
 
-    def __init__(self, loaded: LoadedModel, *, source: str | None = None, target: str | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        num_masked: int = 0,
+        options: SystemOptions | None = None,
+    ) -> None:
         """Wrap a model in memory that translates from ``source`` to ``target``, where that is known.
 
+        ``num_masked`` and ``options`` are what `stream` does if nothing is said.
+
         Raises:
-            ConfigError: the model does not translate texts, or a language is unknown.
+            ConfigError: the model does not translate texts, cannot honour an option, or a language is unknown.
         """
-        build_system(loaded, SystemOptions())  # refuses models of other tasks
+        self._options = options or SystemOptions()
+        self._num_masked = num_masked
+        build_system(loaded, self._options)  # refuses models of other tasks
         self._loaded = loaded
         self._model: Any = loaded.model
         self.source = to_iso3(source) if source else None
@@ -84,7 +96,8 @@ class Translator:
     def load(cls, name_or_folder: str | os.PathLike[str] = DEFAULT_MT_MODEL, *, device: str = "auto") -> "Translator":
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
 
-        ``source`` and ``target`` in the front matter of its card (README.md) tell the languages.
+        The front matter of its card (README.md) tells the languages (``source`` and ``target``) and how much texts
+        that grow may flicker (``masked`` and ``bias``; see `stream` and `SystemOptions`).
 
         Args:
             name_or_folder: of kind reta, fretna, fretna_ctc or wait_k.
@@ -93,12 +106,18 @@ class Translator:
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version.
-            ConfigError: the device does not exist, or the model does not translate texts.
+            ConfigError: the device does not exist, the model does not translate texts, or its card is wrong.
         """
         folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
         card = read_card(folder)
         source, target = (str(card[side]) if card.get(side) else None for side in ("source", "target"))
-        return cls(load_model(folder, device=find_device(device)), source=source, target=target)
+        num_masked, bias = card.get("masked", 0), card.get("bias")
+        if type(num_masked) is not int or num_masked < 0 or type(bias) not in (int, float, type(None)):
+            raise ConfigError(
+                f"{folder}/README.md: masked must be a number of words and bias a number, got {num_masked!r} and {bias!r}"
+            )
+        loaded = load_model(folder, device=find_device(device))
+        return cls(loaded, source=source, target=target, num_masked=num_masked, options=SystemOptions(bias=bias))
 
     @property
     def name(self) -> str:
@@ -148,7 +167,7 @@ class Translator:
         *,
         source: str | None = None,
         target: str | None = None,
-        num_masked: int = 0,
+        num_masked: int | None = None,
         options: SystemOptions | None = None,
     ) -> TranslationStream:
         """Return what translates one growing source after another, by ``start``, ``push`` and ``finish``.
@@ -156,14 +175,15 @@ class Translator:
         Args:
             source: as in `translate`.
             target: as in `translate`.
-            num_masked: words at the end that are not shown until the source is finished.
-            options: how the model is to translate.
+            num_masked: words at the end that are not shown until the source is finished; None: as the card says.
+            options: how the model is to translate; likewise.
 
         Raises:
             ConfigError: the model translates between other languages, or cannot honour an option.
         """
         self._check_languages(source, target)
-        system = build_system(self._loaded, options or SystemOptions())
+        system = build_system(self._loaded, self._options if options is None else options)
+        num_masked = self._num_masked if num_masked is None else num_masked
         return TranslationStream(system, self._loaded.tokenizer, num_masked=num_masked)
 
     def live(
@@ -172,7 +192,7 @@ class Translator:
         *,
         source: str | None = None,
         target: str | None = None,
-        num_masked: int = 0,
+        num_masked: int | None = None,
         options: SystemOptions | None = None,
     ) -> Iterator[TranslationUpdate]:
         """Yield what to show after each of ``lines``, the words by which a source grows, as soon as it is known.

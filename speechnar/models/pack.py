@@ -14,13 +14,16 @@ import torch
 from speechnar.errors import CheckpointError, SpeechnarError
 from speechnar.models.base import CARD_FILE, load_model, save_model
 
+BOUND = "---\n"
+"""Of front matter."""
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def pack_model(source: str | Path, dest: str | Path, *, card: str, dtype: str = "float16") -> None:
     """Write the model folder ``source`` as ``dest`` with parameters stored as ``dtype``; an old ``dest`` is replaced.
 
-    A ``card`` without front matter takes over that of ``source``: a recipe's README does not know the languages.
+    Of the front matter of ``source``, what the ``card`` does not say itself is added to it: a recipe's README does not
+    know from which language to which a model translates.
 
     Raises:
         ModelNotFoundError: ``source`` is no model folder.
@@ -30,15 +33,23 @@ def pack_model(source: str | Path, dest: str | Path, *, card: str, dtype: str = 
     for name, weight in loaded.model.named_parameters():
         if not weight.to(DTYPES[dtype]).isfinite().all():
             raise CheckpointError(f"{source}: {name} holds values beyond the range of {dtype}; choose another")
-    if not card.startswith("---\n"):
-        card = _front_matter(Path(source) / CARD_FILE) + card
+    said = _front_matter(card)
+    path = Path(source) / CARD_FILE
+    old = _front_matter(path.read_text(encoding="utf-8") if path.is_file() else "")
+    more = "".join(line for key, line in old.items() if key not in said)
+    if more:
+        card = BOUND + more + (card.removeprefix(BOUND) if said else BOUND + card)
     save_model(dest, loaded.model, loaded.tokenizer, card=card, dtype=DTYPES[dtype])
 
 
-def _front_matter(card: Path) -> str:
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    found = re.match(r"---\n.*?\n---\n", text, flags=re.DOTALL)
-    return found[0] if found else ""
+def _front_matter(card: str) -> dict[str, str]:
+    """Return the lines of each key of a card's front matter."""
+    found = re.match(r"---\n(.*?\n)---\n", card, flags=re.DOTALL)
+    lines: dict[str, str] = {}
+    for line in found[1].splitlines(keepends=True) if found else ():
+        key = line.partition(":")[0] if not line[0].isspace() else next(reversed(lines), "")
+        lines[key] = lines.get(key, "") + line
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from speechnar.models.vocos import Vocos, VocosConfig
 from speechnar.models.wait_k import WaitK, WaitKConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.translate_data import SystemOptions
+from speechnar.translate_data import SystemOptions
 from speechnar.translator import MAX_PIECE_TOKENS, Translator
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcdefgh.", "<sop>", "<sos>", "<eos>"))
@@ -193,8 +194,26 @@ def test_packing_keeps_the_languages(tmp_path):
     pack_model(tmp_path / "tiny", tmp_path / "packed", card="# Of a recipe\n", dtype="float32")
     assert Translator.load(tmp_path / "packed", device="cpu").target == "deu"
     assert (tmp_path / "packed" / "README.md").read_text() == "---\nsource: eng\ntarget: deu\n---\n# Of a recipe\n"
-    pack_model(tmp_path / "tiny", tmp_path / "other", card="---\nlicense: x\n---\n", dtype="float32")
-    assert (tmp_path / "other" / "README.md").read_text() == "---\nlicense: x\n---\n"
+    card = "---\nlicense: x\nsource: fra\ntasks:\n  - mt\n---\nText.\n"
+    pack_model(tmp_path / "tiny", tmp_path / "other", card=card, dtype="float32")
+    assert (tmp_path / "other" / "README.md").read_text() == card.replace("---\n", "---\ntarget: deu\n", 1)
+
+
+def test_what_a_growing_text_shows_is_as_the_card_says(tmp_path):
+    model = make("fretna_ctc")
+    save_model(tmp_path / "tiny", model, TOKENIZER, card="---\nmasked: 2\nbias: 1.5\n---\n")
+    translator = Translator.load(tmp_path / "tiny", device="cpu")
+    plain = Translator(LoadedModel(model, TOKENIZER, model.config, "plain"))
+    lines = ["abc", "d ab", "bcd", "a cd"]
+    asked = list(plain.live(lines, num_masked=2, options=SystemOptions(bias=1.5)))
+    assert [update.text for update in translator.live(lines)] == [update.text for update in asked]
+    shown = [update.text for update in plain.live(lines)]
+    assert [update.text for update in translator.live(lines, num_masked=0, options=SystemOptions())] == shown
+    assert shown != [update.text for update in asked]
+    for wrong in ("masked: -1", "masked: yes", "bias: much"):
+        (tmp_path / "tiny" / "README.md").write_text(f"---\n{wrong}\n---\n")
+        with pytest.raises(ConfigError, match="masked must be a number of words"):
+            Translator.load(tmp_path / "tiny", device="cpu")
 
 
 def test_what_cannot_be_translated():
