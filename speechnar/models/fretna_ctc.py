@@ -101,8 +101,7 @@ class FretnaCtc(nn.Module):
             names, is_shown = self._glance(slots, lens, source, batch)
             slots = slots + self.embed(names) * math.sqrt(self.config.model_dim) * is_shown[..., None]
             self.num_batches += 1
-        log_probs = self._log_probs(slots, lens, source)
-        nats = self.ctc.loss(log_probs, lens, batch.tgt_tokens, batch.tgt_lens)
+        nats = self.ctc.nats(self._states(slots, lens, source), lens, batch.tgt_tokens, batch.tgt_lens)
         num_tokens = (batch.tgt_lens + 1).sum().float()  # as the autoregressive models count
         misfits = (~fits(lens, batch.tgt_tokens, batch.tgt_lens)).float().mean()
         return LossOutput(nats.sum() / num_tokens, {"misfits": misfits}, num_tokens)
@@ -120,7 +119,8 @@ class FretnaCtc(nn.Module):
             bias: nats that they gain.
         """
         slots, lens, source = self._slots(src_tokens, src_lens)
-        log_probs = self._log_probs(slots, lens, source).index_fill(2, self.never, -torch.inf)
+        log_probs: Tensor = self.ctc(self._states(slots, lens, source))
+        log_probs = log_probs.index_fill(2, self.never, -torch.inf)
         if previous is not None and bias:
             previous = previous[:, : log_probs.size(1)]
             gains = torch.full_like(previous, bias, dtype=log_probs.dtype)[..., None]
@@ -149,20 +149,22 @@ class FretnaCtc(nn.Module):
             SeenSource.of(self.decoder, encoded),
         )
 
-    def _log_probs(self, slots: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
-        hidden = self.decoder(slots, valid_mask(lens, slots.size(1)), source.keys_values, source.mask)
-        log_probs: Tensor = self.ctc(hidden)
-        return log_probs
+    def _states(self, slots: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
+        states: Tensor = self.decoder(slots, valid_mask(lens, slots.size(1)), source.keys_values, source.mask)
+        return states
 
     @torch.no_grad()
     def _glance(self, slots: Tensor, lens: Tensor, source: SeenSource, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Return the names of the slots on the best path (B, T), and which of them to show (B, T)."""
-        log_probs = self._log_probs(slots, lens, source)
-        aligned = viterbi_align(log_probs, lens, batch.tgt_tokens, batch.tgt_lens, self.blank_id)
+        states = self._states(slots, lens, source)
+        visited = self.ctc.visit(states, batch.tgt_tokens, batch.tgt_lens)
+        # Every path visits every slot once, so that the best one is the same without the softmax's denominators.
+        aligned = viterbi_align(visited.logits, lens, visited.classes, batch.tgt_lens, 0)
+        names = visited.names.gather(1, aligned.labels)
         valid = valid_mask(lens, slots.size(1)) & aligned.possible[:, None]
-        num_wrong = ((log_probs.argmax(-1) != aligned.labels) & valid).sum(1, keepdim=True)
+        num_wrong = ((self.ctc.best(states) != names) & valid).sum(1, keepdim=True)
         done = (self.num_batches / max(self.config.glance_steps, 1)).clamp(max=1.0)
         share = self.config.glance_share + done * (self.config.glance_share_end - self.config.glance_share)
         # As many as there are wrong ones, times the share, but any: the first of a random order of the valid slots.
         order = torch.rand(valid.shape, device=valid.device).masked_fill(~valid, 2.0).argsort(1).argsort(1)
-        return aligned.labels, (order < (share * num_wrong).round()) & valid
+        return names, (order < (share * num_wrong).round()) & valid

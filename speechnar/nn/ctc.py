@@ -4,11 +4,21 @@ Shapes: B utterances, T frames, D model width, V vocabulary (blank included), U 
 Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, sections 3 and 4.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
+from speechnar.nn.lengths import valid_mask
+
+
+LOGITS_AT_ONCE = 2**18
+"""A megabyte: what a core's cache holds."""
+NEVER = -1e4
+"""The logarithm of as good as nothing; of nothing, gradients would not be numbers."""
 
 
 class CtcHead(nn.Module):
@@ -31,9 +41,95 @@ class CtcHead(nn.Module):
             log_probs.transpose(0, 1), tokens, enc_lens, token_lens, self.blank_id, reduction="none", zero_infinity=True
         )
 
+    def nats(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
+        """Return the `loss` of what ``enc`` (B, T, D) is mapped to, without a tensor of all (B, T, V) and sooner.
+
+        A path visits only the blank and the tokens of its text. The recursions are run over these alone; what all of
+        them lack to be probabilities among the whole vocabulary is added for each frame.
+        """
+        visited = self.visit(enc, tokens, token_lens)
+        log_probs = visited.logits.log_softmax(2)
+        among_visited = F.ctc_loss(
+            log_probs.transpose(0, 1), visited.classes, enc_lens, token_lens, 0, reduction="none", zero_infinity=True
+        )
+        lacking = self._normalizers(enc) - visited.logits.logsumexp(2)
+        lacking = lacking.where(valid_mask(enc_lens, enc.size(1)), 0.0).sum(1)
+        return (among_visited + lacking).where(fits(enc_lens, tokens, token_lens), 0.0)
+
+    def visit(self, enc: Tensor, tokens: Tensor, token_lens: Tensor) -> "VisitedClasses":
+        """Return what paths of each text can visit in frames ``enc`` (B, T, D); paddings may hold anything."""
+        places = torch.arange(tokens.size(1), device=tokens.device)
+        is_token = places < token_lens[:, None]
+        tokens = tokens.where(is_token, self.blank_id)
+        # Repeated tokens are one class, that of their first place.
+        is_same = tokens[:, :, None] == tokens[:, None, :]
+        first = (is_same * (tokens.size(1) - places)).argmax(2) if tokens.size(1) else tokens
+        is_unused = F.pad((first != places) | ~is_token, (1, 0))
+        names = F.pad(tokens, (1, 0), value=self.blank_id)
+        logits = torch.baddbmm(self.proj.bias[names][:, None], enc, self.proj.weight[names].transpose(1, 2))
+        return VisitedClasses(logits.float().masked_fill(is_unused[:, None], NEVER), first + 1, names)
+
+    def best(self, enc: Tensor) -> Tensor:
+        """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
+        rows = enc.flatten(0, 1).split(_rows_at_once(self.proj.weight))
+        return torch.cat([self.proj(part).argmax(1) for part in rows]).view(enc.shape[:2])
+
+    def _normalizers(self, enc: Tensor) -> Tensor:
+        """Return the logarithm of the sum of exponentials of all logits of each frame, (B, T)."""
+        given = enc.flatten(0, 1), self.proj.weight, self.proj.bias
+        if torch.is_autocast_enabled(enc.device.type):
+            given = tuple(x.to(torch.get_autocast_dtype(enc.device.type)) for x in given)
+        with torch.autocast(enc.device.type, enabled=False):
+            return _LogSumExpOfLinear.apply(*given).view(enc.shape[:2])
+
+
+@dataclass(frozen=True)
+class VisitedClasses:
+    """The logits of a text's own tokens and the blank, which is class 0."""
+
+    logits: Tensor
+    """(B, T, U + 1) float32; `NEVER` for a token that has another class already, and for padding."""
+    classes: Tensor
+    """(B, U) int64, from 1 on, of each token; equal tokens have the same."""
+    names: Tensor
+    """(B, U + 1) int64, the token of each class."""
+
+
+class _LogSumExpOfLinear(torch.autograd.Function):
+    """Rows x (N, D) to the logsumexp (N,) of their logits: some rows at once, whose logits stay in the cache.
+
+    The backward pass computes logits again, which takes less time than to read and write all of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        parts = [F.linear(part, weight, bias).float().logsumexp(1) for part in x.split(_rows_at_once(weight))]
+        sums = torch.cat(parts)
+        ctx.save_for_backward(x, weight, bias, sums)
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, bias, sums = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        grad_weight, grad_bias = (torch.zeros_like(y, dtype=torch.float32) for y in (weight, bias))
+        size = _rows_at_once(weight)
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            probs = F.linear(x[rows], weight, bias).float().sub_(sums[rows, None]).exp_().mul_(grads[0][rows, None])
+            grad_bias += probs.sum(0)
+            probs = probs.to(weight.dtype)
+            grad_x[rows] = probs @ weight
+            grad_weight += probs.T @ x[rows]
+        return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
+
+
+def _rows_at_once(weight: Tensor) -> int:
+    return max(LOGITS_AT_ONCE // weight.size(0), 1)
+
 
 def fits(enc_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
     """Return bool (B,): True where a CTC path exists, that is T >= U + the number of immediate repeats."""
-    inside = torch.arange(1, tokens.size(1), device=tokens.device) < token_lens[:, None]
+    inside = torch.arange(tokens.size(1), device=tokens.device)[1:] < token_lens[:, None]
     repeats = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(1)
     return enc_lens >= token_lens + repeats
