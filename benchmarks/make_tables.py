@@ -137,11 +137,11 @@ SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of t
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
     """Return a line for every shipped model and result file of it: over all languages, and their mean.
 
-    Voices have a table of their own.
+    Voices and translators of text have tables of their own.
     """
     rows = []
     for model in models:
-        if "tts" in model.tasks:
+        if {"tts", "mt"} & set(model.tasks):
             continue
         about = [model.name, f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
         lines = summary([score for score in scores if score.model == model.name])
@@ -256,7 +256,10 @@ def verification_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> st
 
 
 def translation_table(root: Path, recipe: str | None) -> str:
-    """Return a line for every system that translated a test set, from the best translations to the worst."""
+    """Return a line for every system that translated a test set, from the best translations to the worst.
+
+    Of all recipes, only for those without options.
+    """
     columns = {
         "BLEU": ("bleu", 100, "{:.1f}"),
         "chrF": ("chrf", 100, "{:.1f}"),
@@ -270,6 +273,8 @@ def translation_table(root: Path, recipe: str | None) -> str:
     for path in sorted(root.glob(f"recipes/{recipe or '*/*'}/results/*/*.{TRANSLATION}.jsonl")):
         reports = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for report in sorted(reports, key=lambda report: (-report["sentences"], -report["bleu"])):
+            if recipe is None and report["options"]:
+                continue
             found = [(report.get(key), scale, form) for key, scale, form in columns.values()]
             cells = ["" if value is None else form.format(scale * value) for value, scale, form in found]
             rows.append([path.parent.name, path.name.split(".")[0], report["system"], str(report["sentences"]), *cells])

@@ -43,7 +43,7 @@ SYSTEMS = {
 }
 SIDES = ("one pass", "ReTA greedy")
 KINDS = sorted({kind for kind, _ in SYSTEMS.values()})
-LENGTHS = (5, 10, 20, 40, 80)
+LENGTHS = (5, 12, 20, 40, 60, 80)
 VOCABULARY = 4000
 """Of recipes/multi30k/mt."""
 TEST_SET = "test_2016_flickr"

@@ -114,7 +114,7 @@ class Translator:
         num_masked, bias = card.get("masked", 0), card.get("bias")
         if type(num_masked) is not int or num_masked < 0 or type(bias) not in (int, float, type(None)):
             raise ConfigError(
-                f"{folder}/README.md: masked must be a number of words and bias a number, got {num_masked!r} and {bias!r}"
+                f"{folder}/README.md: masked must be a number of words, and bias one, got {num_masked!r} and {bias!r}"
             )
         loaded = load_model(folder, device=find_device(device))
         return cls(loaded, source=source, target=target, num_masked=num_masked, options=SystemOptions(bias=bias))

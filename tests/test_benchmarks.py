@@ -153,17 +153,19 @@ def test_translation_has_a_table_of_its_own(tmp_path):
     streamed = {"erasure": 0.156, "laal": 3.14, "update_p50_s": 0.002, "update_p95_s": 0.0031}
     reports = [
         {"system": "once", "sentences": 9, "bleu": 0.3, "chrf": 0.5, "evaluations_per_update": 1.0, **streamed},
-        {"system": "whole", "sentences": 9, "bleu": 0.4, "chrf": 0.6, "evaluations_per_update": 12.3},
+        {"system": "beam", "sentences": 9, "bleu": 0.4, "chrf": 0.6, "evaluations_per_update": 12.3},
     ]
+    reports[0]["options"], reports[1]["options"] = {}, {"beam_size": 4}
     (folder / "test.translation.jsonl").write_text("".join(json.dumps(report) + "\n" for report in reports))
     document = tmp_path / "recipes/multi30k/mt/README.md"
     document.write_text("<!-- table:translation -->\n<!-- /table -->\n<!-- table:results -->\n<!-- /table -->\n")
     assert make_tables.update(document, tmp_path, write=True)
     lines = [line for line in document.read_text().splitlines() if line.startswith("| pair")]
     assert lines == [
-        "| pair | test | whole | 9 | 40.0 | 60.0 |  |  |  |  | 12.3 |",
+        "| pair | test | beam | 9 | 40.0 | 60.0 |  |  |  |  | 12.3 |",
         "| pair | test | once | 9 | 30.0 | 50.0 | 0.16 | 3.1 | 2.0 | 3.1 | 1.0 |",
     ]
+    assert make_tables.translation_table(tmp_path, None).count("| pair |") == 1
 
 
 def test_a_result_file_has_the_shape_of_the_contract(tmp_path):

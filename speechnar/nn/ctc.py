@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from speechnar.errors import ConfigError
 from speechnar.nn.lengths import valid_mask
 
-
 LOGITS_AT_ONCE = 2**18
 """A megabyte: what a core's cache holds."""
 NEVER = -1e4
@@ -71,16 +70,17 @@ class CtcHead(nn.Module):
 
     def best(self, enc: Tensor) -> Tensor:
         """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
-        rows = enc.flatten(0, 1).split(_rows_at_once(self.proj.weight))
-        return torch.cat([self.proj(part).argmax(1) for part in rows]).view(enc.shape[:2])
+        parts = _cut_rows(enc.flatten(0, 1), self.proj.weight)
+        return torch.cat([self.proj(part).argmax(1) for part in parts]).view(enc.shape[:2])
 
     def _normalizers(self, enc: Tensor) -> Tensor:
         """Return the logarithm of the sum of exponentials of all logits of each frame, (B, T)."""
-        given = enc.flatten(0, 1), self.proj.weight, self.proj.bias
-        if torch.is_autocast_enabled(enc.device.type):
-            given = tuple(x.to(torch.get_autocast_dtype(enc.device.type)) for x in given)
-        with torch.autocast(enc.device.type, enabled=False):
-            return _LogSumExpOfLinear.apply(*given).view(enc.shape[:2])
+        device = enc.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else enc.dtype
+        given = (x.to(dtype) for x in (enc.flatten(0, 1), self.proj.weight, self.proj.bias))
+        with torch.autocast(device, enabled=False):
+            sums: Tensor = _LogSumExpOfLinear.apply(*given)  # type: ignore[no-untyped-call]
+        return sums.view(enc.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _LogSumExpOfLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        parts = [F.linear(part, weight, bias).float().logsumexp(1) for part in x.split(_rows_at_once(weight))]
+        parts = [F.linear(part, weight, bias).float().logsumexp(1) for part in _cut_rows(x, weight)]
         sums = torch.cat(parts)
         ctx.save_for_backward(x, weight, bias, sums)
         return sums
@@ -113,19 +113,19 @@ class _LogSumExpOfLinear(torch.autograd.Function):
         x, weight, bias, sums = ctx.saved_tensors
         grad_x = torch.empty_like(x)
         grad_weight, grad_bias = (torch.zeros_like(y, dtype=torch.float32) for y in (weight, bias))
-        size = _rows_at_once(weight)
-        for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            probs = F.linear(x[rows], weight, bias).float().sub_(sums[rows, None]).exp_().mul_(grads[0][rows, None])
+        all_rows = (_cut_rows(y, weight) for y in (x, sums, grads[0], grad_x))
+        for rows, sums_of_rows, grad, grad_rows in zip(*all_rows, strict=True):
+            probs = F.linear(rows, weight, bias).float().sub_(sums_of_rows[:, None]).exp_().mul_(grad[:, None])
             grad_bias += probs.sum(0)
             probs = probs.to(weight.dtype)
-            grad_x[rows] = probs @ weight
-            grad_weight += probs.T @ x[rows]
+            grad_rows.copy_(probs @ weight)
+            grad_weight += probs.T @ rows
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
-def _rows_at_once(weight: Tensor) -> int:
-    return max(LOGITS_AT_ONCE // weight.size(0), 1)
+def _cut_rows(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """Cut ``x`` (N, ...) into views of so many rows that their logits stay in the cache."""
+    return torch.split(x, max(LOGITS_AT_ONCE // weight.size(0), 1))
 
 
 def fits(enc_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:

@@ -163,6 +163,6 @@ def test_mistakes(model, argv, says, capsys):
     assert err.count("\n") == 1
 
 
-def test_no_model_is_named(capsys):
-    assert main(["translate", "--text", "ab"]) == 2
-    assert "'multi30k-eng-deu' is no folder" in capsys.readouterr().err
+def test_a_model_that_is_not_there(capsys):
+    assert main(["translate", "--text", "ab", "-m", "multi30k-eng-tlh"]) == 2
+    assert "'multi30k-eng-tlh' is no folder" in capsys.readouterr().err

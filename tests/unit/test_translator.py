@@ -14,7 +14,6 @@ from speechnar.models.vocos import Vocos, VocosConfig
 from speechnar.models.wait_k import WaitK, WaitKConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.translate_data import SystemOptions
-from speechnar.translate_data import SystemOptions
 from speechnar.translator import MAX_PIECE_TOKENS, Translator
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcdefgh.", "<sop>", "<sos>", "<eos>"))
