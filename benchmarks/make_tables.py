@@ -3,7 +3,8 @@
 Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
 and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
-which is what ``speechnar score --json`` prints. README.md has the shipped models only. An experiment repeats a training
+which is what ``speechnar score --json`` prints. README.md, and cards of voices, have the shipped
+models only. An experiment repeats a training
 with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
 Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
 ``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``, and text translation
@@ -80,7 +81,11 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "models": lambda: models_table([m for m in list_models() if m.source == "shipped"], read_scores(root)),
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
-            SPEECH: lambda: speech_table(read_reports(root, SPEECH, recipe)),
+            SPEECH: lambda: speech_table(
+                report
+                for report in read_reports(root, SPEECH, recipe)
+                if path.name != "README.md" or report[0] in [model.name for model in list_models()]
+            ),
             SOUND: lambda: sound_table(read_reports(root, SOUND, recipe)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             TRANSLATION: lambda: translation_table(root, recipe),
