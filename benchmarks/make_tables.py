@@ -3,9 +3,9 @@
 Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
 and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
-which is what ``speechnar score --json`` prints. README.md, and cards of voices, have the shipped
-models only. An experiment repeats a training
-with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
+which is what ``speechnar score --json`` prints. README.md, and cards of voices, have the shipped models only. An
+experiment repeats a training with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json``
+fills the table of its name.
 Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
 ``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``, and text translation
 ``<set>.translation.jsonl`` of `speechnar.evaluate_translation`; they fill tables of these names.
