@@ -75,16 +75,17 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
     """Return whether the tables of a document change; write it if asked to."""
     text = path.read_text(encoding="utf-8")
     recipe = path.parent.relative_to(root / "recipes").as_posix() if path.parent != root else None
+    shipped = [model for model in list_models() if model.source == "shipped"]
     filled = fill(
         text,
         {
-            "models": lambda: models_table([m for m in list_models() if m.source == "shipped"], read_scores(root)),
+            "models": lambda: models_table(shipped, read_scores(root)),
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             SPEECH: lambda: speech_table(
                 report
                 for report in read_reports(root, SPEECH, recipe)
-                if path.name != "README.md" or report[0] in [model.name for model in list_models()]
+                if path.name != "README.md" or report[0] in [model.name for model in shipped]
             ),
             SOUND: lambda: sound_table(read_reports(root, SOUND, recipe)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),

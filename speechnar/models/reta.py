@@ -79,7 +79,7 @@ class Reta(nn.Module):
         super().__init__()
         self.config = config
         head = build_head(config, tokenizer)
-        # By the name that it has in the students, which may begin with the teacher's encoder (``init_from``).
+        # First, and so stored by the name that students have for it, which begin with a teacher's (``init_from``).
         self.embed = head.decoder.embed
         self.encoder = SourceEncoder(config)
         self.head = head

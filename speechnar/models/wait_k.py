@@ -50,8 +50,10 @@ class WaitK(nn.Module):
     def __init__(self, config: WaitKConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.config = config
-        self.head = build_head(config, tokenizer)
+        head = build_head(config, tokenizer)
+        self.embed = head.decoder.embed  # first, as in the teacher: the name by which it is stored
         self.encoder = SourceEncoder(config, causal=True)
+        self.head = head
 
     @classmethod
     def from_config(cls, config: WaitKConfig, tokenizer: Tokenizer) -> "WaitK":
@@ -64,7 +66,7 @@ class WaitK(nn.Module):
 
     def loss(self, batch: PairBatch) -> LossOutput:
         """Return the label-smoothed cross-entropy in nats per target token; in training with a delay drawn anew."""
-        encoded = self.encoder(self.head.decoder.embed, batch.src_tokens, batch.src_lens)
+        encoded = self.encoder(self.embed, batch.src_tokens, batch.src_lens)
         num_src = batch.src_tokens.size(1)
         delay = self._draw_delay(num_src) if self.training else self.config.delay
         u = torch.arange(batch.tgt_tokens.size(1) + 1, device=batch.src_tokens.device)
@@ -85,7 +87,7 @@ class WaitK(nn.Module):
             ConfigError: ``delay`` is less than 1.
         """
         _check_delay(delay)
-        encoded = self.encoder(self.head.decoder.embed, src_tokens, src_lens)
+        encoded = self.encoder(self.embed, src_tokens, src_lens)
         step = _DelayedStep(self, self.head.decoder.project(encoded.enc, encoded.valid), src_lens, delay)
         max_lens = max_lens_of(src_lens, self.config.max_len_ratio)
         decoded = greedy_search(step, max_lens, sos_id=self.head.sos_id, eos_id=self.head.eos_id)

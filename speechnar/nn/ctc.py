@@ -57,16 +57,13 @@ class CtcHead(nn.Module):
 
     def visit(self, enc: Tensor, tokens: Tensor, token_lens: Tensor) -> "VisitedClasses":
         """Return what paths of each text can visit in frames ``enc`` (B, T, D); paddings may hold anything."""
-        places = torch.arange(tokens.size(1), device=tokens.device)
-        is_token = places < token_lens[:, None]
-        tokens = tokens.where(is_token, self.blank_id)
-        # Repeated tokens are one class, that of their first place.
-        is_same = tokens[:, :, None] == tokens[:, None, :]
-        first = (is_same * (tokens.size(1) - places)).argmax(2) if tokens.size(1) else tokens
-        is_unused = F.pad((first != places) | ~is_token, (1, 0))
-        names = F.pad(tokens, (1, 0), value=self.blank_id)
+        is_token = torch.arange(tokens.size(1), device=tokens.device) < token_lens[:, None]
+        names = F.pad(tokens.where(is_token, self.blank_id), (1, 0), value=self.blank_id)
+        # A repeated token is one class: that of its first place.
+        classes = (names[:, :, None] == names[:, None, :]).int().argmax(2)
+        is_unused = classes != torch.arange(names.size(1), device=names.device)
         logits = torch.baddbmm(self.proj.bias[names][:, None], enc, self.proj.weight[names].transpose(1, 2))
-        return VisitedClasses(logits.float().masked_fill(is_unused[:, None], NEVER), first + 1, names)
+        return VisitedClasses(logits.float().masked_fill(is_unused[:, None], NEVER), classes[:, 1:], names)
 
     def best(self, enc: Tensor) -> Tensor:
         """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
@@ -90,7 +87,7 @@ class VisitedClasses:
     logits: Tensor
     """(B, T, U + 1) float32; `NEVER` for a token that has another class already, and for padding."""
     classes: Tensor
-    """(B, U) int64, from 1 on, of each token; equal tokens have the same."""
+    """(B, U) int64, of each token; equal tokens have the same, and padding has the blank's."""
     names: Tensor
     """(B, U + 1) int64, the token of each class."""
 

@@ -4,9 +4,13 @@ import torch
 from speechnar.decode.retranslation import Previous
 from speechnar.errors import DataError
 from speechnar.models.base import Translator, load_model, save_model
+from speechnar.models.fretna import Fretna, FretnaConfig
+from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.reta import Reta, RetaConfig
+from speechnar.models.wait_k import WaitK, WaitKConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
+from speechnar.train.run import init_model
 from tests.contracts import check_gradients_reach_all
 from tests.unit.models.texts import TOKENIZER, learn, one_batch
 
@@ -80,3 +84,17 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
 def test_a_vocabulary_without_ends_is_refused():
     with pytest.raises(DataError, match="<sos>"):
         Reta.from_config(RetaConfig.debug(), CharTokenizer(("<blank>", "<unk>", "a", "<eos>")))
+
+
+@pytest.mark.parametrize(
+    ("model_cls", "config_cls"), [(FretnaCtc, FretnaCtcConfig), (Fretna, FretnaConfig), (WaitK, WaitKConfig)]
+)
+def test_students_begin_with_the_encoder_and_the_embeddings(model_cls, config_cls, tmp_path):
+    teacher = make()
+    save_model(tmp_path / "teacher", teacher, TOKENIZER)
+    student = model_cls.from_config(config_cls.debug(), TOKENIZER)
+    assert not torch.equal(student.embed.weight, teacher.embed.weight)
+    init_model(student, tmp_path / "teacher")
+    assert torch.equal(student.embed.weight, teacher.embed.weight)
+    for own, given in zip(student.encoder.parameters(), teacher.encoder.parameters(), strict=True):
+        assert torch.equal(own, given)
