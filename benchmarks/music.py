@@ -1,16 +1,16 @@
 """How long codes of sound take: MAGNeT, its mode that encodes a code once (ENAT), and the cached autoregressive twin.
 
-All in one run, each in both precisions, with guidance (two rows at every evaluation), at the size of the recipe's model
-and at the published one (MAGNeT small, MusicGen small). Weights are random, for the work does not depend on them; codec
-and text encoder are not counted. FLOPs are those of all matrix products, counted operation by operation in networks of
-one layer and two: each further layer adds as many as the second.
+All in one run, each in fp32 and, where the processor has it, in bf16, with guidance (two rows at every evaluation), at
+the size of the recipe's model and at the published one (MAGNeT small, MusicGen small). Weights are random, for the work
+does not depend on them; codec and text encoder are not counted. FLOPs are those of all matrix products, counted
+operation by operation in networks of one layer and two: each further layer adds as many as the second.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from speechnar.models.enat import Enat, EnatConfig
 from speechnar.models.magnet import Magnet, MagnetConfig
 from speechnar.models.music_ar import MusicAr, MusicArConfig
 from speechnar.text.tokenizer import LexiconTokenizer
+from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig
 
 FRAMES = (250, 500, 1500)
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TWIN = "autoregressive"
 LONG_FRAMES, LONG_STEPS = 1500, (60, 10, 10, 10)
 """The paper takes more steps for 30 s."""
@@ -77,17 +78,21 @@ def main() -> int:
     """Measure each size and write ``music_<size>.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=("recipe", "published"), default=("recipe", "published"))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: those the processor computes in")
+    parser.add_argument("--frames", nargs="+", type=int, help="default: 250, 500 and 1500")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, help="default: 3, of the published size 1")
     parser.add_argument("--quick", action="store_true", help="tiny networks and few frames")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    dtypes = args.dtypes or [name for name in DTYPES if name == "float32" or cpu_computes_bf16()]
     for size in [quick_size()] if args.quick else [each for each in sizes() if each.name in args.sizes]:
         load = load_average()
         runs = args.runs or size.runs
-        cases = [case for frames in size.frames for case in time_length(size, frames, runs)]
-        middle = size.frames[len(size.frames) // 2]
+        lengths = args.frames or size.frames
+        cases = [case for frames in lengths for case in time_length(size, frames, runs, dtypes)]
+        middle = lengths[len(lengths) // 2]
         best = {case["system"]: case for case in cases if case["asked_frames"] == middle and case["is_faster_dtype"]}
         write_result(
             f"music_{size.name}",
@@ -97,24 +102,24 @@ def main() -> int:
             load_before=load,
             a={**best["MAGNeT"], "cases": cases, "claim_of_paper": CLAIM},
             b=best[TWIN],
-            result="; ".join(shown(cases, frames) for frames in size.frames),
-            note="random weights, with guidance; codec and text encoder are not counted",
+            result="; ".join(shown(cases, frames) for frames in lengths),
+            note=f"random weights, with guidance; codec and text encoder are not counted; {' and '.join(dtypes)}",
             folder=args.output,
         )
     return 0
 
 
-def time_length(size: Size, frames: int, runs: int) -> list[dict[str, Any]]:
-    """Return a case for each system and precision at ``frames``, rounded up to whole spans."""
+def time_length(size: Size, frames: int, runs: int, dtypes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a case for each system and each of ``dtypes`` at ``frames``, rounded up to whole spans."""
     span_len = max(config.span_len for config in size.systems.values() if not isinstance(config, MusicArConfig))
     window = -(-frames // span_len) * span_len
     cases: list[dict[str, Any]] = []
     for system, given in size.systems.items():
         config = given.model_copy(update={"window_frames": window})
         flops = count_flops(config)
-        seconds: dict[torch.dtype, float] = {}
-        for dtype in DTYPES:
-            model = build(config, dtype)
+        seconds: dict[str, float] = {}
+        for dtype in dtypes:
+            model = build(config, DTYPES[dtype])
             prepare(model, warm_up=True)()
             generate = prepare(model)
             times = []
@@ -125,18 +130,18 @@ def time_length(size: Size, frames: int, runs: int) -> list[dict[str, Any]]:
             seconds[dtype] = statistics.median(times)
             cases.append(
                 {
-                    "label": f"{system}, {window} frames, {str(dtype).removeprefix('torch.')}",
+                    "label": f"{system}, {window} frames, {dtype}",
                     "system": system,
                     "asked_frames": frames,
                     "frames": window,
-                    "dtype": str(dtype).removeprefix("torch."),
+                    "dtype": dtype,
                     "median_s": round(seconds[dtype], 4),
                     "evaluations": evaluations,
                     "gflop": round(flops / 1e9, 3),
                 }
             )
-        for case, dtype in zip(cases[-len(DTYPES) :], DTYPES, strict=True):
-            case["is_faster_dtype"] = dtype is min(seconds, key=lambda each: seconds[each])
+        for case in cases[-len(dtypes) :]:
+            case["is_faster_dtype"] = case["dtype"] == min(seconds, key=lambda each: seconds[each])
     twin = next(case["median_s"] for case in cases if case["system"] == TWIN and case["is_faster_dtype"])
     for case in cases:
         case["times_as_fast_as_twin"] = round(twin / case["median_s"], 3) if case["median_s"] else None

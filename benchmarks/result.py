@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -68,7 +70,7 @@ def write_result(
         "ratio": round(b["median_s"] / a["median_s"], 3) if a["median_s"] else None,
         "result": result,
         "note": note,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"

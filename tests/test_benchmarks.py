@@ -266,9 +266,11 @@ def test_synthesis_is_timed_and_its_evaluations_counted():
 
 def test_generators_of_codes_are_timed_and_their_work_counted(tmp_path, monkeypatch):
     threads = str(torch.get_num_threads())
-    monkeypatch.setattr(sys, "argv", ["music", "--quick", "--threads", threads, "--output", str(tmp_path)])
+    options = ["--quick", "--threads", threads, "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["music", *options, "--dtypes", *music.DTYPES])
     assert music.main() == 0
     values = json.loads((tmp_path / "music_tiny.json").read_text())
+    assert values["note"].endswith("float32 and bfloat16")
     cases = values["a"]["cases"]
     assert len(cases) == 3 * 2 * 2
     for case in cases:
@@ -306,7 +308,7 @@ def test_networks_of_the_published_kind_are_told_of_text():
     assert {config.codec.num_codebooks for size in (recipe, published) for config in size.systems.values()} == {4}
     narrow = CodeModelConfig.debug()
     systems = {name: config.model_copy(update={"network": narrow}) for name, config in published.systems.items()}
-    cases = music.time_length(music.Size("narrow", systems, (20,), 1), 20, 1)
+    cases = music.time_length(music.Size("narrow", systems, (20,), 1), 20, 1, list(music.DTYPES))
     assert {(case["system"], case["evaluations"]) for case in cases} == {
         ("MAGNeT", 50),
         ("ENAT", 50),

@@ -51,7 +51,7 @@ class TrainConfig(Config):
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; weights and optimiser stay in float32."""
+    """bf16: autocast; weights and optimiser stay in float32. A processor that lacks it computes in fp32, with a warning."""
     grad_accum: PositiveInt = 1
     """Batches in one update, on each process."""
     clip_norm: PositiveFloat | None = 5.0
@@ -389,7 +389,11 @@ def build_accelerator(config: TrainConfig, num_turns: int = 1) -> Accelerator:
     """
     # Accelerate keeps its settings process-wide and refuses to change them; a second run may want others.
     AcceleratorState._reset_state(reset_partial_state=True)
+    is_on_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     precision = "no" if config.precision == "fp32" else config.precision
+    if precision == "bf16" and is_on_cpu and not cpu_computes_bf16():
+        logger.warning("this processor has no bfloat16 arithmetic, so training computes in fp32")
+        precision = "no"
     try:
         return Accelerator(
             cpu=config.device == "cpu",
@@ -399,6 +403,11 @@ def build_accelerator(config: TrainConfig, num_turns: int = 1) -> Accelerator:
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"precision={config.precision} cannot be had on this device ({reason})") from None
+
+
+def cpu_computes_bf16() -> bool:
+    """Return whether the processor multiplies in bfloat16; one that only imitates it takes tens of times longer."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def seed_everything(seed: int) -> None:

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp=exp/magnet
-codec="" codec_configs="../../../conf/encodec.yaml ../../../conf/encodec_gan.yaml"
+codec="" codec_configs="conf/encodec.yaml conf/encodec_gan.yaml"
 config=conf/magnet.yaml others="conf/enat.yaml conf/music_ar.yaml" overrides=""
 judge="" judge_config=../../../conf/sound_classifier.yaml
 recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides judge judge_config"
@@ -15,7 +15,7 @@ recipe_options="stage stop_stage corpus downloads data exp codec codec_configs c
 . ./path.sh
 . ./cmd.sh
 # Digits last half a second: silence follows, so that they fill a window of 48 frames.
-min_seconds=0.96 codec_settings="data.batch_seconds=8" lead_seconds=0.2 long_seconds=3
+min_seconds=0.96 lead_seconds=0.2 long_seconds=3
 judge_settings="data.batch_seconds=60"
 
 for number in 0 1; do

@@ -10,7 +10,7 @@ import torch
 
 from speechnar.errors import CheckpointError, ConfigError, DataError, SpeechnarError
 from speechnar.train.checkpoint import find_best, load_checkpoint, save_checkpoint
-from speechnar.train.loop import TrainConfig, train
+from speechnar.train.loop import TrainConfig, build_accelerator, cpu_computes_bf16, train
 from tests.unit.train.toys import ToyBatch, ToyData, ToyDuel, ToyModel, run_plain_toy, run_toy, toy_config
 
 
@@ -290,7 +290,15 @@ def test_bf16_trains_float32_weights_near_the_float32_run(tmp_path):
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
         losses.append(result.history[-1]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
-    assert losses[0] != losses[1]
+    assert (losses[0] != losses[1]) == cpu_computes_bf16()
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_processors_without_bf16_compute_in_fp32_and_say_so(monkeypatch, caplog, has_bf16):
+    monkeypatch.setattr("speechnar.train.loop.cpu_computes_bf16", lambda: has_bf16)
+    accelerator = build_accelerator(toy_config(precision="bf16", device="cpu"))
+    assert accelerator.mixed_precision == ("bf16" if has_bf16 else "no")
+    assert ("no bfloat16 arithmetic" in caplog.text) != has_bf16
 
 
 def test_wrong_uses_are_named(tmp_path):
