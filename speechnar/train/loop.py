@@ -51,7 +51,7 @@ class TrainConfig(Config):
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; weights and optimiser stay in float32. A processor that lacks it computes in fp32, with a warning."""
+    """bf16: autocast; weights and optimiser stay in float32. Where a processor lacks it: fp32, and a warning."""
     grad_accum: PositiveInt = 1
     """Batches in one update, on each process."""
     clip_norm: PositiveFloat | None = 5.0
