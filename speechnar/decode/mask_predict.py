@@ -26,6 +26,8 @@ from speechnar.errors import ConfigError, ShapeError
 KEPT_SCORE = -1e4
 """Of spans that are not to be masked again."""
 MIN_TEMPERATURE = 0.01
+EPSILON = 1e-6
+"""A weight of the condition that differs less from 1 is 1, as in the last step of a codebook."""
 
 
 class MaskPredictConfig(Config):
@@ -50,13 +52,16 @@ class Predictor(Protocol):
     def begin(self, codes: Tensor, codebook: int) -> None:
         """Prepare for a codebook of ``codes`` (B, K, T), those below which are complete; known frames are in all."""
 
-    def __call__(self, codes: Tensor, codebook: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, codes: Tensor, codebook: int, positions: Tensor, *, is_guided: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, M, V) float32 at ``positions`` (B, M), with the condition and without (None: not needed).
 
         Args:
             codes: (B, K, T), ``mask_id`` where masked and in all codebooks above, but for known frames.
             codebook: which is being filled.
             positions: frames that are masked, rising.
+            is_guided: False where those without the condition will not be looked at.
         """
 
 
@@ -235,8 +240,9 @@ class _Filler:
         positions = (chunks[..., None] * self.span_len + frames).flatten(1)  # (B, M)
         current.scatter_(1, positions, self.predict.mask_id)
         current.copy_(torch.where(self.known, self.original, current))
-        told, untold = self.predict(self.codes, self.codebook, positions)
-        logits = told if untold is None else untold + (told - untold) * guidance
+        is_guided = abs(guidance - 1) > EPSILON
+        told, untold = self.predict(self.codes, self.codebook, positions, is_guided=is_guided)
+        logits = told if untold is None or not is_guided else untold + (told - untold) * guidance
         probs = (logits.float() / temperature).softmax(-1)
         picks = draw_codes(probs, uniforms.gather(1, positions), top_p)
         chosen = probs.gather(-1, picks[..., None])[..., 0]

@@ -218,8 +218,11 @@ class EnatPredictor:
         shape = len(model.decoder), len(codes), codes.size(2), num_heads, self._base.size(2) // num_heads
         self._keys, self._values = self._base.new_zeros(shape), self._base.new_zeros(shape)
 
-    def __call__(self, codes: Tensor, codebook: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits (B, M, V) with what is told and without."""
+    def __call__(
+        self, codes: Tensor, codebook: int, positions: Tensor, *, is_guided: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, M, V) with what is told and without, wanted or not: what is cached must be complete."""
+        del is_guided
         model = self.model
         codes, positions = self._twice(codes), self._twice(positions)
         table = model.embed.codes[codebook]

@@ -117,10 +117,10 @@ class Magnet(CodeGenerator):
         self.config = config
         self.transformer = build_transformer(config)
 
-    def features(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
-        """Return (B, T, D) of ``codes`` (B, K, T) with masks, for the head of ``codebook``."""
+    def features(self, codes: Tensor, codebook: int, told: Told, wanted: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of ``codes`` (B, K, T) with masks, for the head of ``codebook``; or of frames ``wanted``."""
         context = told_context(told, reach=self.config.reach if codebook else None)
-        return self.norm(self.transformer(add_told(self.embed(codes), told), context))
+        return self.norm(self.transformer(add_told(self.embed(codes), told), context, wanted=wanted))
 
     def forward(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
         """Return logits (B, T, V) float32 of ``codebook``.
@@ -216,24 +216,26 @@ def _masked_nll(
 
 
 class MagnetPredictor:
-    """A `speechnar.decode.mask_predict.Predictor`: the whole network at every step, the head where it is asked."""
+    """A `speechnar.decode.mask_predict.Predictor`: all layers but the last at every frame, these where it is asked."""
 
     def __init__(self, model: Magnet, told: Told, nothing: Told | None) -> None:
         self.model = model
         self.mask_id = model.embed.mask_id
-        self.is_guided = nothing is not None
-        self.told = told if nothing is None else join_told([told, nothing])
+        self.told = told
+        self.both = None if nothing is None else join_told([told, nothing])
 
     def begin(self, codes: Tensor, codebook: int) -> None:
         """Nothing is prepared."""
 
-    def __call__(self, codes: Tensor, codebook: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, codes: Tensor, codebook: int, positions: Tensor, *, is_guided: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, M, V) with what is told and without."""
-        if self.is_guided:
+        told = self.both if is_guided and self.both is not None else self.told
+        if told is self.both:
             codes, positions = torch.cat([codes, codes]), torch.cat([positions, positions])
-        features = self.model.features(codes, codebook, self.told)
-        wanted = features.gather(1, positions[..., None].expand(-1, -1, features.size(2)))
-        return split_guided(self.model.heads[codebook](wanted).float(), is_guided=self.is_guided)
+        features = self.model.features(codes, codebook, told, positions)
+        return split_guided(self.model.heads[codebook](features).float(), is_guided=told is self.both)
 
 
 def split_guided(logits: Tensor, *, is_guided: bool) -> tuple[Tensor, Tensor | None]:
@@ -245,9 +247,15 @@ def split_guided(logits: Tensor, *, is_guided: bool) -> tuple[Tensor, Tensor | N
 
 
 def join_told(several: Sequence[Told]) -> Told:
-    """Return what is told of all utterances of ``several``, their memories padded by zeros."""
+    """Return what is told of all utterances of ``several``, their memories padded by zeros.
+
+    Those at the end with no memory but zeros need none: attention to zeros gives zeros.
+    """
     added = [told.added for told in several if told.added is not None]
     memories = [told.memory for told in several if told.memory is not None]
     longest = max((memory.size(1) for memory in memories), default=0)
     padded = [F.pad(memory, (0, 0, 0, longest - memory.size(1))) for memory in memories]
-    return Told(torch.cat(added) if added else None, torch.cat(padded) if padded else None)
+    memory = torch.cat(padded) if padded else None
+    if memory is not None:
+        memory = memory[: int(memory.any(2).any(1).nonzero().max()) + 1] if memory.any() else None
+    return Told(torch.cat(added) if added else None, memory)

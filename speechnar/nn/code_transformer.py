@@ -1,7 +1,7 @@
 """The transformer over codes of sound: frames see all others, those nearby, or those before; all see a condition.
 
-Shapes: B utterances, T frames, N queries, L cached frames, M memory tokens, D model width, H heads, W frames of a
-block.
+Shapes: B utterances, T frames, N queries, P wanted frames, L cached frames, M memory tokens, R rows with a memory,
+D model width, H heads, W frames of a block.
 Sources: Copet et al., "Simple and Controllable Music Generation", NeurIPS 2023, section 2 (the layers, as audiocraft's
 ``StreamingTransformer`` lays them out); Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive
 Transformer", ICLR 2024, section 3.2 (restricted context).
@@ -36,7 +36,7 @@ class CodeContext:
     is_causal: bool = False
     """Each frame sees those before it and itself; not with ``reach`` or ``mask``."""
     memory: Tensor | None = None
-    """(B, M, D) what every frame may look at, where the layers have cross-attention."""
+    """(R, M, D) what the frames of the first R rows look at, where the layers have cross-attention."""
 
 
 class CodeTransformer(nn.Module):
@@ -67,10 +67,20 @@ class CodeTransformer(nn.Module):
         """Return an empty cache for each layer."""
         return [KeyValueCache() for _ in self.layers]
 
-    def forward(self, x: Tensor, context: CodeContext, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
-        """Map ``x`` (B, N, D) to (B, N, D); with caches the frames go on from the L in there, and are added to them."""
+    def forward(
+        self,
+        x: Tensor,
+        context: CodeContext,
+        caches: Sequence[KeyValueCache] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Map ``x`` (B, N, D) to (B, N, D), or to (B, P, D) of the frames ``wanted`` (B, P).
+
+        With caches the frames go on from the L in there, and are added to them.
+        """
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            x = layer(x, context, None if caches is None else caches[index])
+            x = layer(x, context, None if caches is None else caches[index], wanted if index == last else None)
         return x
 
 
@@ -90,8 +100,10 @@ class CodeLayer(nn.Module):
         self.contract = nn.Linear(ff_dim, model_dim, bias=False)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, context: CodeContext, cache: KeyValueCache | None) -> Tensor:
-        """Map ``x`` (B, N, D) to (B, N, D)."""
+    def forward(
+        self, x: Tensor, context: CodeContext, cache: KeyValueCache | None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Map ``x`` (B, N, D) to (B, N, D), or to (B, P, D) of the frames ``wanted`` (B, P)."""
         qkv = self.qkv(self.norm_attention(x)).unflatten(2, (3, self.num_heads, -1))
         q = qkv[:, :, 0].transpose(1, 2)
         if cache is None:
@@ -99,16 +111,23 @@ class CodeLayer(nn.Module):
         else:
             k, v = cache.append(qkv[:, :, 1], qkv[:, :, 2])
         if context.reach is None:
+            if wanted is not None:
+                q = q.gather(2, wanted[:, None, :, None].expand(-1, q.size(1), -1, q.size(3)))
             y = F.scaled_dot_product_attention(q, k, v, context.mask, is_causal=context.is_causal and q.size(2) > 1)
         else:
             y = local_attention(q, k, v, context.reach)
-        x = x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
-        return self.rest(x, context.memory)
+        y = y.transpose(1, 2).flatten(2)
+        if wanted is not None:
+            index = wanted[..., None].expand(-1, -1, x.size(2))
+            x, y = x.gather(1, index), y.gather(1, index) if context.reach is not None else y
+        return self.rest(x + self.dropout(self.out(y)), context.memory)
 
     def rest(self, x: Tensor, memory: Tensor | None) -> Tensor:
-        """Return what comes of ``x`` (B, N, D) behind self-attention."""
+        """Return what comes of ``x`` (B, N, D) behind self-attention; ``memory`` as in `CodeContext`."""
         if self.memory is not None and memory is not None:
-            x = x + self.dropout(self.memory(cast(nn.LayerNorm, self.norm_memory)(x), memory))
+            norm, rows = cast(nn.LayerNorm, self.norm_memory), x[: len(memory)]
+            seen = rows + self.dropout(self.memory(norm(rows), memory))
+            x = seen if len(memory) == len(x) else torch.cat([seen, x[len(memory) :]])
         return x + self.dropout(self.contract(F.gelu(self.expand(self.norm_ff(x)))))
 
 

@@ -181,7 +181,7 @@ CODEC = {
 }
 
 
-def make_models() -> tuple[torch.nn.Module, torch.nn.Module]:
+def make_models(options: dict, codec_options: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
     from audiocraft.models import builders
     from audiocraft.modules import conditioners
     from audiocraft.modules.transformer import set_efficient_attention_backend
@@ -192,8 +192,8 @@ def make_models() -> tuple[torch.nn.Module, torch.nn.Module]:
     conditioners.T5Tokenizer = types.SimpleNamespace(from_pretrained=lambda name: None)
     conditioners.T5EncoderModel = types.SimpleNamespace(from_pretrained=lambda name: nobody)
     torch.manual_seed(0)
-    model = builders.get_lm_model(OmegaConf.create(MODEL)).eval()
-    codec = builders.get_compression_model(OmegaConf.create(CODEC)).eval()
+    model = builders.get_lm_model(OmegaConf.create(options)).eval()
+    codec = builders.get_compression_model(OmegaConf.create(codec_options)).eval()
     with torch.no_grad():
         for each in (model, codec):
             for name, value in each.state_dict().items():
@@ -213,7 +213,7 @@ def main() -> None:
     import omegaconf
     from audiocraft.utils import utils
 
-    model, codec = make_models()
+    model, codec = make_models(MODEL, CODEC)
     out: dict[str, np.ndarray] = {
         "model_cfg": np.array(omegaconf.OmegaConf.to_yaml(omegaconf.OmegaConf.create(MODEL))),
         "codec_cfg": np.array(omegaconf.OmegaConf.to_yaml(omegaconf.OmegaConf.create(CODEC))),

@@ -103,7 +103,7 @@ class Oracle:
         assert torch.equal(codes[:, :codebook], self.truth[:, :codebook])
         assert (codes[:, codebook + 1 :] == MASK).all()
 
-    def __call__(self, codes, codebook, positions):
+    def __call__(self, codes, codebook, positions, *, is_guided=True):
         given = codes[:, codebook]
         self.masked.append((codebook, [row.tolist() for row in positions]))
         wrong = (given != MASK) & (given != self.truth[:, codebook])
@@ -151,7 +151,7 @@ def test_what_is_kept_once_stays():
         def begin(self, codes, codebook):
             seen.append([])
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             seen[-1].append((codes[:, codebook].clone(), positions))
             return torch.randn(*positions.shape, MASK, generator=torch.Generator().manual_seed(len(seen[-1]))), None
 
@@ -179,7 +179,7 @@ def test_known_frames_stay_wherever_they_are():
         def begin(self, codes, codebook):
             assert torch.equal(codes[:, codebook][:, known], prompt[:, codebook][:, known])
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             masked.append(positions)
             assert torch.equal(codes[:, codebook][:, known], prompt[:, codebook][:, known])
             return torch.zeros(*positions.shape, MASK), None
@@ -191,12 +191,27 @@ def test_known_frames_stay_wherever_they_are():
     assert masked[0].shape == (2, 15)
 
 
+def test_guidance_is_asked_for_until_it_says_nothing():
+    truth, asked = make_truth(), []
+
+    class Guided(Oracle):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
+            asked.append(is_guided)
+            return super().__call__(codes, codebook, positions)
+
+    known = torch.zeros(24, dtype=torch.bool)
+    for end in (1.0, 2.0):
+        settings = SETTINGS.model_copy(update={"guidance": (3.0, end)})
+        mask_predict(Guided(truth), truth, known, settings, span_len=3, generators=generators(0, 1))
+    assert asked == [True, True, True, False, True, True, False] + [True] * 7
+
+
 def test_an_utterance_depends_on_its_own_seed_only():
     class Flat(Oracle):
         def begin(self, codes, codebook):
             pass
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             return torch.zeros(*positions.shape, MASK), None
 
     def fill(*seeds):
@@ -219,7 +234,7 @@ def test_another_model_has_a_say_in_what_is_kept():
         def begin(self, codes, codebook):
             pass
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             if codebook == 0:
                 masked.append(positions)
             return torch.zeros(*positions.shape, MASK), None

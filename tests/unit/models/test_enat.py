@@ -78,7 +78,7 @@ def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided):
             self.count = 0
             self.hidden = torch.ones(2, 24, dtype=torch.bool)
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             masked = torch.zeros(2, 24).scatter(1, positions, 1.0) > 0
             self.steps[self.hidden & ~masked] = self.count
             self.hidden, self.count = masked, self.count + 1

@@ -51,6 +51,24 @@ def test_cached_frames_are_as_those_seen_at_once():
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("reach", [None, 2])
+def test_wanted_frames_are_those_of_all(reach):
+    network = make(has_memory=True).eval()
+    x, memory = torch.randn(3, 20, 16), torch.randn(3, 4, 16)
+    context = CodeContext(reach=reach, memory=memory)
+    wanted = torch.tensor([[0, 7, 8], [1, 2, 19], [5, 10, 15]])
+    whole = network(x, context)
+    expected = torch.stack([rows[index] for rows, index in zip(whole, wanted, strict=True)])
+    torch.testing.assert_close(network(x, context, wanted=wanted), expected)
+
+
+def test_rows_without_a_memory_are_as_those_with_zeros():
+    network = make(has_memory=True).eval()
+    x, memory = torch.randn(3, 20, 16), torch.randn(3, 4, 16)
+    memory[1:] = 0
+    torch.testing.assert_close(network(x, CodeContext(memory=memory[:1])), network(x, CodeContext(memory=memory)))
+
+
 def test_gradients_reach_every_parameter():
     model = make(dropout=0.1).train()
     out = model(torch.randn(2, 40, 16), CodeContext(reach=3, memory=torch.randn(2, 5, 16)))
