@@ -36,16 +36,16 @@ def test_opsound_holds_out_stretches(tmp_path):
     sets = {name: read_kaldi_dir(data / name) for name in ("train", "dev", "test")}
     spans = {name: sorted((u.text, u.start_s, u.end_s) for u in utterances) for name, utterances in sets.items()}
     assert spans["train"] == [
-        ("one-long", 0.0, 30.0),
-        ("one-long", 41.0, 60.0),
-        ("one-long", 60.0, 90.0),
-        ("one-long", 101.0, 120.0),
-        ("one-long", 120.0, 150.0),
-        ("two-short", 0.0, 20.0),
+        ("long", 0.0, 30.0),
+        ("long", 41.0, 60.0),
+        ("long", 60.0, 90.0),
+        ("long", 101.0, 120.0),
+        ("long", 120.0, 150.0),
+        ("short", 0.0, 20.0),
     ]
-    assert spans["dev"] == [("one-long", 30.5, 40.5)]
-    assert spans["test"] == [("one-long", 90.5, 100.5)]
-    assert load_tokenizer(data / "tokenizer").pieces[2:] == ("one-long", "two-short")
+    assert spans["dev"] == [("long", 30.5, 40.5)]
+    assert spans["test"] == [("long", 90.5, 100.5)]
+    assert load_tokenizer(data / "tokenizer").pieces[2:] == ("long", "short")
     finished = run("opsound/music", "--corpus", str(tmp_path / "data/tokenizer"), "--data", str(data), "--stage", "1")
     assert "holds no .g722 or .wav" in finished.stderr
 

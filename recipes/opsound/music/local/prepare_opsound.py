@@ -1,7 +1,7 @@
 """Make the train, dev and test data directories of Asterisk's music on hold.
 
 Five pieces are too few to hold out any: each is cut into stretches of 30 s, and every second one begins with 11 s that
-are not trained on. The middle 10 s of these are for dev and test in turn. The name of the piece is the text.
+are not trained on. The middle 10 s of these are for dev and test in turn. The title of the piece is the text.
 """
 
 import argparse
@@ -41,6 +41,11 @@ def find_pieces(corpus: Path) -> dict[str, Path]:
     return found
 
 
+def title_of(name: str) -> str:
+    """Return the words of the title in the name of a file: ``artist-the_title`` is ``the title``."""
+    return (name.partition("-")[2] or name).replace("_", " ")
+
+
 def cut(duration_s: float, first_set: int) -> dict[str, list[tuple[float, float]]]:
     """Return the stretches (start, end) of each set in a piece; every second one begins with held-out sound."""
     sets: dict[str, list[tuple[float, float]]] = {"train": [], "dev": [], "test": []}
@@ -73,7 +78,7 @@ def main() -> None:
                 Utterance(
                     utt_id=f"{name}-{round(100 * start):06d}",
                     wav_path=flac,
-                    text=name,
+                    text=title_of(name),
                     spk_id=name,
                     duration_s=end - start,
                     start_s=start,
