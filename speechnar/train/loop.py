@@ -407,7 +407,8 @@ def build_accelerator(config: TrainConfig, num_turns: int = 1) -> Accelerator:
 
 def cpu_computes_bf16() -> bool:
     """Return whether the processor multiplies in bfloat16; one that only imitates it takes tens of times longer."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_library and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def seed_everything(seed: int) -> None:
