@@ -10,16 +10,29 @@ import soundfile
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import captioning, make_tables, memory, music, result, speed_decoders, streaming, synthesis, word_times
+from benchmarks import (
+    captioning,
+    generating,
+    make_tables,
+    memory,
+    music,
+    result,
+    speed_decoders,
+    streaming,
+    synthesis,
+    word_times,
+)
 from speechnar.api import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
+from speechnar.models.base import save_model
 from speechnar.models.code_model import CodeModelConfig
 from speechnar.models.enat import EnatConfig
 from speechnar.models.magnet import MagnetConfig
 from speechnar.models.music_ar import MusicArConfig
 from speechnar.speaker import Speaker
 from speechnar.text.transcript import Segment, Transcript, Word
+from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
 
 ROOT = Path(__file__).parents[1]
@@ -283,6 +296,19 @@ def test_generators_of_codes_are_timed_and_their_work_counted(tmp_path, monkeypa
     assert (values["a"]["system"], values["b"]["system"]) == ("MAGNeT", music.TWIN)
     assert values["a"]["frames"] == values["b"]["frames"] == 48
     assert "48 frames: MAGNeT" in values["result"]
+
+
+def test_music_is_timed_in_a_program_and_by_the_command(tmp_path, monkeypatch, capsys):
+    save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
+    options = ["--threads", str(torch.get_num_threads()), "--runs", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["generating", "--model", str(tmp_path / "magnet"), "--seconds", "0.7", *options])
+    assert generating.main() == 0
+    values = json.loads((tmp_path / "generating.json").read_text())
+    assert 0 < values["a"]["median_s"] < values["b"]["median_s"]  # the command has to load first
+    assert "0.7 s of music by the model magnet" in values["what"]
+    monkeypatch.setattr(sys, "argv", ["generating", "--model", str(tmp_path / "none"), *options])
+    assert generating.main() == 1
+    assert "none" in capsys.readouterr().out
 
 
 def test_flops_are_those_of_the_formula():
