@@ -275,6 +275,8 @@ class EncodecGanConfig(Config):
     encodec: EncodecConfig = EncodecConfig()
     adversary: VocosAdversaryConfig = VocosAdversaryConfig()
     balance: BalanceConfig = BalanceConfig()
+    decoder_only: bool = False
+    """Leave the codes of everything as they are, and learn to make better sound of them."""
 
     @classmethod
     def debug(cls) -> "EncodecGanConfig":
@@ -361,9 +363,10 @@ class EncodecGan(nn.Module):
 
     def turns(self) -> Sequence[Turn]:
         """Return the discriminators' turn, then the codec's. Each draws other pieces of the batch."""
+        learns = "encodec.decoder." if self.config.decoder_only else "encodec."
         return [
             Turn("discriminator", self.discriminator_loss, "adversary."),
-            Turn("generator", self.generator_loss, "encodec."),
+            Turn("generator", self.generator_loss, learns),
         ]
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
@@ -373,10 +376,8 @@ class EncodecGan(nn.Module):
     def discriminator_loss(self, batch: SpeechBatch) -> LossOutput:
         """Return `VocosAdversary.discriminator_loss` of random pieces of ``batch``; the codebooks do not learn."""
         real = self.encodec.draw_segments(batch)
-        with torch.no_grad():
-            latents, _ = self.encodec.encoder(real)
-            made, _ = self.encodec.decoder(self.encodec.quantizer.decode(self.encodec.quantizer.encode(latents)))
-        return self.adversary.discriminator_loss(real, made.float())
+        made, _ = self.encodec.decode(self.encodec.encode(real)[0])
+        return self.adversary.discriminator_loss(real, made)
 
     def generator_loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the balanced losses of random pieces of ``batch``, plus the commitment.
@@ -384,7 +385,12 @@ class EncodecGan(nn.Module):
         ``parts`` has them without weights: ``wav``, ``mel``, ``adversarial``, ``features`` and ``commitment``.
         """
         real = self.encodec.draw_segments(batch)
-        made, quantized = self.encodec.reconstruct(real)
+        if self.config.decoder_only:
+            latents = self.encodec.quantizer.decode(self.encodec.encode(real)[0])
+            made, commitment = self.encodec.decoder(latents)[0].float(), latents.new_zeros(())
+        else:
+            made, quantized = self.encodec.reconstruct(real)
+            commitment = quantized.commitment
         parts = {**self.encodec.distances(real, made), **self.adversary.generator_loss(real, made).parts}
-        total = self.balancer(parts, made) + self.encodec.config.commitment_weight * quantized.commitment
-        return LossOutput(total, {**parts, "commitment": quantized.commitment}, _count(real))
+        total = self.balancer(parts, made) + self.encodec.config.commitment_weight * commitment
+        return LossOutput(total, {**parts, "commitment": commitment}, _count(real))

@@ -20,9 +20,9 @@ def make_model(**changes) -> Encodec:
     return Encodec(EncodecConfig.debug().model_copy(update=changes)).eval()
 
 
-def make_gan() -> EncodecGan:
+def make_gan(*, decoder_only: bool = False) -> EncodecGan:
     torch.manual_seed(0)
-    return EncodecGan(EncodecGanConfig.debug())
+    return EncodecGan(EncodecGanConfig.debug().model_copy(update={"decoder_only": decoder_only}))
 
 
 def test_the_published_sizes():
@@ -182,6 +182,23 @@ def test_each_turn_moves_its_own_side():
     check_gradients_reach_all(model.encodec, loss.total)
     assert all(p.grad is None for p in model.adversary.parameters())
     assert not torch.equal(codebook, before)
+
+
+def test_a_decoder_may_learn_alone():
+    """The codes that generators have learned stay, in training mode, too."""
+    model = make_gan(decoder_only=True).train()
+    model.encodec.loss(voices([6000] * 3))  # the codebooks begin
+    batch = voices([6000] * 3, seed=1)
+    codebooks = {name: value.clone() for name, value in model.encodec.quantizer.state_dict().items()}
+    (_, turn) = model.turns()
+    assert turn.prefix == "encodec.decoder."
+    loss = turn.loss(batch)
+    assert set(loss.parts) == {"wav", "mel", "adversarial", "features", "commitment"}
+    assert float(loss.parts["commitment"]) == 0
+    check_gradients_reach_all(model.encodec.decoder, loss.total)
+    assert all(p.grad is None for p in model.encodec.encoder.parameters())
+    for name, value in model.encodec.quantizer.state_dict().items():
+        assert torch.equal(value, codebooks[name]), name
 
 
 class Batches:
