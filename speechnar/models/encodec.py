@@ -11,6 +11,7 @@ Differs from the paper: not causal (as MusicGen's codec); mel spectra are compar
 values and their logarithms; the discriminators are Vocos' (by periods, and by magnitudes of spectra).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -19,7 +20,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.audio.fbank import slaney_mel_matrix
+from speechnar.audio.fbank import LogMel, LogMelConfig, slaney_mel_matrix
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError, ShapeError
@@ -30,9 +31,11 @@ from speechnar.nn.rvq import Quantized, ResidualQuantizer, perplexity
 from speechnar.nn.seanet import SeanetDecoder, SeanetEncoder, hop_length
 from speechnar.text.tokenizer import Tokenizer
 
-MEL_SIZES = (64, 128, 256, 512, 1024, 2048)
-"""Windows of the spectra that are compared, in samples; they move by a quarter."""
 MAX_MELS = 64
+MEL_ENCODER_BANDS = ((512, 40), (2048, 128))
+"""Windows of `MelEncoder` in samples and the mel bands of each: one tells when, the other which tone."""
+MEL_ENCODER_DIM = 256
+MEL_FLOOR = 1e-5
 MIN_MAGNITUDE = 1e-5
 MIN_POWER = 1e-9
 
@@ -48,6 +51,8 @@ class EncodecConfig(Config):
     """Channels at the rate of the samples; doubled by each block."""
     num_residual_layers: PositiveInt = 1
     lstm_layers: NonNegativeInt = 0
+    encoder: Literal["seanet", "mel"] = "seanet"
+    """What hears: the paper's convolutions over samples, or `MelEncoder`, whose codes tell no phases."""
     latent_dim: PositiveInt = 64
     num_codebooks: PositiveInt = 4
     codebook_size: int = Field(default=512, ge=2)
@@ -59,6 +64,8 @@ class EncodecConfig(Config):
     """Of the absolute difference of samples."""
     mel_weight: NonNegativeFloat = 1.0
     """Of `MelDistance`."""
+    mel_sizes: tuple[PositiveInt, ...] = Field(default=(64, 128, 256, 512, 1024, 2048), min_length=1)
+    """Windows of the spectra that are compared, in samples; short ones see phases of low tones, too."""
     commitment_weight: NonNegativeFloat = 0.25
     """Of the squared distance of latents to what they are quantised as."""
 
@@ -111,12 +118,16 @@ class Encodec(nn.Module):
             "num_residual_layers": config.num_residual_layers,
             "lstm_layers": config.lstm_layers,
         }
-        self.encoder = SeanetEncoder(config.ratios, **sizes)
+        self.encoder: SeanetEncoder | MelEncoder = (
+            SeanetEncoder(config.ratios, **sizes)
+            if config.encoder == "seanet"
+            else MelEncoder(config.sample_rate, config.hop_length, config.latent_dim)
+        )
         self.decoder = SeanetDecoder(config.ratios, **sizes)
         self.quantizer = ResidualQuantizer(
             config.num_codebooks, config.codebook_size, config.latent_dim, warmup_steps=config.warmup_steps
         )
-        self.mel_distance = MelDistance(config.sample_rate)
+        self.mel_distance = MelDistance(config.sample_rate, config.mel_sizes)
 
     @classmethod
     def from_config(cls, config: EncodecConfig, tokenizer: Tokenizer) -> "Encodec":
@@ -173,10 +184,10 @@ class Encodec(nn.Module):
             DataError: the sound has another sample rate than the model.
         """
         generator = None if self.training else torch.Generator(batch.wav.device).manual_seed(0)
+        config = self.config
         real = self.draw_segments(batch, generator)
         made, quantized = self.reconstruct(real)
         parts = self.distances(real, made)
-        config = self.config
         total = config.wav_weight * parts["wav"] + config.mel_weight * parts["mel"]
         total = total + config.commitment_weight * quantized.commitment
         parts["commitment"] = quantized.commitment
@@ -206,12 +217,57 @@ class Encodec(nn.Module):
         return {"wav": F.l1_loss(made, real), "mel": self.mel_distance(real, made)}
 
 
-class MelDistance(nn.Module):
-    """Mean absolute difference of mel spectra and of their natural logarithms, over windows of several sizes."""
+class MelEncoder(nn.Module):
+    """Log-mel spectra of two resolutions, and two convolutions over them, to latents; as `SeanetEncoder`.
 
-    def __init__(self, sample_rate: int) -> None:
+    Codes of samples tell phases, too, which nobody hears and no generator foretells that has learned from minutes of
+    music. Codes of spectra do not; the decoder finds phases that fit.
+    """
+
+    def __init__(self, sample_rate: int, hop_length: int, latent_dim: int) -> None:
         super().__init__()
-        for size in MEL_SIZES:
+        self.hop_length = hop_length
+        self.frontends = nn.ModuleList(
+            LogMel(
+                LogMelConfig(
+                    sample_rate=sample_rate,
+                    n_fft=size,
+                    win_length=size,
+                    hop_length=hop_length,
+                    num_mels=num_mels,
+                    log_floor=MEL_FLOOR,
+                    spectrum="magnitude",
+                    padding="same",
+                )
+            )
+            for size, num_mels in MEL_ENCODER_BANDS
+        )
+        self.first = nn.Conv1d(sum(num_mels for _, num_mels in MEL_ENCODER_BANDS), MEL_ENCODER_DIM, 3, padding=1)
+        self.last = nn.Conv1d(MEL_ENCODER_DIM, latent_dim, 3, padding=1)
+
+    def forward(self, wav: Tensor, wav_lens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map ``wav`` (B, S) to latents (B, T, D), T = ceil(S / hop_length), and lengths (B,); see `SeanetEncoder`."""
+        given = torch.full((len(wav),), wav.size(1), device=wav.device) if wav_lens is None else wav_lens
+        wav = F.pad(zero_padding(wav, valid_mask(given, wav.size(1))), (0, -wav.size(1) % self.hop_length))
+        lens = (given + self.hop_length - 1) // self.hop_length
+        feats = torch.cat([frontend(wav, lens * self.hop_length)[0] for frontend in self.frontends], dim=2)
+        valid = valid_mask(lens, feats.size(1))
+        # From silence to the loudest, logarithms of mel magnitudes lie between about -1 and 1 now.
+        x = zero_padding(1 + 2 * feats / -math.log(MEL_FLOOR), valid).transpose(1, 2)
+        x = zero_padding(F.elu(self.first(x)).transpose(1, 2), valid).transpose(1, 2)
+        return zero_padding(self.last(x).transpose(1, 2), valid), None if wav_lens is None else lens
+
+
+class MelDistance(nn.Module):
+    """Mean absolute difference of mel spectra and of their natural logarithms, over windows of several sizes.
+
+    Windows move by a quarter of their size.
+    """
+
+    def __init__(self, sample_rate: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        for size in sizes:
             matrix = slaney_mel_matrix(sample_rate, size, min(MAX_MELS, size // 8), 0.0, sample_rate / 2)
             weights = torch.from_numpy(matrix)
             weights = weights / weights.sum(0).clamp(min=1e-9)  # a band is a mean of magnitudes
@@ -222,7 +278,7 @@ class MelDistance(nn.Module):
         """Return () the distance of ``made`` (B, S) from ``real`` (B, S), in float32 under any autocast."""
         with torch.autocast(real.device.type, enabled=False):
             wavs = torch.cat([real.float(), made.float()])
-            return torch.stack([self._distance(wavs, size) for size in MEL_SIZES]).mean()
+            return torch.stack([self._distance(wavs, size) for size in self.sizes]).mean()
 
     def _distance(self, wavs: Tensor, size: int) -> Tensor:
         window, matrix = self.get_buffer(f"window_{size}"), self.get_buffer(f"matrix_{size}")

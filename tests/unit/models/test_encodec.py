@@ -6,7 +6,14 @@ import torch
 
 from speechnar.errors import DataError, ShapeError
 from speechnar.models.base import load_model, save_model
-from speechnar.models.encodec import Balancer, Encodec, EncodecConfig, EncodecGan, EncodecGanConfig, MelDistance
+from speechnar.models.encodec import (
+    Balancer,
+    Encodec,
+    EncodecConfig,
+    EncodecGan,
+    EncodecGanConfig,
+    MelDistance,
+)
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.loop import TrainConfig, train
 from tests.contracts import check_gradients_reach_all
@@ -43,9 +50,10 @@ def test_the_small_ones():
     assert (model.config.frame_rate, model.config.num_codebooks) == (50, 4)
 
 
+@pytest.mark.parametrize("encoder", ["seanet", "mel"])
 @torch.no_grad()
-def test_an_utterance_sounds_the_same_in_any_batch():
-    model = make_model()
+def test_an_utterance_sounds_the_same_in_any_batch(encoder):
+    model = make_model(encoder=encoder)
     batch = voices(SIZES, padding=torch.nan)
     codes, lens = model.encode(batch.wav, batch.wav_lens)
     assert codes.shape == (3, 4, 25)
@@ -61,13 +69,25 @@ def test_an_utterance_sounds_the_same_in_any_batch():
         assert not wav[i, wav_lens[i] :].any()
 
 
+@torch.no_grad()
+def test_spectra_tell_no_phases():
+    """A tone that is shifted within its period has other samples and, away from the ends, the same latents."""
+    time = torch.arange(8000) / 16000
+    tones = torch.stack([torch.sin(2 * torch.pi * 440 * time + phase) for phase in (0.0, 1.0, 2.5)])
+    for encoder, is_told in (("mel", False), ("seanet", True)):
+        latents, _ = make_model(encoder=encoder).encoder(tones)
+        inner = latents[:, 6:-6]
+        spread = float((inner[1:] - inner[:1]).square().mean() / inner.square().mean())
+        assert (spread > 1e-3) == is_told, (encoder, spread)
+
+
 def test_codes_have_a_shape():
     with pytest.raises(ShapeError, match=r"codes must be \(B, 4, T\), got \(1, 3, 5\)"):
         make_model().decode(torch.zeros(1, 3, 5, dtype=torch.int64))
 
 
 def test_half_as_loud_is_log_2_away():
-    distance = MelDistance(16000)
+    distance = MelDistance(16000, EncodecConfig().mel_sizes)
     wav = voice(8000, pitch_hz=120, formant_hz=500)[None]
     assert float(distance(wav, wav)) == 0
     half = float(distance(wav, 0.5 * wav))
