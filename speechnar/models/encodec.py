@@ -27,12 +27,12 @@ from speechnar.errors import DataError, ShapeError
 from speechnar.models.base import LossOutput, Turn
 from speechnar.models.vocos_adversary import VocosAdversary, VocosAdversaryConfig
 from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.oscillators import OscillatorDecoder
 from speechnar.nn.rvq import Quantized, ResidualQuantizer, perplexity
 from speechnar.nn.seanet import SeanetDecoder, SeanetEncoder, hop_length
 from speechnar.text.tokenizer import Tokenizer
 
-MAX_MELS = 64
-MEL_ENCODER_BANDS = ((512, 40), (2048, 128))
+MEL_ENCODER_BANDS = ((512, 40), (2048, 256))
 """Windows of `MelEncoder` in samples and the mel bands of each: one tells when, the other which tone."""
 MEL_ENCODER_DIM = 256
 MEL_FLOOR = 1e-5
@@ -53,6 +53,8 @@ class EncodecConfig(Config):
     lstm_layers: NonNegativeInt = 0
     encoder: Literal["seanet", "mel"] = "seanet"
     """What hears: the paper's convolutions over samples, or `MelEncoder`, whose codes tell no phases."""
+    decoder: Literal["seanet", "oscillators"] = "seanet"
+    """What makes sound: the paper's convolutions, or tones and noise, which need to be told no phases."""
     latent_dim: PositiveInt = 64
     num_codebooks: PositiveInt = 4
     codebook_size: int = Field(default=512, ge=2)
@@ -66,6 +68,8 @@ class EncodecConfig(Config):
     """Of `MelDistance`."""
     mel_sizes: tuple[PositiveInt, ...] = Field(default=(64, 128, 256, 512, 1024, 2048), min_length=1)
     """Windows of the spectra that are compared, in samples; short ones see phases of low tones, too."""
+    mel_bands: PositiveInt = 64
+    """Most bands of such a spectrum; more tell tones from each other."""
     commitment_weight: NonNegativeFloat = 0.25
     """Of the squared distance of latents to what they are quantised as."""
 
@@ -123,11 +127,15 @@ class Encodec(nn.Module):
             if config.encoder == "seanet"
             else MelEncoder(config.sample_rate, config.hop_length, config.latent_dim)
         )
-        self.decoder = SeanetDecoder(config.ratios, **sizes)
+        self.decoder: SeanetDecoder | OscillatorDecoder = (
+            SeanetDecoder(config.ratios, **sizes)
+            if config.decoder == "seanet"
+            else OscillatorDecoder(config.sample_rate, config.hop_length, config.latent_dim)
+        )
         self.quantizer = ResidualQuantizer(
             config.num_codebooks, config.codebook_size, config.latent_dim, warmup_steps=config.warmup_steps
         )
-        self.mel_distance = MelDistance(config.sample_rate, config.mel_sizes)
+        self.mel_distance = MelDistance(config.sample_rate, config.mel_sizes, config.mel_bands)
 
     @classmethod
     def from_config(cls, config: EncodecConfig, tokenizer: Tokenizer) -> "Encodec":
@@ -264,11 +272,11 @@ class MelDistance(nn.Module):
     Windows move by a quarter of their size.
     """
 
-    def __init__(self, sample_rate: int, sizes: Sequence[int]) -> None:
+    def __init__(self, sample_rate: int, sizes: Sequence[int], most_bands: int) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         for size in sizes:
-            matrix = slaney_mel_matrix(sample_rate, size, min(MAX_MELS, size // 8), 0.0, sample_rate / 2)
+            matrix = slaney_mel_matrix(sample_rate, size, min(most_bands, size // 8), 0.0, sample_rate / 2)
             weights = torch.from_numpy(matrix)
             weights = weights / weights.sum(0).clamp(min=1e-9)  # a band is a mean of magnitudes
             self.register_buffer(f"matrix_{size}", weights, persistent=False)

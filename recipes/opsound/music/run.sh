@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp=exp/magnet
-codec="" codec_configs="conf/encodec.yaml conf/encodec_gan.yaml"
+codec="" codec_configs=conf/encodec.yaml
 config=conf/magnet.yaml others="conf/enat.yaml conf/music_ar.yaml" overrides=""
 judge="" judge_config=../../../conf/sound_classifier.yaml
 recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides judge judge_config"
