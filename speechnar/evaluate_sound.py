@@ -30,7 +30,7 @@ from speechnar.evaluate_speech import RECORDED, check_complete, name_of, parse_s
 from speechnar.generate_data import JOINS_FILE
 from speechnar.metrics.embeddings import KernelDistance, frechet_distance, kernel_distance
 from speechnar.metrics.repeats import NGRAM_FRAMES, Codes, find_repeats, join_codes
-from speechnar.metrics.seam import find_seams
+from speechnar.metrics.seam import MARGIN_S, find_seams
 from speechnar.metrics.speech import Mean, mean_of
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.sound_classifier import SoundClassifier
@@ -165,8 +165,9 @@ def score_sound(
             row |= {"heard": listener.word(best), "right": best in ids, "probability": float(probs[sorted(ids)].sum())}
             if utterance.utt_id in codes:
                 row["repeats"] = asdict(find_repeats(codes[utterance.utt_id], learned))
-            if joins.get(utterance.utt_id):
-                row["seams"] = asdict(find_seams(wav, listener.rate, joins[utterance.utt_id]))
+            inside = joins_inside(joins.get(utterance.utt_id, []), len(wav) / listener.rate)
+            if inside:
+                row["seams"] = asdict(find_seams(wav, listener.rate, inside))
             embeddings.append(embedding)
             rows.append(row)
         found[name] = _summarize(rows, np.stack(embeddings), np.stack(real))
@@ -204,6 +205,11 @@ class _Listener:
         embedding = self.model.embed(torch.from_numpy(wav)[None].to(self.device), lens)
         probs = self.model.words(embedding).float().softmax(-1)
         return embedding[0].cpu().numpy(), probs[0].cpu().numpy()
+
+
+def joins_inside(joins: Sequence[float], duration_s: float) -> list[float]:
+    """Return the ``joins`` that are not at an end of the sound: nothing is heard of what ends just behind them."""
+    return [join for join in joins if MARGIN_S <= join <= duration_s - 2 * MARGIN_S]
 
 
 def _recordings(utterances: Sequence[Utterance], rate: int) -> Iterator[Samples]:

@@ -22,6 +22,8 @@ from speechnar.errors import DataError
 
 SHIFT_S, CHANGE_S, NEAR_S = 0.005, 0.02, 0.02
 """From frame to frame; over which the spectrum changes, also the length of a frame; around a place."""
+MARGIN_S = NEAR_S + CHANGE_S
+"""How far within the sound a join must be."""
 RANGE_DB = 60.0
 """What is further below the loudest band of all is silence."""
 NUM_MELS = 40
@@ -51,7 +53,7 @@ def find_seams(samples: Samples, sample_rate: int, joins: Sequence[float]) -> Se
     jumps = _jumps(samples, sample_rate)
     near = round(NEAR_S / SHIFT_S)
     largest = maximum_filter1d(jumps, 2 * near + 1, mode="constant", cval=0.0)
-    margin = near + round(CHANGE_S / SHIFT_S)
+    margin = round(MARGIN_S / SHIFT_S)
     frames = [round(join / SHIFT_S) for join in joins]
     is_within = np.zeros(len(jumps), dtype=bool)
     is_within[margin : len(jumps) - margin] = True

@@ -165,7 +165,7 @@ def test_systems_that_are_compared_have_the_same_codec_and_window(recipe, kind):
     config = load_config(RECIPES / recipe / "conf" / f"{kind}.yaml", RunConfig)
     assert config.model.kind == kind
     other = load_config(RECIPES / recipe / "conf/magnet.yaml", RunConfig)
-    codec = {"encoder": "mel", "decoder": "oscillators"} if recipe == "opsound/music" else {}
+    codec = {} if recipe == "esc50/audio" else {"encoder": "mel", "decoder": "oscillators"}
     assert config.model.codec == other.model.codec == EncodecConfig(**codec)
     assert config.model.window_frames == other.model.window_frames
     assert (config.train, config.data) == (other.train, other.data)

@@ -79,7 +79,8 @@ def test_spectra_tell_no_phases():
         latents, _ = make_model(encoder=encoder).encoder(tones)
         inner = latents[:, 6:-6]
         spreads[encoder] = float((inner[1:] - inner[:1]).square().mean() / inner.var())
-    assert spreads["mel"] < 0.02 < 0.5 < spreads["seanet"], spreads
+    assert spreads["mel"] < 0.02, spreads
+    assert spreads["seanet"] > 0.5, spreads
 
 
 def test_codes_have_a_shape():
