@@ -7,8 +7,10 @@ Shapes: B utterances, S samples, T frames, D latent channels, K codebooks, V ent
 Source: Défossez, Copet, Synnaeve and Adi, "High Fidelity Neural Audio Compression", TMLR 2023, section 3 (networks,
 quantisation, losses, balancer); the presets are those of Copet et al., "Simple and Controllable Music Generation",
 NeurIPS 2023, and of AudioGen.
-Differs from the paper: not causal (as MusicGen's codec); mel spectra are compared by absolute differences of both their
-values and their logarithms; the discriminators are Vocos' (by periods, and by magnitudes of spectra).
+Differs from the paper: for little data it may hear spectra (`MelEncoder`) and play oscillators and noise
+(`speechnar.nn.oscillators`), both ours; not causal (as MusicGen's codec); mel spectra are compared by absolute
+differences of both their values and their logarithms; the discriminators are Vocos' (by periods, and by magnitudes of
+spectra).
 """
 
 import math
