@@ -95,7 +95,7 @@ def test_windows_begin_with_the_end_of_the_one_before():
             if codebook == 0:
                 seen.append(codes[0, 0].clone())
 
-        def __call__(self, codes, codebook, positions):
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
             return 50 * torch.nn.functional.one_hot(positions % 16, 16).float(), None
 
     model.predictor = lambda told, nothing: Repeat()
