@@ -47,8 +47,8 @@ class OscillatorDecoder(nn.Module):
 
     table: Tensor
     """(2 N, 2 hop) sines and cosines of a frame and the next, under the triangle by which frames overlap."""
-    turns: Tensor
-    """(N,) of each oscillator in a frame."""
+    strides: Tensor
+    """(N,) int64, how far each oscillator goes in a frame: so many of ``sample_rate`` parts of a turn, exactly."""
     phases: Tensor
     """(N,) at the start, in turns."""
     noise: Tensor
@@ -63,15 +63,16 @@ class OscillatorDecoder(nn.Module):
         if sample_rate % hop_length or hop_length % PARTS:
             raise ConfigError(f"frames of {hop_length} samples, in {PARTS} parts, must divide {sample_rate} samples")
         self.hop_length = hop_length
-        self.frames_per_second = sample_rate // hop_length
+        self.sample_rate = sample_rate
         generator = torch.Generator().manual_seed(0)
         hz = frequencies(LOWEST_HZ, min(HIGHEST_HZ, 0.45 * sample_rate), PER_OCTAVE)
         angles = 2 * torch.pi * hz[:, None] * torch.arange(2 * hop_length, dtype=torch.float64) / sample_rate
         triangle = 1 - (torch.arange(2 * hop_length, dtype=torch.float64) / hop_length - 1).abs()
         table = torch.stack([angles.sin(), angles.cos()]) * triangle
         self.register_buffer("table", table.flatten(0, 1).float(), persistent=False)
-        self.register_buffer("turns", (hz * hop_length / sample_rate) % 1, persistent=False)
-        self.register_buffer("phases", torch.rand(len(hz), generator=generator, dtype=torch.float64), persistent=False)
+        self.register_buffer("strides", hz.long() * hop_length % sample_rate, persistent=False)
+        phases = torch.rand(len(hz), generator=generator, dtype=torch.float64)
+        self.register_buffer("phases", phases.float(), persistent=False)
         self.register_buffer("noise", torch.randn(sample_rate, generator=generator), persistent=False)
         bands = torch.from_numpy(slaney_mel_matrix(sample_rate, NOISE_FFT, NUM_BANDS, 0.0, sample_rate / 2)).T
         self.register_buffer("bands", bands / bands.sum(0).clamp(min=1e-9), persistent=False)
@@ -90,7 +91,7 @@ class OscillatorDecoder(nn.Module):
         for conv in (self.first, self.second):
             x = zero_padding(F.elu(conv(x.transpose(1, 2)).transpose(1, 2)), valid)
         levels = zero_padding(self.levels(x).float().exp(), valid)
-        tones, noise = torch.split(levels, [len(self.turns), PARTS * NUM_BANDS], dim=2)
+        tones, noise = torch.split(levels, [len(self.strides), PARTS * NUM_BANDS], dim=2)
         with torch.autocast(device.type, enabled=False):
             wav = self._oscillate(tones) + self._rustle(noise.reshape(len(noise), -1, NUM_BANDS))
         wav = zero_padding(wav, valid_mask(lens * self.hop_length, wav.size(1)))
@@ -100,8 +101,8 @@ class OscillatorDecoder(nn.Module):
         """Return the sum (B, S) of all oscillators, whose ``levels`` (B, T, N) are told in the middle of each frame."""
         count, hop = levels.size(1), self.hop_length
         # Frame t begins half a frame before its first sample and ends half a frame behind its last one.
-        turns = self.phases + self.turns * torch.arange(count, device=levels.device)[:, None]
-        angles = (2 * torch.pi * (turns % 1)).float()
+        parts_gone = self.strides * torch.arange(count, device=levels.device)[:, None] % self.sample_rate
+        angles = 2 * torch.pi * (self.phases + parts_gone / self.sample_rate)
         parts = torch.cat([levels * angles.cos(), levels * angles.sin()], dim=2)  # of sin(a + b)
         rising, falling = torch.split(parts @ self.table, hop, dim=2)
         wav = (F.pad(rising, (0, 0, 0, 1)) + F.pad(falling, (0, 0, 1, 0))).flatten(1)

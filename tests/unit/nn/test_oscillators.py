@@ -33,7 +33,7 @@ def test_a_level_that_stays_is_a_pure_tone(index):
     """At any frequency: what convolutions make of the same latent again and again has the period of a frame."""
     decoder = make()
     hz = frequencies(40.0, 7000.0, 36)[index]
-    levels = torch.zeros(1, 100, len(decoder.turns))
+    levels = torch.zeros(1, 100, len(decoder.strides))
     levels[..., index] = 0.5
     wav = decoder._oscillate(levels)[0]
     assert wav.shape == (100 * HOP,)
