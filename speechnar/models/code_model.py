@@ -23,7 +23,7 @@ from speechnar.data.codes import CodeBatch
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.encodec import Encodec, EncodecConfig, check_rate, draw_segments
 from speechnar.models.text_encoder import TextEncoder
-from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeTransformer, frame_sinusoids
+from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeTransformer, frame_sinusoids, relative_context
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -60,6 +60,9 @@ class CodeModelConfig(Config):
     num_heads: PositiveInt = 4
     ff_dim: PositiveInt = 768
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    positions: Literal["absolute", "relative"] = "relative"
+    """Absolute: added to the frames, as published; relative: distances, see
+    `speechnar.nn.code_transformer.relative_context`."""
 
     @classmethod
     def debug(cls) -> "CodeModelConfig":
@@ -69,7 +72,7 @@ class CodeModelConfig(Config):
     @classmethod
     def published(cls) -> "CodeModelConfig":
         """Return those of MAGNeT and MusicGen small."""
-        return cls(model_dim=1024, num_layers=24, num_heads=16, ff_dim=4096, dropout=0.0)
+        return cls(model_dim=1024, num_layers=24, num_heads=16, ff_dim=4096, dropout=0.0, positions="absolute")
 
 
 class CodeGeneratorConfig(Config):
@@ -185,15 +188,16 @@ def build_condition(
 
 
 class CodeEmbedding(nn.Module):
-    """Codes to frames: the sum of the embeddings of a frame's codes and of its position.
+    """Codes to frames: the sum of the embeddings of a frame's codes and, where it is added, of its position.
 
     Code V is the mask: nothing is known of the code there.
     """
 
-    def __init__(self, num_codebooks: int, codebook_size: int, model_dim: int) -> None:
+    def __init__(self, num_codebooks: int, codebook_size: int, sizes: CodeModelConfig) -> None:
         super().__init__()
         self.mask_id = codebook_size
-        self.model_dim = model_dim
+        self.sizes = sizes
+        model_dim = sizes.model_dim
         tables = [nn.Embedding(codebook_size + 1, model_dim) for _ in range(num_codebooks)]
         for table in tables:
             _draw(table.weight, model_dim)
@@ -208,8 +212,10 @@ class CodeEmbedding(nn.Module):
         return frames + self.positions(first, codes.size(2), codes.device).to(frames)
 
     def positions(self, first: int, num_frames: int, device: torch.device) -> Tensor:
-        """Return (T, D) what is added to frames for their position."""
-        return frame_sinusoids(torch.arange(first, first + num_frames, device=device), self.model_dim)
+        """Return (T, D) what is added to frames for their position; zeros if distances are told instead."""
+        if self.sizes.positions == "relative":
+            return torch.zeros(num_frames, self.sizes.model_dim, device=device)
+        return frame_sinusoids(torch.arange(first, first + num_frames, device=device), self.sizes.model_dim)
 
 
 class CodeGenerator(nn.Module):
@@ -227,7 +233,7 @@ class CodeGenerator(nn.Module):
         sizes, codec = config.network, config.codec
         self.codec = Encodec(codec).requires_grad_(False).eval()
         self.condition = build_condition(config.condition, sizes.model_dim, tokenizer)
-        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
+        self.embed = CodeEmbedding(codec.num_codebooks, codec.codebook_size, sizes)
         self.norm = nn.LayerNorm(sizes.model_dim, NORM_EPS)
         self.heads = build_heads(codec.num_codebooks, codec.codebook_size, sizes.model_dim)
 
@@ -313,9 +319,42 @@ def draw_left_out(count: int, prob: float, device: torch.device, generator: torc
     return torch.rand(count, generator=generator, device=device) < prob
 
 
-def told_context(told: Told, **options: Any) -> CodeContext:
-    """Return the context of layers that see ``told``."""
-    return CodeContext(memory=told.memory, **options)
+def build_context(
+    sizes: CodeModelConfig,
+    told: Told,
+    places: Tensor,
+    keys: Tensor | None = None,
+    *,
+    reach: int | None = None,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> CodeContext:
+    """Return the context of layers of ``sizes`` that see ``told``.
+
+    Args:
+        sizes: of the layers.
+        told: about each utterance.
+        places: (N,) or (B, N) positions of the frames.
+        keys: (L + N,) or (B, L + N) positions of all that are seen; None: ``places``.
+        reach: frames before and after that each may see; None: all.
+        mask: bool (B, N, L + N), True where a frame may see another.
+        is_causal: frames see those before them and themselves only; not with ``reach`` or ``mask``.
+    """
+    if sizes.positions == "absolute":
+        mask = None if mask is None else mask[:, None]
+        return CodeContext(reach=reach, mask=mask, is_causal=is_causal, memory=told.memory)
+    keys = places if keys is None else keys
+    if is_causal:
+        mask = (keys[..., None, :] <= places[..., :, None]).view(-1, places.size(-1), keys.size(-1))
+    return relative_context(
+        places,
+        keys,
+        num_heads=sizes.num_heads,
+        head_dim=sizes.model_dim // sizes.num_heads,
+        reach=reach,
+        mask=mask,
+        memory=told.memory,
+    )
 
 
 def add_told(frames: Tensor, told: Told) -> Tensor:

@@ -29,12 +29,13 @@ from speechnar.models.code_model import (
     TextConfig,
     Told,
     add_told,
+    build_context,
     build_transformer,
-    told_context,
 )
 from speechnar.models.magnet import MagnetConfig, join_told, masked_loss, split_guided
-from speechnar.nn.code_transformer import NORM_EPS, CodeLayer, initialize, local_attention
+from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeLayer, initialize, local_attention
 from speechnar.nn.decoder import KeyValueCache
+from speechnar.nn.positions import rotate
 from speechnar.text.tokenizer import Tokenizer
 
 
@@ -87,14 +88,16 @@ class Enat(CodeGenerator):
         """
         known = codes[:, codebook] != self.embed.mask_id
         base = add_told(self.embed(codes[:, :codebook]) if codebook else self._places(codes), told)
+        places = torch.arange(codes.size(2), device=codes.device)
         reach = self.config.reach if codebook else None
+        context = build_context(self.config.network, told, places, reach=reach)
         if codebook:
-            base = self.encoder(base, told_context(told, reach=reach))
+            base = self.encoder(base, context)
         x = base + self.embed.codes[codebook](codes[:, codebook])
         features = x if codebook else self._encode_known(x, known, told, steps)
         for layer in cast(list[_DecoderLayer], self.decoder):
-            keys, values = layer.project(self.norm_known(features))
-            x = layer(x, keys, values, masked=~known, memory=told.memory, reach=reach)
+            keys, values = layer.project(self.norm_known(features), context.angles)
+            x = layer(x, keys, values, context, masked=~known)
         return self.heads[codebook](self.norm(x)).float()
 
     def _places(self, codes: Tensor) -> Tensor:
@@ -114,7 +117,8 @@ class Enat(CodeGenerator):
         index = order[..., None].expand(-1, -1, frames.size(2))
         seen = valid[:, None] & (steps[:, None] <= steps[:, :, None])
         seen = seen | torch.eye(num_known, dtype=torch.bool, device=seen.device)  # padding sees itself, to stay finite
-        found = self.encoder(frames.gather(1, index), told_context(told, mask=seen[:, None]))
+        context = build_context(self.config.network, told, order, mask=seen)
+        found = self.encoder(frames.gather(1, index), context)
         return torch.zeros_like(frames, dtype=found.dtype).scatter(1, index, found)
 
     def _draw_steps(self, known: Tensor) -> Tensor:
@@ -145,20 +149,19 @@ class _DecoderLayer(nn.Module):
         self.layer = CodeLayer(model_dim, num_heads, ff_dim, dropout=dropout, has_memory=has_memory)
         self.known = nn.Linear(model_dim, 2 * model_dim, bias=False)
 
-    def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (B, N, D) of known frames to keys and values (B, N, H, D / H)."""
+    def project(self, features: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Map features (B, N, D) of known frames to keys, turned by ``angles``, and values (B, N, H, D / H)."""
         keys, values = self.known(features).unflatten(2, (2, self.num_heads, -1)).unbind(2)
-        return keys, values
+        return keys if angles is None else rotate(keys, angles[..., None, :]), values
 
     def forward(
         self,
         x: Tensor,
         keys: Tensor,
         values: Tensor,
+        context: CodeContext,
         *,
         masked: Tensor | None = None,
-        memory: Tensor | None,
-        reach: int | None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """Map frames (B, M, D) to (B, M, D).
@@ -167,13 +170,12 @@ class _DecoderLayer(nn.Module):
             x: all T frames, or the masked ones if ``positions`` is given.
             keys: (B, T, H, D / H) of all frames; where masked, those of ``x`` stand instead.
             values: the same.
+            context: of the frames of ``x`` among all T.
             masked: bool (B, T); not needed with ``positions``.
-            memory: (B, L, D) of text, or None.
-            reach: frames before and after that a frame sees; None: all.
             positions: (B, M) of ``x``.
         """
         layer = self.layer
-        q, k, v = layer.qkv(layer.norm_attention(x)).unflatten(2, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = layer.project(x, context.angles)
         if positions is None:
             assert masked is not None
             k, v = (torch.where(masked[..., None, None], new, old) for new, old in ((k, keys), (v, values)))
@@ -181,15 +183,15 @@ class _DecoderLayer(nn.Module):
             index = positions[..., None, None].expand_as(k)
             k, v = keys.to(k).scatter(1, index, k), values.to(v).scatter(1, index, v)
         q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
-        if reach is None:
-            y = F.scaled_dot_product_attention(q, k, v)
+        if context.reach is None:
+            y = F.scaled_dot_product_attention(q, k, v, context.mask_of(None, q.dtype))
         elif positions is None:
-            y = local_attention(q, k, v, reach)
+            y = local_attention(q, k, v, context.reach)
         else:
             places = positions[:, None, :, None].expand_as(q)
             everywhere = torch.zeros_like(k).scatter(2, places, q)
-            y = local_attention(everywhere, k, v, reach).gather(2, places)
-        return layer.rest(x + layer.dropout(layer.out(y.transpose(1, 2).flatten(2))), memory)
+            y = local_attention(everywhere, k, v, context.reach).gather(2, places)
+        return layer.rest(x + layer.dropout(layer.out(y.transpose(1, 2).flatten(2))), context.memory)
 
 
 class EnatPredictor:
@@ -202,6 +204,10 @@ class EnatPredictor:
         self.told = told if nothing is None else join_told([told, nothing])
         self._caches: list[KeyValueCache] = []
         self._base = self._keys = self._values = torch.empty(0)
+        self._places = torch.empty(0)
+        """(T,) positions of all frames."""
+        self._order = torch.empty(0)
+        """(B, L) positions of the codes in the caches."""
         self._hidden = torch.empty(0, dtype=torch.bool)
         """(B, T) frames that are not encoded yet."""
 
@@ -210,7 +216,10 @@ class EnatPredictor:
         model = self.model
         codes = self._twice(codes)
         base = add_told(model.embed(codes[:, :codebook]) if codebook else model._places(codes), self.told)
-        base = model.encoder(base, told_context(self.told, reach=model.config.reach)) if codebook else base
+        self._places = torch.arange(codes.size(2), device=codes.device)
+        self._order = self._places.new_zeros(len(codes), 0)
+        if codebook:
+            base = model.encoder(base, self._context(self._places, self._places, reach=model.config.reach))
         self._base = base.expand(len(codes), -1, -1)
         self._caches = model.encoder.new_caches()
         self._hidden = torch.ones(len(codes), codes.size(2), dtype=torch.bool, device=codes.device)
@@ -234,27 +243,25 @@ class EnatPredictor:
             new = revealed.nonzero()[:, 1].view(len(codes), num_new)
             index = new[..., None].expand(-1, -1, self._base.size(2))
             features = self._base.gather(1, index) + table(codes[:, codebook].gather(1, new))
+            self._order = torch.cat([self._order, new], dim=1)
+            context = self._context(new, self._order)
             if codebook == 0:
-                features = model.encoder(features, told_context(self.told), self._caches)
+                features = model.encoder(features, context, self._caches)
             for depth, layer in enumerate(cast(list[_DecoderLayer], model.decoder)):
-                keys, values = layer.project(model.norm_known(features))
+                keys, values = layer.project(model.norm_known(features), context.angles)
                 places = new[..., None, None].expand_as(keys)
                 self._keys[depth].scatter_(1, places, keys.to(self._keys))
                 self._values[depth].scatter_(1, places, values.to(self._values))
         # A known frame of a span that is not complete keeps its code.
         given = codes[:, codebook].gather(1, positions)
         x = self._base.gather(1, positions[..., None].expand(-1, -1, self._base.size(2))) + table(given)
-        reach = model.config.reach if codebook else None
+        context = self._context(positions, self._places, reach=model.config.reach if codebook else None)
         for depth, layer in enumerate(cast(list[_DecoderLayer], model.decoder)):
-            x = layer(
-                x,
-                self._keys[depth],
-                self._values[depth],
-                memory=self.told.memory,
-                reach=reach,
-                positions=positions,
-            )
+            x = layer(x, self._keys[depth], self._values[depth], context, positions=positions)
         return split_guided(model.heads[codebook](model.norm(x)).float(), is_guided=self.is_guided)
+
+    def _context(self, places: Tensor, keys: Tensor, reach: int | None = None) -> CodeContext:
+        return build_context(self.model.config.network, self.told, places, keys, reach=reach)
 
     def _twice(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows]) if self.is_guided else rows

@@ -35,10 +35,10 @@ from speechnar.models.code_model import (
     Told,
     WordsCondition,
     add_told,
+    build_context,
     build_transformer,
     draw_codes_of,
     draw_left_out,
-    told_context,
 )
 from speechnar.models.encodec import Encodec, EncodecConfig
 from speechnar.text.tokenizer import Tokenizer
@@ -119,7 +119,9 @@ class Magnet(CodeGenerator):
 
     def features(self, codes: Tensor, codebook: int, told: Told, wanted: Tensor | None = None) -> Tensor:
         """Return (B, T, D) of ``codes`` (B, K, T) with masks, for the head of ``codebook``; or of frames ``wanted``."""
-        context = told_context(told, reach=self.config.reach if codebook else None)
+        places = torch.arange(codes.size(2), device=codes.device)
+        reach = self.config.reach if codebook else None
+        context = build_context(self.config.network, told, places, reach=reach)
         return self.norm(self.transformer(add_told(self.embed(codes), told), context, wanted=wanted))
 
     def forward(self, codes: Tensor, codebook: int, told: Told) -> Tensor:

@@ -33,10 +33,10 @@ from speechnar.models.code_model import (
     TextConfig,
     Told,
     add_told,
+    build_context,
     build_transformer,
     draw_codes_of,
     draw_left_out,
-    told_context,
 )
 from speechnar.models.encodec import EncodecConfig
 from speechnar.models.magnet import join_told
@@ -115,8 +115,9 @@ class MusicAr(CodeGenerator):
 
     def _steps(self, inputs: Tensor, told: Told) -> Tensor:
         """Return logits (B, K, N, V) float32 behind each step."""
-        x = self.transformer(add_told(self.embed(inputs), told), told_context(told, is_causal=True))
-        x = self.norm(x)
+        places = torch.arange(inputs.size(2), device=inputs.device)
+        context = build_context(self.config.network, told, places, is_causal=True)
+        x = self.norm(self.transformer(add_told(self.embed(inputs), told), context))
         return torch.stack([head(x) for head in self.heads], dim=1).float()
 
     def loss(self, batch: SpeechBatch | CodeBatch) -> LossOutput:
@@ -207,8 +208,9 @@ class MusicAr(CodeGenerator):
         first = caches[0].length
         if is_guided:
             inputs = torch.cat([inputs, inputs])
-        x = add_told(self.embed(inputs, first), told)
-        x = self.norm(self.transformer(x, told_context(told, is_causal=first == 0), caches)[:, -1])
+        keys = torch.arange(first + inputs.size(2), device=inputs.device)
+        context = build_context(self.config.network, told, keys[first:], keys, is_causal=first == 0)
+        x = self.norm(self.transformer(add_told(self.embed(inputs, first), told), context, caches)[:, -1])
         logits = torch.stack([head(x) for head in self.heads], dim=1).float()
         if not is_guided:
             return logits

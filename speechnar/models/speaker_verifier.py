@@ -107,7 +107,9 @@ class SpeakerVerifier(nn.Module):
         )
         self.layers.append(TimeDelay(config.model_dim, config.pooled_dim, 1, 1, config.dropout))
         self.attend = nn.Sequential(
-            nn.Linear(config.pooled_dim, config.attention_dim), nn.Tanh(), nn.Linear(config.attention_dim, 1, bias=False)
+            nn.Linear(config.pooled_dim, config.attention_dim),
+            nn.Tanh(),
+            nn.Linear(config.attention_dim, 1, bias=False),
         )
         self.norm = nn.BatchNorm1d(2 * config.pooled_dim)
         self.project = nn.Linear(2 * config.pooled_dim, config.embedding_dim)

@@ -4,7 +4,8 @@ Shapes: B utterances, T frames, N queries, P wanted frames, L cached frames, M m
 D model width, H heads, W frames of a block.
 Sources: Copet et al., "Simple and Controllable Music Generation", NeurIPS 2023, section 2 (the layers, as audiocraft's
 ``StreamingTransformer`` lays them out); Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive
-Transformer", ICLR 2024, section 3.2 (restricted context).
+Transformer", ICLR 2024, section 3.2 (restricted context); Su et al., "RoFormer", 2021 (rotary positions);
+Press et al., "Train Short, Test Long", ICLR 2022 (attention with linear biases).
 """
 
 import math
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from speechnar.errors import ConfigError
 from speechnar.nn.decoder import KeyValueCache
 from speechnar.nn.dropout import Dropout
+from speechnar.nn.positions import rotary_angles_at, rotate
 
 BLOCK_FRAMES = 32
 """Queries whose neighbours are multiplied at one go in local attention."""
@@ -32,11 +34,24 @@ class CodeContext:
     reach: int | None = None
     """Frames before and after that each may see; None: all."""
     mask: Tensor | None = None
-    """bool (B, 1, N, L + N), True where a frame may see another; not with ``reach``."""
+    """(B or 1, H or 1, N, L + N) bool, True where a frame may see another, or float, added to scores; not with
+    ``reach``."""
     is_causal: bool = False
     """Each frame sees those before it and itself; not with ``reach`` or ``mask``."""
     memory: Tensor | None = None
     """(R, M, D) what the frames of the first R rows look at, where the layers have cross-attention."""
+    angles: Tensor | None = None
+    """(N, D / H) or (B, N, D / H) by which queries and keys are turned; None: positions were added to the frames."""
+
+    def mask_of(self, wanted: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """Return the mask of the frames ``wanted`` (B, P), or of all, for queries of ``dtype``."""
+        mask = self.mask
+        if mask is None:
+            return None
+        if wanted is not None:
+            mask = mask.expand(len(wanted), -1, -1, -1)
+            mask = mask.gather(2, wanted[:, None, :, None].expand(-1, mask.size(1), -1, mask.size(3)))
+        return mask if mask.dtype == torch.bool else mask.to(dtype)
 
 
 class CodeTransformer(nn.Module):
@@ -104,16 +119,17 @@ class CodeLayer(nn.Module):
         self, x: Tensor, context: CodeContext, cache: KeyValueCache | None, wanted: Tensor | None = None
     ) -> Tensor:
         """Map ``x`` (B, N, D) to (B, N, D), or to (B, P, D) of the frames ``wanted`` (B, P)."""
-        qkv = self.qkv(self.norm_attention(x)).unflatten(2, (3, self.num_heads, -1))
-        q = qkv[:, :, 0].transpose(1, 2)
+        q, k, v = self.project(x, context.angles)
+        q = q.transpose(1, 2)
         if cache is None:
-            k, v = qkv[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
         else:
-            k, v = cache.append(qkv[:, :, 1], qkv[:, :, 2])
+            k, v = cache.append(k, v)
         if context.reach is None:
             if wanted is not None:
                 q = q.gather(2, wanted[:, None, :, None].expand(-1, q.size(1), -1, q.size(3)))
-            y = F.scaled_dot_product_attention(q, k, v, context.mask, is_causal=context.is_causal and q.size(2) > 1)
+            mask = context.mask_of(wanted, q.dtype)
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=context.is_causal and q.size(2) > 1)
         else:
             y = local_attention(q, k, v, context.reach)
         y = y.transpose(1, 2).flatten(2)
@@ -121,6 +137,14 @@ class CodeLayer(nn.Module):
             index = wanted[..., None].expand(-1, -1, x.size(2))
             x, y = x.gather(1, index), y.gather(1, index) if context.reach is not None else y
         return self.rest(x + self.dropout(self.out(y)), context.memory)
+
+    def project(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Map ``x`` (B, N, D) to queries, keys and values (B, N, H, D / H); ``angles`` as in `CodeContext`."""
+        qkv = self.qkv(self.norm_attention(x)).unflatten(2, (3, self.num_heads, -1))
+        q, k, v = qkv.unbind(2)
+        if angles is not None:
+            q, k = rotate(qkv[:, :, :2], angles[..., None, None, :]).unbind(2)
+        return q, k, v
 
     def rest(self, x: Tensor, memory: Tensor | None) -> Tensor:
         """Return what comes of ``x`` (B, N, D) behind self-attention; ``memory`` as in `CodeContext`."""
@@ -157,6 +181,42 @@ def initialize(layer: nn.Module, depth: int) -> None:
         if isinstance(module, nn.Linear):
             std = 1 / math.sqrt(module.in_features) / math.sqrt(2 * (depth + 1))
             nn.init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
+
+
+def relative_context(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    num_heads: int,
+    head_dim: int,
+    reach: int | None = None,
+    mask: Tensor | None = None,
+    memory: Tensor | None = None,
+) -> CodeContext:
+    """Return the context of frames that know how far they are from others, and heads most of which prefer the near.
+
+    Rotations tell distances. Where all frames are seen, what is ``d`` frames away is scored lower by ``s d``, with
+    slopes ``s`` from 1 down to 2^(-8 (H - 1) / H), one of each head: otherwise it takes thousands of updates to find
+    out that neighbours tell most.
+
+    Args:
+        queries: (N,) or (B, N) positions of the frames.
+        keys: (L + N,) or (B, L + N) positions of all that are seen, with those in caches.
+        num_heads: H.
+        head_dim: D / H.
+        reach: as in `CodeContext`; no frame is scored lower then.
+        mask: bool (B or 1, N, L + N), True where a frame may see another.
+        memory: as in `CodeContext`.
+    """
+    angles = rotary_angles_at(queries, head_dim)
+    if reach is not None:
+        return CodeContext(reach=reach, memory=memory, angles=angles)
+    slopes = 2.0 ** (-8 / num_heads * torch.arange(num_heads, device=queries.device))
+    distances = (queries[..., :, None] - keys[..., None, :]).abs()
+    scores = -slopes[:, None, None] * distances.view(-1, 1, *distances.shape[-2:])
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], -torch.inf)
+    return CodeContext(mask=scores, memory=memory, angles=angles)
 
 
 def local_attention(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:

@@ -227,6 +227,7 @@ def magnet_config_of(options: Mapping[str, Any], codec: EncodecConfig, source: s
             "num_heads": sizes.get("num_heads"),
             "ff_dim": sizes.get("hidden_scale", 4) * dim if isinstance(dim, int) else None,
             "dropout": sizes.get("dropout", 0.0),
+            "positions": "absolute",
         },
         "condition": {
             "kind": "text",

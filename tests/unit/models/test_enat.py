@@ -4,7 +4,7 @@ import torch
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
 from speechnar.models.code_model import CodeModelConfig
 from speechnar.models.enat import Enat, EnatConfig
-from tests.unit.models.generators import WORDS, make_generator, shift_code
+from tests.unit.models.generators import WORDS, make_generator, narrow, shift_code
 
 SETTINGS = MaskPredictConfig(steps=(4, 3, 2, 2), temperature=1.0, top_p=0.9, guidance=(3.0, 1.0))
 
@@ -24,11 +24,15 @@ def test_the_published_size_is_that_of_magnet():
     assert count == 420_371_456 + 2 * 2 * 1024**2 + 2 * 1024
 
 
+POSITIONS = pytest.mark.parametrize("positions", ["absolute", "relative"])
+
+
 @torch.no_grad()
-def test_masked_codes_are_not_seen_by_the_encoder():
+@POSITIONS
+def test_masked_codes_are_not_seen_by_the_encoder(positions):
     """What the encoder makes of known frames is the same whatever else is masked, or known later."""
-    model = make_generator("enat")
-    codes = shift_code(1).codes
+    model = make_generator("enat", network=narrow(positions=positions))
+    codes = torch.randint(16, (1, 4, 24))
     known = torch.zeros(1, 24, dtype=torch.bool)
     known[:, 3:9] = True
     told = told_of(model, "dog")
@@ -60,10 +64,11 @@ def test_weights_of_half_precision_are_enough():
 
 
 @torch.no_grad()
+@POSITIONS
 @pytest.mark.parametrize("is_guided", [False, True])
-def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided):
+def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided, positions):
     """At every step, in every codebook: as one pass in which codes see those revealed before them or with them."""
-    model = make_generator("enat")
+    model = make_generator("enat", network=narrow(positions=positions))
     told = told_of(model, "dog", "cat")
     nothing = told_of(model, None, None) if is_guided else None
     reused = model.predictor(told, nothing)

@@ -5,7 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
-from speechnar.nn.code_transformer import CodeContext, CodeTransformer, frame_sinusoids, local_attention
+from speechnar.nn.code_transformer import (
+    CodeContext,
+    CodeTransformer,
+    frame_sinusoids,
+    local_attention,
+    relative_context,
+)
 from tests.contracts import check_gradients_reach_all
 
 
@@ -41,25 +47,69 @@ def test_frames_see_as_far_as_the_layers_reach():
     assert moved() == list(range(40))
 
 
+def relative(places, keys=None, **options) -> CodeContext:
+    return relative_context(places, places if keys is None else keys, num_heads=2, head_dim=8, **options)
+
+
 @torch.no_grad()
-def test_cached_frames_are_as_those_seen_at_once():
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_cached_frames_are_as_those_seen_at_once(is_relative):
     model, x, memory = make(), torch.randn(2, 9, 16), torch.randn(2, 4, 16)
-    whole = model(x, CodeContext(is_causal=True, memory=memory))
     caches = model.new_caches()
-    parts = [model(x[:, :4], CodeContext(is_causal=True, memory=memory), caches)]
-    parts += [model(x[:, i : i + 1], CodeContext(memory=memory), caches) for i in range(4, 9)]
+
+    def context(first, last):
+        places, keys = torch.arange(first, last), torch.arange(last)
+        if is_relative:
+            return relative(places, keys, mask=(keys <= places[:, None])[None], memory=memory)
+        return CodeContext(is_causal=first == 0, memory=memory)
+
+    whole = model(x, context(0, 9))
+    parts = [model(x[:, :4], context(0, 4), caches)]
+    parts += [model(x[:, i : i + 1], context(i, i + 1), caches) for i in range(4, 9)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("is_relative", [False, True])
 @pytest.mark.parametrize("reach", [None, 2])
-def test_wanted_frames_are_those_of_all(reach):
+def test_wanted_frames_are_those_of_all(reach, is_relative):
     network = make(has_memory=True).eval()
     x, memory = torch.randn(3, 20, 16), torch.randn(3, 4, 16)
     context = CodeContext(reach=reach, memory=memory)
+    if is_relative:
+        context = relative(torch.arange(20), reach=reach, memory=memory)
     wanted = torch.tensor([[0, 7, 8], [1, 2, 19], [5, 10, 15]])
     whole = network(x, context)
     expected = torch.stack([rows[index] for rows, index in zip(whole, wanted, strict=True)])
     torch.testing.assert_close(network(x, context, wanted=wanted), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reach", [None, 3])
+def test_relative_frames_know_distances_only(reach):
+    """Moved in time, everything is as it was; in the other direction it is not."""
+    model, x = make(has_memory=False), torch.randn(2, 20, 16)
+    places = torch.arange(20)
+    found = model(x, relative(places, reach=reach))
+    torch.testing.assert_close(model(x, relative(places + 100, reach=reach)), found, atol=1e-5, rtol=1e-4)
+    assert (model(x, relative(places.flip(0), reach=reach)) - found).abs().max() > 1e-2
+
+
+def test_the_far_is_scored_lower():
+    context = relative_context(torch.tensor([[1, 5]]), torch.tensor([[0, 1, 5]]), num_heads=4, head_dim=2)
+    distances = torch.tensor([[1, 0, 4], [5, 4, 0]])
+    expected = torch.stack([-slope * distances for slope in (1, 1 / 4, 1 / 16, 1 / 64)])
+    torch.testing.assert_close(context.mask, expected[None], atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_frames_in_another_order_are_the_same():
+    model, x, places = make(has_memory=False), torch.randn(1, 9, 16), torch.arange(9)
+    order = torch.randperm(9)
+    mask = torch.rand(1, 9, 9) < 0.7
+    mask = mask | torch.eye(9, dtype=torch.bool)
+    found = model(x, relative(places, mask=mask))
+    shuffled = model(x[:, order], relative(places[order], mask=mask[:, order][:, :, order]))
+    torch.testing.assert_close(shuffled, found[:, order], atol=1e-5, rtol=1e-4)
 
 
 def test_rows_without_a_memory_are_as_those_with_zeros():
