@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -82,9 +82,24 @@ class CodeGeneratorConfig(Config):
     network: CodeModelConfig = CodeModelConfig()
     condition: ConditionConfig = WordsConfig()
     window_frames: PositiveInt = 500
-    """Length of the pieces it learns from, and the most it makes at one go."""
+    """The most it makes at one go."""
+    piece_frames: PositiveInt | None = None
+    """Length of the pieces it learns from; None: ``window_frames``, as it must be where positions are absolute."""
     left_out_prob: float = Field(default=0.15, ge=0, le=1)
     """Share of the utterances of which nothing is told."""
+
+    @property
+    def learned_frames(self) -> int:
+        """Return the length of the pieces it learns from."""
+        return self.piece_frames or self.window_frames
+
+    @model_validator(mode="after")
+    def _check_pieces(self) -> Self:
+        is_absolute = self.network.positions == "absolute"
+        if self.learned_frames > self.window_frames or (is_absolute and self.learned_frames < self.window_frames):
+            needed = "equal" if is_absolute else "be at most"
+            raise ValueError(f"piece_frames must {needed} window_frames {self.window_frames}, got {self.piece_frames}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -305,7 +320,7 @@ def draw_codes_of(
         index = int(batch.code_lens.argmin())
         raise DataError(
             f"utterance {batch.utt_ids[index]!r}: needs {num_frames} frames, has {int(batch.code_lens[index])}; "
-            f"extract its codes with --min-seconds {num_frames / config.frame_rate:g}, or lower window_frames"
+            f"extract its codes with --min-seconds {num_frames / config.frame_rate:g}, or lower piece_frames"
         )
     num_places = batch.code_lens - num_frames + 1
     uniform = torch.rand(len(batch.codes), generator=generator, device=batch.codes.device)

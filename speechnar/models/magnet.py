@@ -104,8 +104,8 @@ class MagnetConfig(CodeGeneratorConfig):
             raise ValueError(f"shares must be {num_codebooks} numbers, one of each codebook, got {self.shares}")
         if len(self.sampling.steps) != num_codebooks:
             raise ValueError(f"sampling.steps must be {num_codebooks} numbers, got {self.sampling.steps}")
-        if self.span_len >= self.window_frames:
-            raise ValueError(f"span_len must be less than window_frames {self.window_frames}, got {self.span_len}")
+        if self.span_len >= self.learned_frames:
+            raise ValueError(f"span_len must be less than {self.learned_frames} frames, got {self.span_len}")
         return self
 
 
@@ -172,7 +172,7 @@ def masked_loss(model: MaskedModel, batch: SpeechBatch | CodeBatch) -> LossOutpu
     """Return `Magnet.loss` of a model with its ``config``, ``codec``, ``condition`` and ``forward``."""
     config = model.config
     generator = None if model.training else torch.Generator(batch.tokens.device).manual_seed(0)
-    codes = draw_codes_of(batch, model.codec, config.window_frames, generator)
+    codes = draw_codes_of(batch, model.codec, config.learned_frames, generator)
     count, device = len(codes), codes.device
     if model.training:
         left_out = draw_left_out(count, config.left_out_prob, device)

@@ -131,7 +131,7 @@ class MusicAr(CodeGenerator):
         """
         config = self.config
         generator = None if self.training else torch.Generator(batch.tokens.device).manual_seed(0)
-        codes = draw_codes_of(batch, self.codec, config.window_frames, generator)
+        codes = draw_codes_of(batch, self.codec, config.learned_frames, generator)
         count, num_codebooks, _ = codes.shape
         left_out = draw_left_out(count, config.left_out_prob if self.training else 0.0, codes.device)
         told = self.condition(batch.tokens, batch.token_lens, left_out)

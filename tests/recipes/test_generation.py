@@ -159,15 +159,22 @@ def test_audiocaps_settings_are_those_published():
     assert codec.adversary == EncodecGanConfig.published().adversary
 
 
-@pytest.mark.parametrize("recipe", ["opsound/music", "fsdd/sound", "esc50/audio"])
+@pytest.mark.parametrize(
+    ("recipe", "codec"),
+    [
+        ("opsound/music", {"encoder": "mel", "decoder": "oscillators", "codebook_size": 128}),
+        ("fsdd/sound", {"encoder": "mel", "decoder": "oscillators"}),
+        ("esc50/audio", {}),
+    ],
+)
 @pytest.mark.parametrize("kind", ["magnet", "enat", "music_ar"])
-def test_systems_that_are_compared_have_the_same_codec_and_window(recipe, kind):
+def test_systems_that_are_compared_have_the_same_codec_and_window(recipe, codec, kind):
     config = load_config(RECIPES / recipe / "conf" / f"{kind}.yaml", RunConfig)
     assert config.model.kind == kind
     other = load_config(RECIPES / recipe / "conf/magnet.yaml", RunConfig)
-    codec = {} if recipe == "esc50/audio" else {"encoder": "mel", "decoder": "oscillators"}
     assert config.model.codec == other.model.codec == EncodecConfig(**codec)
     assert config.model.window_frames == other.model.window_frames
+    assert config.model.learned_frames == other.model.learned_frames
     assert (config.train, config.data) == (other.train, other.data)
     twin = load_config(RECIPES / recipe / "conf/music_ar.yaml", RunConfig)
     assert twin.model.network == other.model.network

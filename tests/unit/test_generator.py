@@ -31,6 +31,10 @@ def make(kind: str, **options) -> Generator:
     return Generator(loaded(model), partner)
 
 
+def test_a_window_may_be_longer_than_what_was_learned_from():
+    assert make("magnet", window_frames=48, piece_frames=12).generate("dog", seconds=48 / 50).joins == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_sound_of_the_wanted_length_and_loudness(kind):
     generator, ticks = make(kind), []

@@ -165,8 +165,21 @@ def test_wrong_settings_are_refused():
         MagnetConfig(**{**debug, "shares": (1.0,)})
     with pytest.raises(ValueError, match=r"sampling.steps must be 4 numbers, got \(3, 2\)"):
         MagnetConfig(**{**debug, "sampling": MaskPredictConfig(steps=(3, 2))})
-    with pytest.raises(ValueError, match="span_len must be less than window_frames 24, got 24"):
+    with pytest.raises(ValueError, match="span_len must be less than 24 frames, got 24"):
         MagnetConfig(**{**debug, "span_len": 24})
+    with pytest.raises(ValueError, match="piece_frames must be at most window_frames 24, got 25"):
+        MagnetConfig(**{**debug, "piece_frames": 25})
+    with pytest.raises(ValueError, match="piece_frames must equal window_frames 24, got 12"):
+        MagnetConfig(**{**debug, "piece_frames": 12, "network": narrow(positions="absolute").model_dump()})
+
+
+@pytest.mark.parametrize("kind", ["magnet", "enat", "music_ar"])
+def test_a_model_learns_from_pieces_and_makes_windows(kind):
+    model = make_generator(kind, piece_frames=12).train()
+    batch = shift_code(3, num_frames=12)
+    assert model.loss(batch).total.isfinite()
+    with pytest.raises(DataError, match="needs 24 frames, has 12"):
+        make_generator(kind).loss(batch)
 
 
 def learn(model, num_steps: int, *, lr: float = 3e-3) -> None:
