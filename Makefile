@@ -22,7 +22,7 @@ quickstart: $(VENV)/.core
 	$(BIN)/python recipes/asterisk/s2t/local/quickstart.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20 --durations-min=5
 
 test-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"

@@ -9,7 +9,7 @@ Differs from the paper: a share of the utterances learns with first frames that 
 a prompt are when it generates (there, training never has them); the codebook to be learned and whether the condition is
 told are drawn for each utterance, not for a batch, and the first codebook, which is hardest and depends on the
 condition most, more often than the others; what is told of classes and by small captions is added to every frame (see
-`speechnar.models.code_model`).
+`speechnar.models.code_model`); unless positions are to be absolute, as there, frames know distances only.
 """
 
 from collections.abc import Sequence
