@@ -3,9 +3,9 @@
 Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
 and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
-which is what ``speechnar score --json`` prints. README.md, and cards of voices, have the shipped models only. An
-experiment repeats a training with several seeds: ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json``
-fills the table of its name.
+which is what ``speechnar score --json`` prints. README.md, and cards of voices and of music, have the shipped
+models only. An experiment repeats a training with several seeds:
+``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
 Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
 ``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``, and text translation
 ``<set>.translation.jsonl`` of `speechnar.evaluate_translation`; they fill tables of these names.
@@ -76,18 +76,20 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
     text = path.read_text(encoding="utf-8")
     recipe = path.parent.relative_to(root / "recipes").as_posix() if path.parent != root else None
     shipped = [model for model in list_models() if model.source == "shipped"]
+
+    def reports(task: str) -> list[tuple[str, str, dict[str, Any]]]:
+        names = [model.name for model in shipped]
+        found = read_reports(root, task, recipe)
+        return [report for report in found if path.name != "README.md" or report[0] in names]
+
     filled = fill(
         text,
         {
             "models": lambda: models_table(shipped, read_scores(root)),
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
-            SPEECH: lambda: speech_table(
-                report
-                for report in read_reports(root, SPEECH, recipe)
-                if path.name != "README.md" or report[0] in [model.name for model in shipped]
-            ),
-            SOUND: lambda: sound_table(read_reports(root, SOUND, recipe)),
+            SPEECH: lambda: speech_table(reports(SPEECH)),
+            SOUND: lambda: sound_table(reports(SOUND)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             TRANSLATION: lambda: translation_table(root, recipe),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
@@ -143,11 +145,11 @@ SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of t
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:
     """Return a line for every shipped model and result file of it: over all languages, and their mean.
 
-    Voices and translators of text have tables of their own.
+    Voices, translators of text and makers of music have tables of their own.
     """
     rows = []
     for model in models:
-        if {"tts", "mt"} & set(model.tasks):
+        if {"tts", "mt", "generation"} & set(model.tasks):
             continue
         about = [model.name, f"{model.num_bytes / 1e6:.1f} MB", " ".join(model.languages), model.license]
         lines = summary([score for score in scores if score.model == model.name])
