@@ -196,8 +196,8 @@ def relative_context(
     """Return the context of frames that know how far they are from others, and heads most of which prefer the near.
 
     Rotations tell distances. Where all frames are seen, what is ``d`` frames away is scored lower by ``s d``, with
-    slopes ``s`` from 1 down to 2^(-8 (H - 1) / H), one of each head: otherwise it takes thousands of updates to find
-    out that neighbours tell most.
+    slopes ``s`` from 1 down to 2^(-8 (H - 1) / H), one of each head: that neighbours tell most is
+    found out late otherwise.
 
     Args:
         queries: (N,) or (B, N) positions of the frames.
