@@ -219,7 +219,7 @@ class EnatPredictor:
         self._places = torch.arange(codes.size(2), device=codes.device)
         self._order = self._places.new_zeros(len(codes), 0)
         if codebook:
-            base = model.encoder(base, self._context(self._places, self._places, reach=model.config.reach))
+            base = model.encoder(base, self._context(self._places, self._places, model.config.reach))
         self._base = base.expand(len(codes), -1, -1)
         self._caches = model.encoder.new_caches()
         self._hidden = torch.ones(len(codes), codes.size(2), dtype=torch.bool, device=codes.device)
@@ -235,6 +235,7 @@ class EnatPredictor:
         model = self.model
         codes, positions = self._twice(codes), self._twice(positions)
         table = model.embed.codes[codebook]
+        reach = model.config.reach if codebook else None
         masked = torch.zeros_like(self._hidden).scatter(1, positions, torch.ones_like(positions, dtype=torch.bool))
         revealed = self._hidden & ~masked
         self._hidden = masked
@@ -244,7 +245,7 @@ class EnatPredictor:
             index = new[..., None].expand(-1, -1, self._base.size(2))
             features = self._base.gather(1, index) + table(codes[:, codebook].gather(1, new))
             self._order = torch.cat([self._order, new], dim=1)
-            context = self._context(new, self._order)
+            context = self._context(new, self._order, reach)
             if codebook == 0:
                 features = model.encoder(features, context, self._caches)
             for depth, layer in enumerate(cast(list[_DecoderLayer], model.decoder)):
@@ -255,12 +256,12 @@ class EnatPredictor:
         # A known frame of a span that is not complete keeps its code.
         given = codes[:, codebook].gather(1, positions)
         x = self._base.gather(1, positions[..., None].expand(-1, -1, self._base.size(2))) + table(given)
-        context = self._context(positions, self._places, reach=model.config.reach if codebook else None)
+        context = self._context(positions, self._places, reach)
         for depth, layer in enumerate(cast(list[_DecoderLayer], model.decoder)):
             x = layer(x, self._keys[depth], self._values[depth], context, positions=positions)
         return split_guided(model.heads[codebook](model.norm(x)).float(), is_guided=self.is_guided)
 
-    def _context(self, places: Tensor, keys: Tensor, reach: int | None = None) -> CodeContext:
+    def _context(self, places: Tensor, keys: Tensor, reach: int | None) -> CodeContext:
         return build_context(self.model.config.network, self.told, places, keys, reach=reach)
 
     def _twice(self, rows: Tensor) -> Tensor:
