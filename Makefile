@@ -1,6 +1,8 @@
 # One command each; none asks a question. PYTHON picks the interpreter of the virtual environment.
 PYTHON ?= python3
 VENV ?= .venv
+# Tests run in as many processes, of one thread each.
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: setup quickstart test test-quick lint format demo bench clean
@@ -22,10 +24,10 @@ quickstart: $(VENV)/.core
 	$(BIN)/python recipes/asterisk/s2t/local/quickstart.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --durations=20 --durations-min=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20 --durations-min=5
 
 test-quick: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # names of configurations are words
 # Sourced at the end of the run.sh of a text translation recipe: stages 2 to 8, from directories of texts to scored and
 # exported systems. Of its options it reads source and target, ISO 639-3, vocab_size, of both languages together, teacher
-# and students, configurations, token_reward and raw_share, of the teacher's translations that the students learn,
-# systems, a file that says what stage 6 decodes, sets, names of directories in $data, limit, of their sentences, threads
-# and overrides.
+# and students, configurations (CONFIG:NAME begins with the weights of $exp/NAME, others with the teacher's),
+# token_reward and raw_share, of the teacher's translations that the students learn, systems, a file that says what
+# stage 6 decodes, sets, names of directories in $data, limit, of their sentences, threads and overrides.
 read -ra settings <<<"$overrides" # --overrides "train.max_steps=100 train.seed=1"
 direction=(--source "$source" --target "$target")
 
@@ -25,15 +25,17 @@ if at_stage 4 "train"; then # the teacher; then the others, on its translations 
     learn "$teacher" "$data/train"
     "${decode_cmd[@]}" "$PYTHON" -m speechnar.train.distil "$teacher_exp/model" "$data/train" "$exp/distilled" \
         "${direction[@]}" --token-reward "$token_reward" --raw-share "$raw_share"
-    for config in $students; do
-        learn "$config" "$exp/distilled" "init_from=$teacher_exp/model"
+    for student in $students; do
+        first=$teacher_exp
+        if [[ $student == *:* ]]; then first=$exp/${student#*:}; fi
+        learn "${student%:*}" "$exp/distilled" "init_from=$first/model"
     done
 fi
 
 # Training ends by exporting its best checkpoint or the average, whichever is better; this is for one that was stopped.
 if at_stage 5 "average"; then
     for config in "$teacher" $students; do
-        folder=$exp/$(basename "$config" .yaml)
+        folder=$exp/$(basename "${config%:*}" .yaml)
         if [ ! -e "$folder/model/model.safetensors" ]; then "$PYTHON" -m speechnar average "$folder"; fi
     done
 fi
@@ -54,7 +56,7 @@ if at_stage 7 "score"; then # a line of JSON for each system, and a plot of all
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
     for config in "$teacher" $students; do
-        name=$(basename "$config" .yaml)
+        name=$(basename "${config%:*}" .yaml)
         "$PYTHON" -m speechnar.models.pack "$exp/$name/model" "$exp/export/$name" --card README.md
     done
 fi

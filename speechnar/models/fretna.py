@@ -54,9 +54,10 @@ from speechnar.text.tokenizer import Tokenizer
 
 OFFSET_BOUNDS = (-15, -7, -3, -2, -1, 0, 1)
 """Lower bounds of the buckets of a position minus the old length, but for the first, which holds all below."""
-OWN_SHARE, PREVIOUS_SHARE, NOISE = 0.2, 0.5, 0.1
+OWN_SHARE, PREVIOUS_SHARE, NOISE, EMPTY_SHARE = 0.4, 0.5, 0.1, 1 / 3
 """Share of batches that edit the model's own output for a shorter source; of the sentences of the others, share that
-edit a shorter reference (the rest lack random tokens); share of its tokens that are wrong or lacking."""
+edit a shorter reference; share of its tokens that are wrong or lacking; of the rest, which lack random tokens, share
+that lack all."""
 INSERT_SMOOTHING = 0.01
 FIRST_ITERATIONS = 4
 
@@ -122,9 +123,9 @@ class Fretna(nn.Module):
     def loss(self, batch: PairBatch) -> LossOutput:
         """Return the sum of the heads' mean losses: nats per gap (``insert``), place (``token``), token (``delete``).
 
-        Edited are, in a fifth of the batches, the model's own translations of shorter sources; else, of half of the
+        Edited are, in two fifths of the batches, the model's own translations of shorter sources; else, of half of the
         sentences, a shorter reference with a tenth of its tokens wrong or lacking, and of the others, the reference
-        without a random number of its tokens. What is to go has gone before places are opened; what the model fills
+        without any or without a random number of its tokens. What is to go has gone before places are opened; what the model fills
         into them (or, of half of the shorter references, the input itself) is then judged by the deletion head.
         """
         pad_id = self.ids.blank
@@ -253,7 +254,8 @@ class Fretna(nn.Module):
         is_previous = (torch.rand(len(ref), device=ref.device) < PREVIOUS_SHARE)[:, None]
         # The last places of a random order are taken out.
         ranks = torch.rand(ref.shape, device=ref.device).masked_fill(~is_inner, 2.0).argsort(1).argsort(1)
-        num_kept = (torch.rand(len(ref), device=ref.device) * (ref_lens - 2)).long()[:, None]
+        share = ((torch.rand(len(ref), device=ref.device) - EMPTY_SHARE) / (1 - EMPTY_SHARE)).clamp(min=0)
+        num_kept = (share * (ref_lens - 2)).long()[:, None]
         noise = torch.rand(ref.shape, device=ref.device) / NOISE
         is_kept = ((places <= batch.previous_tgt_lens[:, None]) & (noise > 0.5)).where(is_previous, ranks < num_kept)
         foreign = ref.flatten()[torch.randint(ref.numel(), ref.shape, device=ref.device)]
@@ -265,12 +267,18 @@ class Fretna(nn.Module):
 
     @torch.no_grad()
     def _own_output(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Translate what was known of the sources shortly before, from nothing, in one iteration."""
-        refined = self.edit(batch.src_tokens, batch.previous_src_lens.clamp(min=1), max_iterations=1)
-        is_empty = batch.previous_src_lens == 0
-        keep = ~is_empty[:, None] | (refined.tokens == self.ids.sos) | (refined.tokens == self.ids.eos)
-        inputs, input_lens = select(refined.tokens, refined.lens, keep, pad_id=self.ids.blank)
-        return inputs, input_lens, input_lens - 2
+        """Translate what was known of the sources shortly before, by editing what a part of that was translated to.
+
+        Errors of an update are there for the next one to mend: what is edited in use has been edited before.
+        """
+        share = torch.rand(len(batch.src_lens), device=batch.src_lens.device)
+        tokens, lens = batch.src_tokens[:, :0], torch.zeros_like(batch.src_lens)
+        for src_lens in ((share * batch.previous_src_lens).long(), batch.previous_src_lens):
+            refined = self.edit(batch.src_tokens, src_lens.clamp(min=1), tokens, lens, max_iterations=1)
+            keep = (src_lens > 0)[:, None] | (refined.tokens == self.ids.sos) | (refined.tokens == self.ids.eos)
+            framed, framed_lens = select(refined.tokens, refined.lens, keep, pad_id=self.ids.blank)
+            tokens, lens = framed[:, 1:], framed_lens - 2
+        return framed, framed_lens, lens
 
 
 class _Editor:

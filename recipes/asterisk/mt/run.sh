@@ -7,7 +7,8 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp="" source=eng target=spa vocab_size=400
 multi30k=../../multi30k/mt/conf
-teacher=$multi30k/teacher.yaml students="$multi30k/fretna_ctc.yaml $multi30k/fretna.yaml $multi30k/wait_k.yaml"
+teacher=$multi30k/teacher.yaml
+students="$multi30k/fretna_ctc.yaml $multi30k/fretna.yaml:fretna_ctc $multi30k/wait_k.yaml"
 systems=$multi30k/systems.txt sets=test limit=1000000 threads=1 token_reward=0.3 raw_share=0.15
 overrides="train.max_steps=800 train.optim.schedule.total_steps=800 train.optim.schedule.warmup_steps=100 "
 overrides+="train.validate_every=100 train.save_every=100 train.ema_decay=0.98"

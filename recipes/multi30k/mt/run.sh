@@ -7,7 +7,8 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp=exp source=eng target=deu vocab_size=4000
 url=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
-teacher=conf/teacher.yaml students="conf/fretna_ctc.yaml conf/fretna.yaml conf/wait_k.yaml" token_reward=0.3 raw_share=0.15
+teacher=conf/teacher.yaml students="conf/fretna_ctc.yaml conf/fretna.yaml:fretna_ctc conf/wait_k.yaml"
+token_reward=0.3 raw_share=0.15
 systems=conf/systems.txt sets=test limit=1000000 threads=1 overrides=""
 recipe_options="stage stop_stage corpus downloads data exp source target vocab_size url teacher students token_reward"
 recipe_options+=" raw_share systems sets limit threads overrides"
