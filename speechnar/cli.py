@@ -612,7 +612,7 @@ def _average(args: argparse.Namespace) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    from speechnar.evaluate import decode_dir  # noqa: PLC0415
+    from speechnar.transcribe_data import decode_dir  # noqa: PLC0415
 
     transcriber = _load(args, args.model)
     options = _decode_options(args)

@@ -25,11 +25,11 @@ from speechnar.decode.longform import LongformConfig, transcribe_stream
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.models.base import LoadedModel
 from speechnar.nn.lengths import valid_mask
-from speechnar.text.languages import to_iso3
+from speechnar.text.languages import UNDETERMINED, to_iso3
 
 logger = logging.getLogger(__name__)
 
-AUTO, UNDETERMINED = "auto", "und"
+AUTO = "auto"
 CTC = "ctc"
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""

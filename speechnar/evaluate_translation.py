@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from speechnar.data.pairs import Sentence, read_sentences
+from speechnar.data.parallel_text import Sentence, read_sentences
 from speechnar.errors import DataError, SpeechnarError
 from speechnar.metrics.simultaneous import WORD_S, score_streams
 from speechnar.metrics.translation import bleu, chrf

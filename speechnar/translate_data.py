@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from speechnar.data.pairs import Sentence, read_sentences
+from speechnar.data.parallel_text import Sentence, read_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.metrics.simultaneous import StreamedSentence, Update
 from speechnar.models.base import LoadedModel, load_model

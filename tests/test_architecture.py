@@ -1,6 +1,8 @@
 """Imports point one way, from the web page and the command line down to the errors."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
         *("__init__", "api", "clip_decoder", "clips", "editor", "evaluate", "hub", "recognizer", "segments", "speaker"),
         *("stream", "synthesizer", "synthesize_data", "voice", "evaluate_speech", "generator", "generate_data"),
         *("translation_stream", "translate_data", "evaluate_translation", "translator", "captions"),
-        "evaluate_sound",
+        *("evaluate_sound", "transcribe_data"),
     ),
     "train",
     "models",
@@ -145,3 +147,10 @@ def test_the_checker_lets_right_arrows_pass(module, source):
 def test_relative_imports_of_a_package_start_at_itself():
     assert violations("from .espnet import convert_espnet", "speechnar.models.interop", is_package=True) == []
     assert violations("from ...train import loop", "speechnar.models.interop", is_package=True)
+
+
+@pytest.mark.parametrize("module", ["cli", "evaluate", "data.describe", "data.build_tokenizer"])
+def test_what_needs_no_network_starts_without_torch(module: str):
+    """Recipes start these again and again, and importing torch takes longer than their work."""
+    code = f"import sys, speechnar.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

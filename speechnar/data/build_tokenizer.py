@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.data.pairs import Sentence, is_text_dir, read_sentences
+from speechnar.data.parallel_text import Sentence, is_text_dir, read_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.data.pairs import Sentence, is_text_dir, read_sentences
+from speechnar.data.parallel_text import Sentence, is_text_dir, read_sentences
 from speechnar.errors import SpeechnarError
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 

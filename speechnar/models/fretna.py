@@ -125,8 +125,9 @@ class Fretna(nn.Module):
 
         Edited are, in two fifths of the batches, the model's own translations of shorter sources; else, of half of the
         sentences, a shorter reference with a tenth of its tokens wrong or lacking, and of the others, the reference
-        without any or without a random number of its tokens. What is to go has gone before places are opened; what the model fills
-        into them (or, of half of the shorter references, the input itself) is then judged by the deletion head.
+        without any or without a random number of its tokens. What is to go has gone before places are opened; what the
+        model fills into them (or, of half of the shorter references, the input itself) is then judged by the deletion
+        head.
         """
         pad_id = self.ids.blank
         source = SeenSource.of(self.decoder, self.encode(batch.src_tokens, batch.src_lens))

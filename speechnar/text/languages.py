@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from speechnar.errors import ConfigError
 
+UNDETERMINED = "und"
+"""Of speech whose language is not known."""
+
 
 class _Language(NamedTuple):
     iso1: str

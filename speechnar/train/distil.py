@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from speechnar.data.pairs import EOS, Sentence, read_sentences, write_sentences
+from speechnar.data.pairs import EOS
+from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.models.base import load_model
 from speechnar.models.reta import Reta

@@ -21,7 +21,8 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeDataConfig, CodeDataset
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.data.pairs import PairDataConfig, PairDataset, read_sentences
+from speechnar.data.pairs import PairDataConfig, PairDataset
+from speechnar.data.parallel_text import read_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.metrics.error_rate import cer, wer
 from speechnar.metrics.translation import bleu

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from speechnar.data.pairs import read_sentences
+from speechnar.data.parallel_text import read_sentences
 from speechnar.models.base import load_model
 from tests.recipes.test_recipes import run, run_well
 from tests.unit.models.texts import sentences

@@ -19,7 +19,7 @@ import yaml
 
 from speechnar.config import load_config
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.data.pairs import read_sentences
+from speechnar.data.parallel_text import read_sentences
 from speechnar.models.base import load_model, save_model
 from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts import Tts, TtsConfig

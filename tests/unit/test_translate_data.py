@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from speechnar import evaluate_translation
-from speechnar.data.pairs import Sentence, write_sentences
+from speechnar.data.parallel_text import Sentence, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.evaluate_translation import main as evaluate
 from speechnar.evaluate_translation import score_log

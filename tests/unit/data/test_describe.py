@@ -1,7 +1,7 @@
 import json
 
 from speechnar.data.describe import main
-from speechnar.data.pairs import Sentence, write_sentences
+from speechnar.data.parallel_text import Sentence, write_sentences
 from tests.unit.models.texts import TOKENIZER
 
 

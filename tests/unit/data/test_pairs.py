@@ -3,7 +3,8 @@ import torch
 
 from speechnar.config import parse_config
 from speechnar.data.build_tokenizer import main as build_tokenizer
-from speechnar.data.pairs import PairDataConfig, PairDataset, Sentence, read_sentences, write_sentences
+from speechnar.data.pairs import PairDataConfig, PairDataset
+from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.text.tokenizer import CharTokenizer, load_tokenizer
 from tests.unit.models.texts import TOKENIZER, dataset, sentences

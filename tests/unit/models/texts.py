@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from speechnar.data.pairs import PairBatch, PairDataConfig, PairDataset, Sentence
+from speechnar.data.pairs import PairBatch, PairDataConfig, PairDataset
+from speechnar.data.parallel_text import Sentence
 from speechnar.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcdefgh", "<sop>", "<sos>", "<eos>"))

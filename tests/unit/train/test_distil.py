@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechnar.data.pairs import Sentence, read_sentences, write_sentences
+from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import save_model
 from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig

@@ -12,7 +12,7 @@ from speechnar.audio.cmvn import GlobalCmvn
 from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.config import Config, load_config, parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
-from speechnar.data.pairs import write_sentences
+from speechnar.data.parallel_text import write_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
 from speechnar.models.reta import Reta, RetaConfig

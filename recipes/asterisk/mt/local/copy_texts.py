@@ -7,7 +7,7 @@ Prompts may be recorded more than once, and their texts be alike: each pair of t
 
 import sys
 
-from speechnar.data.pairs import Sentence, read_sentences, write_sentences
+from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ import gzip
 from pathlib import Path
 
 from speechnar.data.download import find_corpus
-from speechnar.data.pairs import Sentence, write_sentences
+from speechnar.data.parallel_text import Sentence, write_sentences
 from speechnar.errors import DataError
 from speechnar.text.languages import ISO3_TO_ISO1
 
