@@ -315,7 +315,13 @@ def test_sigint_of_the_real_process(model, tmp_path):
     """However far it has come, Ctrl-C ends it within seconds and without a traceback."""
     long = write_speechlike(tmp_path / "long.wav", 29.0)
     argv = [sys.executable, "-m", "speechnar", "transcribe", *[str(long)] * 400, "-m", model]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    # What a shell starts in the background, tests for example, ignores the signal, and so would the process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         time.sleep(3)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
