@@ -238,7 +238,7 @@ def test_an4_end_to_end_on_the_real_corpus(tmp_path):
     if not archive.is_file():
         pytest.skip("needs an4_sphere.tar.gz in the folder that SPEECHNAR_CORPORA names")
     exp = tmp_path / "exp"
-    settings = "train.max_steps=60 train.validate_every=30 train.optim.schedule.warmup_steps=20"
+    settings = "train.max_steps=40 train.validate_every=20 train.optim.schedule.warmup_steps=15"
     arguments = ["--corpus", str(archive), "--data", str(tmp_path / "data"), "--downloads", str(tmp_path)]
     run_well("an4/asr", *arguments, "--exp", str(exp), "--overrides", settings)
     log = [json.loads(line) for line in (exp / "short/log.jsonl").read_text().splitlines()]
@@ -298,7 +298,7 @@ def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
     prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
     config = tiny_config(tmp_path / "tiny.yaml", prompt=prompt)
     arguments = ["--corpus", str(asterisk), "--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
-    out = run_well("asterisk/s2t", *arguments, "--config", str(config), "--before", str(config))
+    out = run_well("asterisk/s2t", *arguments, "--config", str(config), "--before", "")
     for name in ("test.asr.score", "test.st_eng.score", "test.st_rus.score", "export/model.safetensors"):
         assert (tmp_path / "exp" / name).stat().st_size
     assert "bleu" in out.lower()
@@ -342,9 +342,8 @@ def test_joint_goes_through_all_stages(asterisk, an4, fsdd, tmp_path):
     values["model"] = {"kind": "joint", "trunk": values["model"], "cassnat": cassnat, "paraformer": paraformer}
     config.write_text(yaml.safe_dump(values))
     arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
-    arguments += ["--exp", str(tmp_path / "exp"), "--before", str(config), "--config", str(config), "--init_from", ""]
-    run_well("joint/s2t", *arguments)
-    assert (tmp_path / "exp/tiny/model/model.safetensors").stat().st_size
+    arguments += ["--exp", str(tmp_path / "exp"), "--before", "", "--config", str(config), "--init_from", ""]
+    run_well("joint/s2t", *arguments, "--decoders", "ctc cassnat paraformer")
     for corpus, size in (("asterisk", None), ("an4", 130), ("fsdd", 300)):
         for decoder in ("ctc", "cassnat", "paraformer"):
             lines = (tmp_path / f"exp/{corpus}.asr.{decoder}.hyp").read_text().splitlines()
