@@ -469,6 +469,42 @@ def test_mustc_data(tmp_path):
     assert (first.prev_text, second.prev_text, other_talk.prev_text) == (None, "Thank you.", None)
 
 
+def test_iwslt_data(tmp_path):
+    """Lines about the talks go, titles stay, every 23rd pair is for development, five old sets are the test set."""
+    root = tmp_path / "de-en"
+    root.mkdir()
+    spoken = {
+        "de": [f"Satz {i} ist kurz ." for i in range(45)],
+        "en": [f"Sentence {i} is short ." for i in range(45)],
+    }
+    for code, lines in spoken.items():
+        lines[1] = {"de": "Ja .", "en": "This is much longer than the other one ."}[code]
+        about = ["<url>http://x</url>", "<keywords>a, b</keywords>", "<talkid>1</talkid>", "<title>A  & B</title>"]
+        (root / f"train.tags.de-en.{code}").write_text("\n".join([*about, *lines]) + "\n")
+        for name in ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012"):
+            segments = (
+                f'<doc docid="1">\n<seg id="1"> {name} in {code} &amp; so on </seg>\n<seg id="2">Two</seg>\n</doc>'
+            )
+            (root / f"IWSLT14.{name}.de-en.{code}.xml").write_text(f"<mteval>\n{segments}\n</mteval>\n")
+    with tarfile.open(tmp_path / "de-en.tgz", "w:gz") as tar:
+        tar.add(root, "de-en")
+    data = tmp_path / "data"
+    arguments = ["--corpus", str(tmp_path / "de-en.tgz"), "--downloads", str(tmp_path), "--data", str(data)]
+    out = run_well("iwslt/mt", *arguments, "--vocab_size", "40", "--stop_stage", "3")
+    assert "train 44, dev 1, test 10 pairs; 1 of the talks dropped" in out
+    train, dev, test = (read_sentences(data / name) for name in ("train", "dev", "test"))
+    assert (train[0].text, train[0].lang, train[0].translations) == ("A & B", "deu", {"eng": "A & B"})
+    assert dev[0].text == "Satz 22 ist kurz ." and "Satz 22 ist kurz ." not in {s.text for s in train}
+    assert ("TED.dev2010 in de & so on", {"eng": "TED.dev2010 in en & so on"}) in [
+        (s.text, s.translations) for s in test
+    ]
+    assert json.loads((data / "statistics.json").read_text())
+    path = root / "IWSLT14.TED.tst2012.de-en.en.xml"
+    path.write_text(path.read_text().replace('<seg id="2">Two</seg>', ""))
+    finished = run("iwslt/mt", *arguments[2:], "--corpus", str(root), "--stage", "1", "--stop_stage", "1")
+    assert "TED.tst2012 must have as many lines in German as in English, got 2 and 1" in finished.stderr
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*/conf/*.yaml")), ids=lambda path: path.parts[-4])
 def test_configurations_are_valid(path: Path):
     config = load_config(path, RunConfig)
