@@ -13,8 +13,8 @@ dual policy); Zhou et al., "Understanding Knowledge Distillation in Non-Autoregr
 (train on a teacher's translations).
 
 Differs from the papers: of FReTNA only abstracts and notes were at hand. From them are the three heads, the offset in
-two of them, and the aim to append; the buckets of offsets, what is edited in training (`Fretna.loss`) and the biases of
-`EditBias` are ours.
+two of them, and the aim to append; the buckets of offsets, what is edited in training (`Fretna.loss`), the biases of
+`EditBias`, and `FretnaConfig.delete_cost` and ``repeat_penalty`` are ours.
 """
 
 from dataclasses import dataclass
@@ -70,6 +70,14 @@ class FretnaConfig(TranslationConfig):
     """Places opened in one gap at once; the paper's 255 is for longer sentences."""
     offset_dim: NonNegativeInt = 32
     """Width of an offset's embedding; 0 is the Levenshtein Transformer."""
+    insert_bonus: float = 0.0
+    """Nats that opening places in a gap gains over opening none: what was deleted is to be said otherwise, and training
+    shows few gaps where anything is missing. The released Levenshtein Transformer has it as ``eos_penalty``."""
+    delete_cost: float = 0.0
+    """Nats that deleting a token must gain over keeping it."""
+    repeat_penalty: float = 0.0
+    """Nats that deleting a token gains which is the same as the one before it: places that are filled at the same time
+    often name a token twice, and texts hardly ever do."""
 
     @classmethod
     def debug(cls) -> "FretnaConfig":
@@ -287,18 +295,21 @@ class _Editor:
 
     def __init__(self, model: Fretna, source: SeenSource, bias: EditBias) -> None:
         self._model = model
+        self._config = model.config
         self._source = source
         self._bias = bias
 
     def deletions(self, tokens: Tensor, lens: Tensor, old_lens: Tensor) -> Tensor:
         logits = self._model._delete_logits(self._states(tokens, lens), old_lens)
-        gain = logits[..., 1] - logits[..., 0] - self._bias.delete * self._is_old(tokens.size(1), old_lens)
+        gain = logits[..., 1] - logits[..., 0] - self._config.delete_cost
+        gain = gain - self._bias.delete * self._is_old(tokens.size(1), old_lens)
+        gain = gain + self._config.repeat_penalty * F.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
         places = torch.arange(tokens.size(1), device=tokens.device)
         return (gain > 0) & (places > 0) & (places < lens[:, None] - 1)
 
     def insertions(self, tokens: Tensor, lens: Tensor, old_lens: Tensor) -> Tensor:
         logits = self._model._insert_logits(self._states(tokens, lens), old_lens)
-        costs = self._bias.insert * self._is_old(tokens.size(1) - 1, old_lens)
+        costs = self._bias.insert * self._is_old(tokens.size(1) - 1, old_lens) - self._config.insert_bonus
         none, some = logits[..., :1], logits[..., 1:] - costs[..., None]
         return torch.cat([none, some], dim=-1).argmax(-1)
 

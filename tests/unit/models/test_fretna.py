@@ -90,6 +90,27 @@ def test_a_bias_leaves_alone_what_was_shown():
 
 
 @torch.no_grad()
+def test_costs_of_the_configuration_decide_what_is_edited():
+    model, batch = make(), one_batch(6)
+    tokens, lens = previous_of(batch)
+    tokens[:, 1] = tokens[:, 0]
+    lens = lens.clamp(min=2)
+
+    def edited(**settings: float) -> list[list[int]]:
+        model.config = model.config.model_copy(update=settings)
+        refined = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1)
+        return inner_rows(refined)
+
+    given = [row[:n] for row, n in zip(tokens.tolist(), lens.tolist(), strict=True)]
+    assert edited(delete_cost=1e4, insert_bonus=-1e4, repeat_penalty=0.0) == given
+    without = [[token for i, token in enumerate(row) if i == 0 or token != row[i - 1]] for row in given]
+    assert edited(repeat_penalty=1e5) == without
+    longer = edited(insert_bonus=1e4, repeat_penalty=0.0)
+    assert all(len(more) >= len(row) for more, row in zip(longer, given, strict=True))
+    assert any(len(more) > len(row) for more, row in zip(longer, given, strict=True))
+
+
+@torch.no_grad()
 def test_lengths_keep_within_their_ratio():
     model, batch = make(max_len_ratio=1.0), one_batch(6)
     model.insert.bias[16] += 100
