@@ -64,13 +64,15 @@ class SystemOptions:
     """fretna: nats against inserting before its end; 0."""
     margin: int | None = None
     """fretna: tokens at its end to which the costs do not apply; 0."""
+    forget: int | None = None
+    """fretna: tokens at its end that are written anew; 0."""
     delay: int | None = None
     """wait_k: tokens; what the model was scored by in training."""
 
 
 _HONOURED = {
     Reta: {"beam_size", "token_reward", "bias", "verify", "draft"},
-    Fretna: {"max_iterations", "delete_cost", "insert_cost", "margin"},
+    Fretna: {"max_iterations", "delete_cost", "insert_cost", "margin", "forget"},
     FretnaCtc: {"bias"},
     WaitK: {"delay"},
 }
@@ -96,7 +98,8 @@ def build_system(loaded: LoadedModel, options: SystemOptions) -> System:
         costs = EditBias(
             delete=given.get("delete_cost", 0.0), insert=given.get("insert_cost", 0.0), margin=given.get("margin", 0)
         )
-        return lambda: Editing(model, max_iterations=given.get("max_iterations", 1), bias=costs)
+        iterations, forget = given.get("max_iterations", 1), given.get("forget", 0)
+        return lambda: Editing(model, max_iterations=iterations, bias=costs, forget=forget)
     if isinstance(model, FretnaCtc):
         return lambda: Naming(model, bias=bias)
     if isinstance(model, WaitK):
@@ -225,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-d", "--device", default="cpu")
     parser.add_argument("--verify", action="store_true", default=None)
     parser.add_argument("--draft", type=Path, metavar="MODEL")
-    for name in ("beam-size", "max-iterations", "margin", "delay"):
+    for name in ("beam-size", "max-iterations", "margin", "forget", "delay"):
         parser.add_argument(f"--{name}", type=int, metavar="N")
     for name in ("token-reward", "bias", "delete-cost", "insert-cost"):
         parser.add_argument(f"--{name}", type=float, metavar="X")

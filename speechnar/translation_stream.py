@@ -112,10 +112,22 @@ class Verifying:
 
 
 class Editing:
-    """FReTNA: what was said before is edited, to the end with more patience."""
+    """FReTNA: what was said before is edited, to the end with more patience.
 
-    def __init__(self, model: Fretna, *, max_iterations: int = 1, bias: EditBias | None = None) -> None:
+    Its last ``forget`` tokens are written anew: what comes next in the source decides what they should have been, and
+    edits leave too many of them as they are.
+
+    Raises:
+        ConfigError: ``forget`` is negative.
+    """
+
+    def __init__(
+        self, model: Fretna, *, max_iterations: int = 1, bias: EditBias | None = None, forget: int = 0
+    ) -> None:
+        if forget < 0:
+            raise ConfigError(f"forget must be at least 0 tokens, got {forget}")
         self.evaluations = 0
+        self._forget = forget
         self._model = model
         self._max_iterations = max_iterations
         self._bias = bias
@@ -125,7 +137,8 @@ class Editing:
         """See `Translating`."""
         src, lens = _tensors(src_tokens, self._model)
         iterations = max(self._max_iterations, FIRST_ITERATIONS) if is_final else self._max_iterations
-        said, said_lens = _tensors(self._said, self._model)
+        kept = self._said[: max(len(self._said) - self._forget, 0)]
+        said, said_lens = _tensors(kept, self._model)
         refined = self._model.edit(src, lens, said, said_lens, max_iterations=iterations, bias=self._bias)
         self.evaluations += refined.evaluations
         (self._said,) = inner_rows(refined)

@@ -43,6 +43,7 @@ SYSTEMS = {
     "drafted": lambda: Verifying(RETA, drafter=CTC),
     "self_speculative": lambda: Verifying(RETA, bias=0.5),
     "edited": lambda: Editing(FRETNA, bias=EditBias(delete=1.0)),
+    "forgetful": lambda: Editing(FRETNA, forget=2),
     "named": lambda: Naming(CTC, bias=1.0),
     "wait_k": lambda: Waiting(WAIT_K, TOKENIZER, delay=2),
 }
@@ -74,6 +75,19 @@ def test_what_is_shown_is_what_is_logged(name):
 def said(system, words, *, is_final):
     tokens = TOKENIZER.encode(" ".join(words)) + [EOS] * is_final
     return system().update(tokens, is_final=is_final)
+
+
+def test_what_is_forgotten_is_written_anew():
+    words = [WORDS[: count + 1] for count in range(len(WORDS))]
+
+    def all_said(forget: int) -> list[list[int]]:
+        system = Editing(FRETNA, forget=forget)
+        return [system.update(TOKENIZER.encode(" ".join(some)), is_final=False) for some in words]
+
+    anew = [Editing(FRETNA).update(TOKENIZER.encode(" ".join(some)), is_final=False) for some in words]
+    assert all_said(1000) == anew != all_said(0)
+    with pytest.raises(ConfigError, match="forget must be at least 0"):
+        Editing(FRETNA, forget=-1)
 
 
 def test_systems_say_what_their_models_say():
