@@ -150,7 +150,7 @@ def test_relative_imports_of_a_package_start_at_itself():
 
 
 @pytest.mark.parametrize("module", ["cli", "evaluate", "data.describe", "data.build_tokenizer"])
-def test_what_needs_no_network_starts_without_torch(module: str):
+def test_what_runs_no_model_starts_without_torch(module: str):
     """Recipes start these again and again, and importing torch takes longer than their work."""
     code = f"import sys, speechnar.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

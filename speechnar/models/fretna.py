@@ -74,7 +74,7 @@ class FretnaConfig(TranslationConfig):
     """Nats that opening places in a gap gains over opening none: what was deleted is to be said otherwise, and training
     shows few gaps where anything is missing. The released Levenshtein Transformer has it as ``eos_penalty``."""
     delete_cost: float = 0.0
-    """Nats that deleting a token must gain over keeping it."""
+    """Nats that deleting a token must gain over keeping it; for what was shown before, `EditBias.delete` adds to it."""
     repeat_penalty: float = 0.0
     """Nats that deleting a token gains which is the same as the one before it: places that are filled at the same time
     often name a token twice, and texts hardly ever do."""

@@ -5,6 +5,7 @@ import torch
 
 from speechnar.decode.levenshtein import edit_labels
 from speechnar.errors import ConfigError, DataError
+from speechnar.models import fretna
 from speechnar.models.base import Translator, load_model, save_model
 from speechnar.models.fretna import EditBias, Fretna, FretnaConfig, inner_rows
 from speechnar.nn.lengths import valid_mask
@@ -58,6 +59,43 @@ def test_what_is_edited_is_made_of_shorter_references_or_lacks_tokens():
     assert torch.equal(own_lens, torch.full_like(own_lens, 2)) and not own_old.any()
     _, own_lens, own_old = model._own_output(batch)
     assert torch.equal(own_old, own_lens - 2) and own_old.any()
+
+
+@torch.no_grad()
+def test_a_share_of_the_references_lacks_all_tokens(monkeypatch):
+    model, batch = make(), one_batch(60, training=True)
+    ref, ref_lens = model._with_ends(batch.tgt_tokens, batch.tgt_lens)
+    monkeypatch.setattr(fretna, "PREVIOUS_SHARE", 0.0)
+    shares = []
+    for share in (0.0, fretna.EMPTY_SHARE, 0.999):
+        monkeypatch.setattr(fretna, "EMPTY_SHARE", share)
+        torch.manual_seed(3)
+        shares.append((model._roll_in(batch, ref, ref_lens)[1] == 2).float().mean())
+    assert shares[0] + 0.1 < shares[1] < shares[2] - 0.1
+    assert shares[2] > 0.95
+
+
+@torch.no_grad()
+def test_own_output_has_been_edited_before(monkeypatch):
+    model, batch = make(), one_batch(60, training=True)
+    model.insert.bias[1] += 3.0
+    calls = []
+    edit = Fretna.edit
+
+    def recording(self, src_tokens, src_lens, tokens, lens, **options):
+        refined = edit(self, src_tokens, src_lens, tokens, lens, **options)
+        given = [row[:n] for row, n in zip(tokens.tolist(), lens.tolist(), strict=True)]
+        calls.append((src_lens, inner_rows(refined), given))
+        return refined
+
+    monkeypatch.setattr(Fretna, "edit", recording)
+    framed, framed_lens, _ = model._own_output(batch)
+    (first_lens, first, before), (second_lens, second, given) = calls
+    assert not any(before) and any(first)
+    assert (first_lens <= second_lens).all() and (first_lens < second_lens).any()
+    assert all(row in (made, []) for row, made in zip(given, first, strict=True)) and any(given)
+    rows = [row[1 : n - 1] for row, n in zip(framed.tolist(), framed_lens.tolist(), strict=True)]
+    assert all(row in (made, []) for row, made in zip(rows, second, strict=True)) and any(rows)
 
 
 @torch.no_grad()
