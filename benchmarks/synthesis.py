@@ -94,7 +94,7 @@ def time_case(speaker: Speaker, block_size: int | None, steps: int, runs: int) -
     before = model.ardit.config
     model.ardit.config = before.model_copy(update={"block_size": block_size})
     try:
-        synthesizer = Synthesizer(speaker, Listener("", "cpu"))
+        synthesizer = Synthesizer(speaker, Listener("", "cpu", speaker))
         measured = [time_stream(synthesizer, steps) for _ in range(runs + 1)][1:]
         parts = [time_parts(speaker, steps) for _ in range(runs + 1)][1:]
     finally:

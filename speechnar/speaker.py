@@ -7,7 +7,7 @@ on either side of what is generated).
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -15,11 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from speechnar.audio.io import resample
 from speechnar.clips import Samples
 from speechnar.data.latents import LatentBatch
 from speechnar.errors import ConfigError
 from speechnar.models.base import LoadedModel
 from speechnar.models.mel_autoencoder import KnownFrames, MelAutoencoder
+from speechnar.models.monophones import RATE as ALIGNER_RATE
 from speechnar.models.tts import Tts
 from speechnar.text.phonemes import encode_words
 from speechnar.text.sentences import is_speakable
@@ -56,6 +58,12 @@ class TimedWord:
     text: str
     start: float
     end: float
+    sounds: tuple[float, ...] = ()
+    """How long each of its sounds lasts; empty where that is not known."""
+
+    def moved(self, seconds: float) -> "TimedWord":
+        """Return the word as it is spoken ``seconds`` later."""
+        return replace(self, start=self.start + seconds, end=self.end + seconds)
 
 
 class Speaker:
@@ -137,6 +145,28 @@ class Speaker:
         feats, _ = self.model.codec.frontend(wav, torch.tensor([len(samples)], device=self.device))
         return feats[0, : feats.size(1) // self.frames_per_latent * self.frames_per_latent]
 
+    def align(self, samples: Samples, sample_rate: int, words: Sequence[str]) -> list[TimedWord] | None:
+        """Return when ``words`` are said in samples (S,); None if the model has no aligner, or they are too many.
+
+        A word that the model cannot speak stands between its neighbours.
+        """
+        aligner = self.model.aligner
+        spelling = self.spell(words)
+        if aligner is None or not any(spelling.sounds):
+            return None
+        wav = torch.from_numpy(resample(samples, sample_rate, ALIGNER_RATE))
+        durations = aligner.durations(wav, spelling.tokens)
+        if durations is None:
+            return None
+        times = [0.0, *accumulate(durations)]
+        found: list[TimedWord] = []
+        place = 0.0
+        for word, (first, end) in zip(words, spelling.words, strict=True):
+            sounds = [token for token in range(first, end) if spelling.sounds[token]]
+            start, place = (times[sounds[0]], times[sounds[-1] + 1]) if sounds else (place, place)
+            found.append(TimedWord(word, start, place, tuple(durations[token] for token in sounds)))
+        return found
+
     def batch(self, spelling: Spelling, durations: Seconds, latents: Tensor) -> LatentBatch:
         """Return latents (K, T, C) with their text; ``durations`` (U,) in seconds are scaled to the T latents."""
         size, num_latents = latents.shape[:2]
@@ -190,8 +220,9 @@ class Speaker:
 def observed_durations(spelling: Spelling, predicted: Seconds, words: Sequence[TimedWord], total_s: float) -> Seconds:
     """Return the seconds (U,) of tokens of words whose times are known, from the beginning to ``total_s``.
 
-    Within a word its tokens share the time as predicted. A pause goes to the mark between the two words, else it
-    lengthens the last token before it; silence before and after goes to the tokens there, if there are any.
+    Within a word its sounds share the time as they do in the recording, if that is known, else as predicted. A pause
+    goes to the mark between the two words, else it lengthens the last token before it; silence before and after goes to
+    the tokens there, if there are any.
     """
     times = [0.0, *(time for word in words for time in (word.start, word.end)), total_s]
     times = list(np.maximum.accumulate(np.clip(times, 0.0, total_s)))
@@ -210,7 +241,9 @@ def observed_durations(spelling: Spelling, predicted: Seconds, words: Sequence[T
         spoken = first + np.flatnonzero(sounds[first:end])
         if len(spoken) == 0:
             spoken = np.arange(first, end)
-        durations[spoken] = share(predicted[spoken], end_s - start_s + (owed if last < 0 else 0.0))
+        known = words[index].sounds
+        shares = np.array(known) if len(known) == len(spoken) else predicted[spoken]
+        durations[spoken] = share(shares, end_s - start_s + (owed if last < 0 else 0.0))
         owed = next_s - end_s
         last = end - 1
     durations[-1] += owed

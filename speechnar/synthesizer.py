@@ -88,7 +88,7 @@ class Synthesizer:
         loaded = load_model(found, device=find_device(device))
         card = read_card(found)
         speaker = Speaker(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
-        return cls(speaker, Listener(recognizer, device))
+        return cls(speaker, Listener(recognizer, device, speaker))
 
     @property
     def name(self) -> str:
@@ -202,7 +202,8 @@ class Synthesizer:
             steps: network evaluations for a block of latents; None: as many as the model's card says under
                 ``edit_steps``, else as of `synthesize`.
             seed: the same seed gives the same speech.
-            candidates: of each change, how many are made; the one is kept that goes on most as the recording does.
+            candidates: of each change, how many are made; the one is kept that is most like all of them and after
+                which the model goes on as the recording does.
 
         Raises:
             AudioError: the recording cannot be read, has several channels, or is too long or too short for the text.

@@ -6,7 +6,9 @@ stands on either side of what is generated).
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +32,8 @@ EDGE_S = 0.15
 MIN_PEAK = 1e-3
 """-60 dB: below, a recording is silent."""
 MARKS = ",.?!;:—-…"
+MAX_ALIGNED_S = 30.0
+"""Of speech whose words are found at once."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,13 @@ class Voice:
 
 
 class Listener:
-    """Where the words of a recording come from: a recogniser that is loaded when it is first needed."""
+    """Where the words of a recording come from: a recogniser, which is loaded when it is first needed.
 
-    def __init__(self, name: str, device: str) -> None:
+    When they are said is left to the speaker's own aligner, if it has one: it knows sounds better than CTC does.
+    """
+
+    def __init__(self, name: str, device: str, speaker: Speaker) -> None:
+        self._speaker = speaker
         self._name, self._device = name, device
         self._transcriber: Transcriber | None = None
 
@@ -65,9 +73,17 @@ class Listener:
     def hear(self, samples: Samples, sample_rate: int) -> list[TimedWord]:
         """Return the words said, with their times."""
         heard = self.transcriber.transcribe(samples, sample_rate=sample_rate, word_timestamps=True)
-        return [
+        words = [
             TimedWord(word.word, word.start, word.end) for segment in heard.segments for word in segment.words or ()
         ]
+        total_s = len(samples) / sample_rate
+        bounds = [(0, 0.0), *_cuts(words, total_s), (len(words), total_s)]
+        found: list[TimedWord] = []
+        for (first, begin_s), (last, end_s) in pairwise(bounds):
+            part = samples[round(begin_s * sample_rate) : round(end_s * sample_rate)]
+            aligned = self._speaker.align(part, sample_rate, [word.text for word in words[first:last]])
+            found += words[first:last] if aligned is None else [word.moved(begin_s) for word in aligned]
+        return found
 
     def find(self, samples: Samples, sample_rate: int, text: str) -> list[TimedWord]:
         """Return the words of ``text`` with their times in up to 30 seconds.
@@ -75,8 +91,32 @@ class Listener:
         Raises:
             AudioError, ConfigError: as of `Transcriber.align_words`.
         """
+        if len(samples) <= MAX_ALIGNED_S * sample_rate:
+            aligned = self._speaker.align(samples, sample_rate, text.split())
+            if aligned is not None:
+                return aligned
         found = self.transcriber.align_words(samples, text.split(), sample_rate=sample_rate)
         return [TimedWord(word.word, word.start, word.end) for word in found]
+
+
+def _cuts(words: Sequence[TimedWord], total_s: float) -> list[tuple[int, float]]:
+    """Return the words before which speech is cut, and when, into parts of at most `MAX_ALIGNED_S`, at long pauses.
+
+    A part may be longer where a word or a pause is.
+    """
+    cuts: list[tuple[int, float]] = []
+    first, begin_s = 0, 0.0
+    while total_s - begin_s > MAX_ALIGNED_S:
+        half_s, limit_s = begin_s + MAX_ALIGNED_S / 2, begin_s + MAX_ALIGNED_S
+        places = [i for i in range(first + 1, len(words)) if half_s < words[i].start <= limit_s]
+        if not places:  # nothing is said there for long
+            places = [i for i in range(first + 1, len(words)) if words[i].start > limit_s][:1]
+        if not places:
+            break
+        first = max(places, key=lambda i: words[i].start - words[i - 1].end)
+        begin_s = (words[first - 1].end + words[first].start) / 2
+        cuts.append((first, begin_s))
+    return cuts
 
 
 def learn_voice(
@@ -149,7 +189,7 @@ def _to_voice(speaker: Speaker, samples: Samples, text: str, words: list[TimedWo
             share(predicted, total_s),
             speaking_rate(replace(spelling, words=((0, len(predicted)),)), predicted, whole),
         )
-    placed = [TimedWord(word.text, word.start - begin_s, word.end - begin_s) for word in words]
+    placed = [word.moved(-begin_s) for word in words]
     durations = observed_durations(spelling, predicted, placed, total_s)
     return Voice(written, latents, feats, durations, speaking_rate(spelling, predicted, placed))
 

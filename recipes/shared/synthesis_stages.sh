@@ -31,12 +31,12 @@ read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.s
 if at_stage 2 "tokenizer"; then # phonemes of English
     "$PYTHON" -m speechnar.data.build_tokenizer "$data/${train_dirs%% *}" "$data/tokenizer" --model-type phonemes
 fi
-if at_stage 3 "statistics"; then # of the data, how long phonemes last, and what latents are like
+if at_stage 3 "statistics"; then # of the data, how phonemes sound and how long they last, and what latents are like
     dirs=()
     for name in $train_dirs $dev_dirs; do dirs+=("$data/$name"); done
     for folder in ${more:-}; do dirs+=("$folder"); done
     if [ "${positions:-aligned}" = aligned ]; then
-        "$PYTHON" -m speechnar.train.align_durations "$data/tokenizer" "${dirs[@]}"
+        "$PYTHON" -m speechnar.train.align_durations "$data/tokenizer" "${dirs[@]}" --aligner "$exp/aligner"
     fi
     "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "${dirs[@]}" | tee "$data/statistics.json"
     learn_in_turn "" ${autoencoder:-}
@@ -51,7 +51,9 @@ if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and a one-
         learned_from=$everything learn_in_turn "" $vocoder_configs
         vocoder=$last
     fi
-    start=$(yaml_list "$exp/codec" "$vocoder")
+    parts=("$exp/codec" "$vocoder")
+    if [ "${positions:-aligned}" = aligned ]; then parts+=("$exp/aligner"); fi
+    start=$(yaml_list "${parts[@]}")
     if [ -n "${more:-}" ]; then
         learned_from=$everything learn "$pretrain" "$exp/pretrain" "init_from=$start" "${settings[@]}"
         start=$exp/pretrain/model

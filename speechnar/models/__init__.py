@@ -11,6 +11,7 @@ from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.joint import Joint, JointConfig
 from speechnar.models.magnet import Magnet, MagnetConfig
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
+from speechnar.models.monophones import Monophones, MonophonesConfig
 from speechnar.models.music_ar import MusicAr, MusicArConfig
 from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.paraformer import Paraformer, ParaformerConfig
@@ -34,6 +35,7 @@ MODELS: dict[str, ModelEntry] = {
     "magnet": ModelEntry(MagnetConfig, Magnet),
     "mel_autoencoder": ModelEntry(MelAutoencoderConfig, MelAutoencoder),
     "mel_pca": ModelEntry(MelPcaConfig, MelPca),
+    "monophones": ModelEntry(MonophonesConfig, Monophones),
     "music_ar": ModelEntry(MusicArConfig, MusicAr),
     "owsm_ctc": ModelEntry(OwsmCtcConfig, OwsmCtc),
     "paraformer": ModelEntry(ParaformerConfig, Paraformer),

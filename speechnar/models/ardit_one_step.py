@@ -175,7 +175,7 @@ class TtsDistillation(nn.Module):
     @property
     def pretrained(self) -> tuple[str, ...]:
         """Parts that must come from elsewhere."""
-        parts = (*Tts.pretrained, "ardit.") if self.teacher is not None else Tts.pretrained
+        parts = (*self.tts.pretrained, "ardit.") if self.teacher is not None else self.tts.pretrained
         return tuple(f"tts.{part}" for part in parts)
 
     def begin(self) -> None:

@@ -28,6 +28,7 @@ from speechnar.models.ardit import Ardit, ArditConfig
 from speechnar.models.base import LossOutput
 from speechnar.models.codec import MelPca, MelPcaConfig, check_sample_rate
 from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
+from speechnar.models.monophones import Monophones, MonophonesConfig
 from speechnar.models.vocos import Vocos, VocosConfig
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import valid_mask, zero_padding
@@ -66,6 +67,8 @@ class TtsConfig(Config):
     ardit: ArditConfig = ArditConfig(latent_dim=32)
     durations: DurationConfig = DurationConfig()
     vocoder: VocosConfig = VocosConfig()
+    aligner: MonophonesConfig | None = None
+    """What finds the words of a recording that is edited, or lends its voice; None: a recogniser does."""
     positions: Literal["aligned", "linear"] = "aligned"
     """Where latents stand on the axis of the text: at the token that is spoken, or by the share of time gone by."""
     channel_weighting: float = Field(default=0.0, ge=0)
@@ -131,10 +134,11 @@ class DurationPredictor(nn.Module):
 class Tts(nn.Module):
     """Text to latents to log-mels to samples."""
 
-    warm_starts: Mapping[str, str] = {"mel_pca": "codec.", "mel_autoencoder": "codec.", "vocos": "vocoder."}
+    warm_starts: Mapping[str, str] = {
+        **{"mel_pca": "codec.", "mel_autoencoder": "codec."},
+        **{"vocos": "vocoder.", "monophones": "aligner."},
+    }
     """Where the weights of a model of another kind belong in this one."""
-    pretrained: tuple[str, ...] = ("codec.", "vocoder.")
-    """Parts that training leaves as they are: they must come from elsewhere."""
 
     def __init__(self, config: TtsConfig, vocab_size: int) -> None:
         super().__init__()
@@ -143,6 +147,7 @@ class Tts(nn.Module):
         self.ardit = Ardit(config.ardit, vocab_size)
         self.durations = DurationPredictor(config.durations, vocab_size)
         self.vocoder = Vocos(config.vocoder)
+        self.aligner = None if config.aligner is None else Monophones(config.aligner, vocab_size)
         for part in (self.codec, self.vocoder):
             part.requires_grad_(False)
 
@@ -150,6 +155,11 @@ class Tts(nn.Module):
     def from_config(cls, config: TtsConfig, tokenizer: Tokenizer) -> "Tts":
         """Build the model for the symbols of ``tokenizer``."""
         return cls(config, tokenizer.vocab_size)
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Parts that training leaves as they are: they must come from elsewhere."""
+        return ("codec.", "vocoder.") if self.aligner is None else ("codec.", "vocoder.", "aligner.")
 
     @property
     def sample_rate(self) -> int:

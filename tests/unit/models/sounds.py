@@ -1,9 +1,15 @@
 """Sounds like voices, and batches of them, for tests of what codes speech."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from speechnar.data.batch import SpeechBatch
+from speechnar.text.tokenizer import CharTokenizer
+
+RATE = 16000
+LETTERS = CharTokenizer(("<blank>", "<unk>", "▁", *"abcd"))
+TONES = {"a": (300, 2200), "b": (800, 1400), "c": (500, 3500), "d": (1800, 2800)}
 
 
 def voice(num_samples: int, *, pitch_hz: float, formant_hz: float, sample_rate: int = 16000) -> Tensor:
@@ -40,3 +46,16 @@ def voices(sizes: list[int], *, padding: float = 0.0, seed: int = 0, sample_rate
         utt_ids=tuple(f"voice{i}" for i in range(len(sizes))),
         sample_rate=sample_rate,
     )
+
+
+def spell(text: str, rng: np.random.Generator) -> tuple[np.ndarray, list[float]]:
+    """Return a sound of its own colour for each letter of `LETTERS`, and the seconds of each; ``▁`` is silence."""
+    parts, seconds = [], []
+    for token in LETTERS.encode(text):
+        letter = LETTERS.piece_of(token)
+        size = round(rng.uniform(0.04, 0.2) * RATE)
+        times = np.arange(size) / RATE
+        tones = [np.sin(2 * np.pi * tone * times) for tone in TONES.get(letter, ())]
+        parts.append(0.1 * sum(tones, np.zeros(size)) + 1e-3 * rng.standard_normal(size))
+        seconds.append(size / RATE)
+    return np.concatenate(parts).astype(np.float32), seconds

@@ -185,7 +185,7 @@ def test_what_is_trained_gets_gradients_and_the_rest_stays_out_of_it():
     torch.testing.assert_close(loss.total, loss.parts["flow"] + loss.parts["duration"])
     loss.total.backward()
     for name, parameter in model.named_parameters():
-        is_frozen = name.startswith(Tts.pretrained)
+        is_frozen = name.startswith(model.pretrained)
         assert (parameter.grad is None) == is_frozen, name
         assert is_frozen or parameter.grad.abs().sum() > 0, name
     optimized = {id(p) for group in build_optimizer(model, OptimConfig()).param_groups for p in group["params"]}

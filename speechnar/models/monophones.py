@@ -1,0 +1,212 @@
+"""A hidden Markov model of the sounds of a text, which finds when each of them is said in a recording of it.
+
+Two states for each sound, one for each mark and for the silences at the ends, which last a frame at least. Unlike CTC,
+which may say a word in a burst somewhere in it, every frame has to be explained by the sound that it is said to be.
+
+Shapes: B utterances, S samples, T frames, F features, V tokens of the vocabulary, U tokens of a text, Q states of all
+tokens, M normal densities in a state.
+Source: Young et al., "The HTK Book", chapters 1.5 and 8 (flat start, Viterbi training, splitting of densities); the
+monophones of Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011.
+Differs from them: the two states of a sound have no transition probabilities, which say little beside 39 features.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+import torchaudio
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from speechnar.config import Config
+from speechnar.decode.align import viterbi_align
+from speechnar.nn.lengths import valid_mask
+from speechnar.text.sentences import is_speakable
+from speechnar.text.tokenizer import Tokenizer
+
+RATE, HOP = 16000, 160
+SHIFT_S = HOP / RATE
+NUM_CEPSTRA = 13
+NUM_FEATURES = 3 * NUM_CEPSTRA
+STATES = 2
+"""Of a sound; the other tokens have one."""
+SPLIT_BY = 0.2
+"""Deviations, up and down."""
+MIN_VARIANCE = 0.05
+"""Of a feature in a state, as a share of its variance everywhere."""
+MIN_FRAMES = 12
+"""In a state, for each of its densities."""
+
+
+class MonophonesConfig(Config):
+    """How the sounds are modelled."""
+
+    kind: Literal["monophones"] = "monophones"
+    num_densities: PositiveInt = 4
+    """Of each state."""
+
+
+class Monophones(nn.Module):
+    """Mixtures of normal densities with diagonal covariances, one for each state of each token.
+
+    State 0 is nobody's: `viterbi_align` wants a blank, which is never taken here.
+    """
+
+    is_sound: Tensor
+    """(V,) bool; other tokens are marks and silences."""
+    means: Tensor
+    """(Q, M, F)"""
+    variances: Tensor
+    """(Q, M, F)"""
+    weights: Tensor
+    """(Q, M)"""
+
+    def __init__(self, config: MonophonesConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_states = 1 + STATES * vocab_size
+        shape = self.num_states, config.num_densities, NUM_FEATURES
+        self.register_buffer("is_sound", torch.zeros(vocab_size, dtype=torch.bool))
+        self.register_buffer("means", torch.zeros(shape))
+        self.register_buffer("variances", torch.ones(shape))
+        self.register_buffer("weights", torch.full(shape[:2], 1 / config.num_densities))
+
+    @classmethod
+    def from_config(cls, config: MonophonesConfig, tokenizer: Tokenizer) -> "Monophones":
+        """Build the model for the tokens of ``tokenizer``."""
+        model = cls(config, tokenizer.vocab_size)
+        model.is_sound.copy_(torch.tensor([is_speakable(piece) for piece in tokenizer.pieces]))
+        return model
+
+    def states_of(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the states of a text, and the place in it of the token that each belongs to, both int64.
+
+        A mark that is repeated has none: the first one has all of the pause.
+        """
+        is_sound = self.is_sound.tolist()
+        pairs = [
+            (1 + STATES * token + part, place)
+            for place, token in enumerate(tokens)
+            for part in range(STATES if is_sound[token] else int(place == 0 or tokens[place - 1] != token))
+        ]
+        states, owners = zip(*pairs, strict=True)
+        return torch.tensor(states), torch.tensor(owners)
+
+    def score(self, feats: Tensor) -> Tensor:
+        """Return the log-density (..., Q) of features (..., F) in each state, -inf in that of nobody."""
+        precisions = 1 / self.variances
+        constant = self.weights.log() - 0.5 * (
+            self.means.size(2) * math.log(2 * math.pi)
+            + self.variances.log().sum(2)
+            + (self.means**2 * precisions).sum(2)
+        )
+        linear = feats @ (self.means * precisions).flatten(0, 1).T - 0.5 * feats**2 @ precisions.flatten(0, 1).T
+        scores = (linear.view(*feats.shape[:-1], *constant.shape) + constant).logsumexp(-1)
+        return torch.cat([torch.full_like(scores[..., :1], -torch.inf), scores[..., 1:]], dim=-1)
+
+    def find(self, feats: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[list[Tensor | None], float]:
+        """Align utterances with their texts.
+
+        Args:
+            feats: of each, (T, F) as `features` returns them.
+            states: of each, as `states_of` returns them.
+
+        Returns:
+            The place (T,) in its states of each frame, None for an utterance that is too short for its text; and the
+            sum of all log-densities, in nats.
+        """
+        lens = torch.tensor([len(one) for one in feats])
+        num_states = torch.tensor([len(one) for one in states])
+        padded = pad_sequence(list(states), batch_first=True)
+        scores = self.score(pad_sequence(list(feats), batch_first=True).to(self.means.device)).cpu()
+        alignment = viterbi_align(scores, lens, padded, num_states, 0)
+        frames = torch.arange(scores.size(1))
+        # The place of a frame is the number of states that have begun, less one.
+        starts = alignment.starts.masked_fill(~valid_mask(num_states, padded.size(1)), scores.size(1))
+        places = torch.searchsorted(starts, frames.repeat(len(feats), 1), right=True) - 1
+        found = [
+            row[:length] if possible else None
+            for row, length, possible in zip(places, lens.tolist(), alignment.possible.tolist(), strict=True)
+        ]
+        return found, float(alignment.scores.sum())
+
+    @torch.no_grad()
+    def durations(self, wav: Tensor, tokens: Sequence[int]) -> list[float] | None:
+        """Return the seconds of each token of a text that is said in samples (S,) at 16 kHz; None: it is too long."""
+        feats = features(wav)
+        states, owners = self.states_of(tokens)
+        if len(feats) < len(states):
+            return None
+        (path,), _ = self.find([feats], [states])
+        return None if path is None else token_seconds(owners[path], len(tokens), len(wav) / RATE)
+
+    def begin(self, feats: Tensor) -> None:
+        """Start flat: one density in every state, that of all features (T, F)."""
+        self.means = feats.mean(0).expand(self.num_states, 1, -1).clone()
+        self.variances = feats.var(0).expand(self.num_states, 1, -1).clone()
+        self.weights = torch.ones(self.num_states, 1)
+
+    def fit(self, labelled: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Estimate all densities anew from features (T, F) and the state (T,) of each frame.
+
+        A state that is hardly heard stays as it was.
+        """
+        feats, labels = (torch.cat(parts) for parts in zip(*labelled, strict=True))
+        shares = self._shares(feats, labels)  # (T, M)
+        num_densities = shares.size(1)
+        index = (labels[:, None] * num_densities + torch.arange(num_densities)).flatten()
+
+        def total(x: Tensor) -> Tensor:  # (T, M, ...) to (Q, M, ...)
+            sums = x.new_zeros(self.num_states * num_densities, *x.shape[2:])
+            return sums.index_add_(0, index, x.flatten(0, 1)).view(self.num_states, num_densities, *x.shape[2:])
+
+        counts = total(shares)
+        known = counts > MIN_FRAMES
+        mass = counts.clamp(min=1e-6)[..., None]
+        means = total(shares[..., None] * feats[:, None]) / mass
+        squares = total(shares[..., None] * feats[:, None] ** 2) / mass
+        variances = (squares - means**2).maximum(MIN_VARIANCE * feats.var(0))
+        self.means = means.where(known[..., None], self.means)
+        self.variances = variances.where(known[..., None], self.variances)
+        self.weights = (counts + 1.0) / (counts + 1.0).sum(1, keepdim=True)
+
+    def split(self) -> None:
+        """Make two densities of each, a little apart."""
+        apart = SPLIT_BY * self.variances.sqrt()
+        self.means = torch.cat([self.means + apart, self.means - apart], dim=1)
+        self.variances = torch.cat([self.variances, self.variances], dim=1)
+        self.weights = torch.cat([self.weights, self.weights], dim=1) / 2
+
+    def _shares(self, feats: Tensor, labels: Tensor) -> Tensor:
+        """Return how much of each frame each density (T, M) of its state explains."""
+        means, variances = self.means[labels], self.variances[labels]
+        log_densities = -0.5 * ((feats[:, None] - means) ** 2 / variances + variances.log()).sum(2)
+        return (log_densities + self.weights[labels].log()).softmax(1)
+
+
+def token_seconds(owners: Tensor, num_tokens: int, seconds: float) -> list[float]:
+    """Return how long each of ``num_tokens`` lasts in ``seconds``, the frames of which belong to ``owners`` (T,)."""
+    counts = torch.bincount(owners, minlength=num_tokens).double()
+    return (counts * (seconds / len(owners))).tolist()
+
+
+_MFCC = torchaudio.transforms.MFCC(
+    RATE,
+    NUM_CEPSTRA,
+    log_mels=True,
+    melkwargs={"n_fft": 512, "win_length": 400, "hop_length": HOP, "n_mels": 40, "f_min": 40.0},
+)
+
+
+def features(wav: Tensor) -> Tensor:
+    """Return of samples (S,) at 16 kHz cepstra with two differences (T, F), every 10 ms.
+
+    They have no mean in the utterance, but for loudness, of which the loudest is 0.
+    """
+    cepstra = _MFCC(wav + 1e-5 * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0)))
+    loudness = cepstra[:1] - cepstra[:1].quantile(0.95)
+    cepstra = torch.cat([loudness, cepstra[1:] - cepstra[1:].mean(1, keepdim=True)])
+    slopes = torchaudio.functional.compute_deltas(cepstra)
+    return torch.cat([cepstra, slopes, torchaudio.functional.compute_deltas(slopes)]).T.contiguous()
