@@ -6,9 +6,10 @@ Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<m
 which is what ``speechnar score --json`` prints. README.md, and cards of voices and of music, have the shipped
 models only. An experiment repeats a training with several seeds:
 ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
-Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech`, music and sound
-``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers ``<set>.verification.json``, and text translation
-``<set>.translation.jsonl`` of `speechnar.evaluate_translation`; they fill tables of these names.
+Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluate_speech` and ``<set>.edits.json`` of
+`speechnar.evaluate_edits`, music and sound ``<set>.sound.json`` of `speechnar.evaluate_sound`, speaker verifiers
+``<set>.verification.json``, and text translation ``<set>.translation.jsonl`` of `speechnar.evaluate_translation`; they
+fill tables of these names.
 """
 
 import argparse
@@ -32,9 +33,11 @@ ALL = "all"
 MACRO = "macro"
 """The mean over languages, each counting the same."""
 SPEECH = "speech"
+EDITS = "edits"
 SOUND = "sound"
 VERIFICATION = "verification"
 TRANSLATION = "translation"
+EDIT_KINDS = tuple((kind, place) for kind in ("insert", "replace", "delete") for place in ("start", "middle", "end"))
 SEED = re.compile(r"-seed\d+$")
 NOTHING = "Not measured yet.\n"
 
@@ -89,6 +92,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             SPEECH: lambda: speech_table(reports(SPEECH)),
+            EDITS: lambda: edits_table(reports(EDITS)),
             SOUND: lambda: sound_table(reports(SOUND)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             TRANSLATION: lambda: translation_table(root, recipe),
@@ -127,7 +131,7 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
         root.glob("recipes/*/*/results/*/*.json") if experiment is None else experiment.glob("*/*.json")
     ):
         test_set, task, decoder = [*path.stem.split("."), ""][:3]
-        if task in (SPEECH, SOUND, VERIFICATION):
+        if task in (SPEECH, EDITS, SOUND, VERIFICATION):
             continue
         report = json.loads(path.read_text(encoding="utf-8"))
         recipe = path.parents[2 if experiment is None else 3].relative_to(root / "recipes").as_posix()
@@ -225,6 +229,20 @@ def speech_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
             means = [form.format(scores[key]["value"]) if scores[key] else "" for key, form in columns.values()]
             rows.append([model, test_set, name, str(report["utterances"]), *heard, *means])
     header = ["model", "test set", "system", "utterances", "WER", "CER", "all right", *columns]
+    return markdown(header, rows)
+
+
+def edits_table(reports: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
+    """Return a line for every list of edits: how many were heard as meant, of how many, by kind and place."""
+    header = ["model", "set", *(f"{kind} at the {place}" for kind, place in EDIT_KINDS)]
+    header += ["WER of the whole recordings", "all else bit-identical", "largest click"]
+    rows = []
+    for model, test_set, report in reports:
+        counts = {(part["kind"], part["place"]): part for part in report["counts"]}
+        heard = [f"{counts[key]['heard']} of {counts[key]['edits']}" if key in counts else "" for key in EDIT_KINDS]
+        whole = interval(report["wer"]["rate"], report["wer"]["interval"])
+        kept = f"{report['untouched']} of {report['edits']}"
+        rows.append([model, test_set, *heard, whole, kept, f"{report['largest_click']:.2f}"])
     return markdown(header, rows)
 
 

@@ -404,7 +404,7 @@ def parse_system(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def _read_texts(path: Path) -> dict[str, str]:
+def read_texts(path: Path) -> dict[str, str]:
     """Read lines of an utterance's id and what was heard, which may be nothing."""
     lines = [line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
     return {utt_id: text for utt_id, _, text in lines if utt_id}
@@ -448,7 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         judge: Transcriber | Heard
         if args.heard:
-            judge = Heard(args.judge, {name: _read_texts(path) for name, path in args.heard})
+            judge = Heard(args.judge, {name: read_texts(path) for name, path in args.heard})
         else:
             judge = Transcriber.load(args.judge)
         report, entries = score_speech(

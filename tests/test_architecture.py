@@ -17,7 +17,7 @@ LAYERS: tuple[str | tuple[str, ...] | frozenset[str], ...] = (
         *("__init__", "api", "clip_decoder", "clips", "editor", "evaluate", "hub", "recognizer", "segments", "speaker"),
         *("stream", "synthesizer", "synthesize_data", "voice", "evaluate_speech", "generator", "generate_data"),
         *("translation_stream", "translate_data", "evaluate_translation", "translator", "captions"),
-        *("evaluate_sound", "transcribe_data"),
+        *("evaluate_sound", "transcribe_data", "evaluate_edits"),
     ),
     "train",
     "models",

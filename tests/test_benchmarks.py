@@ -122,8 +122,17 @@ def test_speech_and_voices_have_tables_of_their_own(tmp_path):
         "cosine_quantiles": {"same": quantiles, "different": quantiles},
     }
     (folder / "an4-test.verification.json").write_text(json.dumps(verification))
+    parts = [("insert", "start", 3, 2), ("insert", "end", 1, 1), ("delete", "middle", 2, 0)]
+    edits = {
+        "edits": 6,
+        "counts": [dict(zip(("kind", "place", "edits", "heard"), part, strict=True)) for part in parts],
+        "wer": heard["wer"],
+        "untouched": 5,
+        "largest_click": 1.125,
+    }
+    (folder / "test.edits.json").write_text(json.dumps(edits))
     results = recipe / "RESULTS.md"
-    tables = ("speech", "verification", "results")
+    tables = ("speech", "edits", "verification", "results")
     results.write_text("".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in tables))
     assert make_tables.update(results, tmp_path, write=True)
     first = "| some-voice | test |"
@@ -133,6 +142,7 @@ def test_speech_and_voices_have_tables_of_their_own(tmp_path):
     assert lines == [
         f"{first} recorded | {rates} |  |  |  |  |  |",
         f"{first} 16 steps | {rates} | 0.2 | 0 | 0.25 | 0.250 | 0.25 |",
+        f"{first} 2 of 3 | 1 of 1 | 0 of 2 | 12.5 % [10.0, 18.8] | 5 of 6 | 1.12 |",
         f"| some-voice | an4-test | 2 | 5 | 4 | 6 | 6.2 % | {ranges} |",
     ]
     assert make_tables.NOTHING in results.read_text()  # these are no scores of recognition
