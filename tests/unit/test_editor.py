@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,8 +134,8 @@ def test_the_context_is_what_surrounds_the_change(tiny):  # noqa: F811
     assert later.start == pytest.approx(words[41].start + moved)
 
 
-def test_candidates_are_compared_by_what_follows(tiny):  # noqa: F811
-    """Of several, the one is kept after which the model's next block is closest to the recording's."""
+def test_candidates_are_compared_with_each_other_and_by_what_follows(tiny):  # noqa: F811
+    """Of several, the one is kept near their mean, after which the model's next block is close to the recording's."""
     speaker = tiny._speaker
     spelling = speaker.spell(OLD.split())
     latents = speaker.encode(vowels(4.0))
@@ -150,13 +151,14 @@ def test_candidates_are_compared_by_what_follows(tiny):  # noqa: F811
     chosen = generate(seeds)
     index = int(np.argmin([float((other - chosen).abs().max()) for other in alone]))
     assert float((alone[index] - chosen).abs().max()) < 1e-4
-    distances = []
+    apart, ahead = [], []
     for candidate in alone:
         speech = speaker.batch(spelling, durations, candidate[None])
         (block,) = speaker.fill(speech, 50, 4, seeds=[0], num_steps=2)
-        distances.append(float((block - latents[50:54]).square().sum()))
-    assert index == int(np.argmin(distances))
-    assert len(set(distances)) == len(distances)
+        ahead.append(float((block - latents[50:54]).square().mean()))
+        apart.append(float((candidate - torch.stack(alone).mean(0))[40:50].square().mean()))
+    assert index == int(np.argmin(editor.TYPICAL * np.array(apart) + np.array(ahead)))
+    assert len(set(ahead)) == len(set(apart)) == len(alone)
 
 
 def test_a_word_deleted_far_from_all_others(tiny):  # noqa: F811
