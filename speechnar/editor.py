@@ -303,7 +303,7 @@ class _Take:
     ) -> Tensor:
         """Return the latents (T, C) of the candidate that is most like all, and like what the recording goes on from.
 
-        Both are mean squares over latents and channels: how far it is from the mean of the candidates (`TYPICAL` times),
+        Both are mean squares over latents and channels: how far it is from the mean of the candidates, `TYPICAL` times,
         and how far what the model says after it is from the recording.
         """
         speaker, known = self._speaker, speech.latents
