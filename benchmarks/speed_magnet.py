@@ -1,8 +1,8 @@
 """Our MAGNeT against audiocraft's on the same random weights, in one process: ``CLONE`` is of its repository.
 
-What is timed is 10 s of codes with guidance, in the paper's 50 steps; the text encoder is left out on both sides, its
-features are random numbers. What audiocraft needs, and what is put in the place of xformers, is told in
-``tests/reference/make_golden_magnet.py``.
+What is timed is 10 s of codes with guidance, in the paper's 50 steps, with the published network in a fifth of them.
+The text encoder is left out on both sides, its features are random numbers. What audiocraft needs, and what is put in
+the place of xformers, is told in ``tests/reference/make_golden_magnet.py``.
 """
 
 import argparse
@@ -29,19 +29,20 @@ NUM_FRAMES = SECONDS * FRAME_RATE // reference.SPAN * reference.SPAN
 
 
 class Size(NamedTuple):
-    """A network, how many codes a codebook has, and how often it is timed."""
+    """A network, how many codes a codebook has, how often it is timed, and the steps of the codebooks."""
 
     dim: int
     heads: int
     layers: int
     codes: int
     runs: int
+    steps: tuple[int, ...] = MaskPredictConfig().steps
 
 
 SIZES = {
     "tiny": Size(16, 2, 2, 32, 1),
     "recipe": Size(192, 4, 6, 512, 3),
-    "published": Size(1024, 16, 24, 2048, 1),
+    "published": Size(1024, 16, 24, 2048, 1, (4, 2, 2, 2)),
 }
 
 
@@ -71,7 +72,7 @@ def main() -> int:
             a={"label": "speechnar", "median_s": round(ours_s, 4)},
             b={"label": "audiocraft 1.4", "median_s": round(theirs_s, 4)},
             result=f"speechnar {ours_s:.2f} s, audiocraft {theirs_s:.2f} s ({theirs_s / ours_s:.2f} times ours)",
-            note="guidance, 20 + 10 + 10 + 10 steps; codec and text encoder are not counted",
+            note=f"guidance, {' + '.join(map(str, size.steps))} steps; codec and text encoder are not counted",
             folder=args.output,
         )
     return 0
@@ -97,17 +98,17 @@ def build(size: Size) -> tuple[Callable[[], object], Callable[[], object], int]:
     features = torch.randn(2, TEXT_TOKENS, ours.config.condition.text_dim)
     parts = (ours.transformer, ours.embed, ours.heads)
     num_parameters = sum(each.numel() for part in parts for each in part.parameters())
-    return lambda: run_theirs(theirs, features), lambda: run_ours(ours, features), num_parameters
+    sampling = MaskPredictConfig(steps=size.steps)
+    return lambda: run_theirs(theirs, features, sampling), lambda: run_ours(ours, features, sampling), num_parameters
 
 
 @torch.no_grad()
-def run_theirs(model: Any, features: torch.Tensor) -> torch.Tensor:
+def run_theirs(model: Any, features: torch.Tensor, sampling: MaskPredictConfig) -> torch.Tensor:
     """Return the codes (1, K, T) that audiocraft makes; the first of ``features`` are told, the second are not."""
     mask = torch.tensor([1.0, 0.0])[:, None].expand(2, features.size(1))
     project = model.condition_provider.conditioners["description"].output_proj
     told = {"description": (project(features) * mask[..., None], mask)}
     codes = torch.full((1, reference.BOOKS, NUM_FRAMES), model.card)
-    sampling = MaskPredictConfig()
     for stage, steps in enumerate(sampling.steps):
         codes, _ = model._generate_stage(
             codes, told, stage=stage, device="cpu", temp=sampling.temperature, top_p=sampling.top_p,
@@ -117,7 +118,7 @@ def run_theirs(model: Any, features: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def run_ours(model: Magnet, features: torch.Tensor) -> torch.Tensor:
+def run_ours(model: Magnet, features: torch.Tensor, sampling: MaskPredictConfig) -> torch.Tensor:
     """Return the codes (1, K, T) that we make."""
     told, nothing = (
         model.condition.of_features(rows[None], torch.tensor([count]))
@@ -127,7 +128,7 @@ def run_ours(model: Magnet, features: torch.Tensor) -> torch.Tensor:
         model.predictor(told, nothing),
         torch.zeros(1, reference.BOOKS, NUM_FRAMES, dtype=torch.int64),
         torch.zeros(NUM_FRAMES, dtype=torch.bool),
-        MaskPredictConfig(),
+        sampling,
         span_len=model.config.span_len,
         generators=[torch.Generator().manual_seed(0)],
     )

@@ -1,8 +1,9 @@
 """Recorded speech with other words: only what differs is spoken anew, between the latents before and after it.
 
-The words of a recording and their times come from a recogniser; those of the new text that differ replace theirs, with
-a little of what is around them. All other samples stay bit for bit. At either end of what is new, ten milliseconds
-inside it are a crossfade from the recording, at the shift where the two are most alike.
+The words of a recording come from a recogniser, their times from the voice's own aligner if it has one
+(`speechnar.voice.Listener`). Those of the new text that differ replace theirs, with a little of what is around them.
+All other samples stay bit for bit. At either end of what is new, ten milliseconds inside it are a crossfade from the
+recording, at the shift where the two are most alike.
 
 Shapes: S samples, T latents, K candidates.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3 (infilling, and

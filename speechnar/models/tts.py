@@ -1,7 +1,8 @@
 """Text to speech: a tokenizer of speech latents, the ARDiT that makes latents of text, and a vocoder, as one model.
 
-Only ARDiT and a small predictor of durations are trained here. The latents and the vocoder come from folders of their
-own (`Tts.warm_starts`) and stay as they are; a folder of this model holds everything that speaking needs.
+Only ARDiT and a small predictor of durations are trained here. The latents, the vocoder, and the aligner where there is
+one, come from folders of their own (`Tts.warm_starts`) and stay as they are; a folder of this model holds everything
+that speaking needs.
 
 Shapes: B utterances, S samples, U text tokens, T latents, C latent channels, D width of the predictor.
 Sources: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3; Ren et al.,
@@ -135,8 +136,10 @@ class Tts(nn.Module):
     """Text to latents to log-mels to samples."""
 
     warm_starts: Mapping[str, str] = {
-        **{"mel_pca": "codec.", "mel_autoencoder": "codec."},
-        **{"vocos": "vocoder.", "monophones": "aligner."},
+        "mel_pca": "codec.",
+        "mel_autoencoder": "codec.",
+        "vocos": "vocoder.",
+        "monophones": "aligner.",
     }
     """Where the weights of a model of another kind belong in this one."""
 
