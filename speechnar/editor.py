@@ -302,7 +302,7 @@ class _Take:
         seeds: Sequence[int],
         num_steps: int,
     ) -> Tensor:
-        """Return the latents (T, C) of the candidate that is most like all, and like what the recording goes on from.
+        """Return the latents (T, C) of the candidate near all others after which the model best follows the recording.
 
         Both are mean squares over latents and channels: how far it is from the mean of the candidates, `TYPICAL` times,
         and how far what the model says after it is from the recording.

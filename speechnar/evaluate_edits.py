@@ -53,6 +53,7 @@ class EditReport:
     judge: str
     normalizer: str
     steps: int | None
+    """None: as many as the model's card says."""
     candidates: int
     counts: tuple[Counted, ...]
     wer: ErrorRate

@@ -12,6 +12,7 @@ Differs from them: the two states of a sound have no transition probabilities, w
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -26,8 +27,7 @@ from speechnar.nn.lengths import valid_mask
 from speechnar.text.sentences import is_speakable
 from speechnar.text.tokenizer import Tokenizer
 
-RATE, HOP = 16000, 160
-SHIFT_S = HOP / RATE
+RATE, HOP, N_FFT = 16000, 160, 512
 NUM_CEPSTRA = 13
 NUM_FEATURES = 3 * NUM_CEPSTRA
 STATES = 2
@@ -46,6 +46,25 @@ class MonophonesConfig(Config):
     kind: Literal["monophones"] = "monophones"
     num_densities: PositiveInt = 4
     """Of each state."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A recording with its text, long enough to be aligned."""
+
+    feats: Tensor
+    """(T, F)"""
+    states: Tensor
+    """int64, those of its tokens from left to right."""
+    owners: Tensor
+    """int64, the token of each of them, by its place in the text."""
+    num_tokens: int
+    seconds: float
+
+    def durations(self, path: Tensor) -> list[float]:
+        """Return the seconds of each token, given the place (T,) in the states of each frame."""
+        counts = torch.bincount(self.owners[path], minlength=self.num_tokens).double()
+        return (counts * (self.seconds / len(path))).tolist()
 
 
 class Monophones(nn.Module):
@@ -94,6 +113,16 @@ class Monophones(nn.Module):
         states, owners = zip(*pairs, strict=True)
         return torch.tensor(states), torch.tensor(owners)
 
+    def read(self, wav: Tensor, tokens: Sequence[int]) -> Sentence | None:
+        """Return samples (S,) at 16 kHz with their text, None if there is no text or they are too short for it."""
+        if not tokens or len(wav) < N_FFT:
+            return None
+        states, owners = self.states_of(tokens)
+        feats = features(wav)
+        if len(feats) < len(states):
+            return None
+        return Sentence(feats, states, owners, len(tokens), len(wav) / RATE)
+
     def score(self, feats: Tensor) -> Tensor:
         """Return the log-density (..., Q) of features (..., F) in each state, -inf in that of nobody."""
         precisions = 1 / self.variances
@@ -106,21 +135,18 @@ class Monophones(nn.Module):
         scores = (linear.view(*feats.shape[:-1], *constant.shape) + constant).logsumexp(-1)
         return torch.cat([torch.full_like(scores[..., :1], -torch.inf), scores[..., 1:]], dim=-1)
 
-    def find(self, feats: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[list[Tensor | None], float]:
-        """Align utterances with their texts.
-
-        Args:
-            feats: of each, (T, F) as `features` returns them.
-            states: of each, as `states_of` returns them.
+    def find(self, sentences: Sequence[Sentence]) -> tuple[list[Tensor | None], float]:
+        """Align recordings with their texts.
 
         Returns:
-            The place (T,) in its states of each frame, None for an utterance that is too short for its text; and the
-            sum of all log-densities, in nats.
+            The place (T,) in its states of each frame of each, None for one that cannot be aligned; and the sum of all
+            log-densities, in nats.
         """
-        lens = torch.tensor([len(one) for one in feats])
-        num_states = torch.tensor([len(one) for one in states])
-        padded = pad_sequence(list(states), batch_first=True)
-        scores = self.score(pad_sequence(list(feats), batch_first=True).to(self.means.device)).cpu()
+        lens = torch.tensor([len(sentence.feats) for sentence in sentences])
+        num_states = torch.tensor([len(sentence.states) for sentence in sentences])
+        padded = pad_sequence([sentence.states for sentence in sentences], batch_first=True)
+        feats = pad_sequence([sentence.feats for sentence in sentences], batch_first=True)
+        scores = self.score(feats.to(self.means.device)).cpu()
         alignment = viterbi_align(scores, lens, padded, num_states, 0)
         frames = torch.arange(scores.size(1))
         # The place of a frame is the number of states that have begun, less one.
@@ -135,12 +161,11 @@ class Monophones(nn.Module):
     @torch.no_grad()
     def durations(self, wav: Tensor, tokens: Sequence[int]) -> list[float] | None:
         """Return the seconds of each token of a text that is said in samples (S,) at 16 kHz; None: it is too long."""
-        feats = features(wav)
-        states, owners = self.states_of(tokens)
-        if len(feats) < len(states):
+        sentence = self.read(wav, tokens)
+        if sentence is None:
             return None
-        (path,), _ = self.find([feats], [states])
-        return None if path is None else token_seconds(owners[path], len(tokens), len(wav) / RATE)
+        (path,), _ = self.find([sentence])
+        return None if path is None else sentence.durations(path)
 
     def begin(self, feats: Tensor) -> None:
         """Start flat: one density in every state, that of all features (T, F)."""
@@ -186,22 +211,16 @@ class Monophones(nn.Module):
         return (log_densities + self.weights[labels].log()).softmax(1)
 
 
-def token_seconds(owners: Tensor, num_tokens: int, seconds: float) -> list[float]:
-    """Return how long each of ``num_tokens`` lasts in ``seconds``, the frames of which belong to ``owners`` (T,)."""
-    counts = torch.bincount(owners, minlength=num_tokens).double()
-    return (counts * (seconds / len(owners))).tolist()
-
-
 _MFCC = torchaudio.transforms.MFCC(
     RATE,
     NUM_CEPSTRA,
     log_mels=True,
-    melkwargs={"n_fft": 512, "win_length": 400, "hop_length": HOP, "n_mels": 40, "f_min": 40.0},
+    melkwargs={"n_fft": N_FFT, "win_length": 400, "hop_length": HOP, "n_mels": 40, "f_min": 40.0},
 )
 
 
 def features(wav: Tensor) -> Tensor:
-    """Return of samples (S,) at 16 kHz cepstra with two differences (T, F), every 10 ms.
+    """Return of samples (S,) at 16 kHz, `N_FFT` at least, cepstra with two differences (T, F), every 10 ms.
 
     They have no mean in the utterance, but for loudness, of which the loudest is 0.
     """

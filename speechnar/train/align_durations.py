@@ -9,7 +9,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import DURATIONS_FILE, Utterance, read_kaldi_dir, write_durations
 from speechnar.errors import DataError, SpeechnarError
 from speechnar.models.base import save_model
-from speechnar.models.monophones import RATE, Monophones, MonophonesConfig, features, token_seconds
+from speechnar.models.monophones import RATE, Monophones, MonophonesConfig, Sentence
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -28,20 +27,6 @@ ITERATIONS = 24
 SPLIT_AT = (8, 14)
 """Iterations after which every density becomes two."""
 BATCH_S = 200.0
-
-
-@dataclass(frozen=True)
-class _Sentence:
-    """An utterance that can be aligned."""
-
-    feats: Tensor
-    """(T, F)"""
-    states: Tensor
-    """int64, those of its tokens from left to right."""
-    owners: Tensor
-    """int64, the token of each of them, by its place in the text."""
-    num_tokens: int
-    seconds: float
 
 
 def align(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> tuple[Monophones, list[list[float] | None]]:
@@ -54,7 +39,10 @@ def align(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> tuple[Monoph
         DataError: no utterance can be aligned.
     """
     model = Monophones.from_config(MonophonesConfig(num_densities=2 ** len(SPLIT_AT)), tokenizer)
-    prepared = [_prepare(model, tokenizer, utterance) for utterance in utterances]
+    prepared = [
+        model.read(torch.from_numpy(read_utterance(utterance, RATE)), tokenizer.encode(utterance.text))
+        for utterance in utterances
+    ]
     sentences = {number: sentence for number, sentence in enumerate(prepared) if sentence is not None}
     if len(sentences) < len(utterances):
         logger.warning(
@@ -79,30 +67,17 @@ def align(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> tuple[Monoph
             fit()
         total = 0.0
         for batch in batches:
-            part = [sentences[number] for number in batch]
-            found, score = model.find([sentence.feats for sentence in part], [sentence.states for sentence in part])
+            found, score = model.find([sentences[number] for number in batch])
             paths |= {number: path for number, path in zip(batch, found, strict=True) if path is not None}
             total += score
         logger.info("iteration %d: %.3f nats a frame", iteration + 1, total / num_frames)
     durations: list[list[float] | None] = [None] * len(utterances)
     for number, sentence in sentences.items():
-        durations[number] = token_seconds(sentence.owners[paths[number]], sentence.num_tokens, sentence.seconds)
+        durations[number] = sentence.durations(paths[number])
     return model, durations
 
 
-def _prepare(model: Monophones, tokenizer: Tokenizer, utterance: Utterance) -> _Sentence | None:
-    tokens = tokenizer.encode(utterance.text)
-    if not tokens:
-        return None
-    states, owners = model.states_of(tokens)
-    wav = torch.from_numpy(read_utterance(utterance, RATE))
-    feats = features(wav)
-    if len(feats) < len(states):
-        return None
-    return _Sentence(feats, states, owners, len(tokens), len(wav) / RATE)
-
-
-def _batches(sentences: dict[int, _Sentence]) -> Iterator[list[int]]:
+def _batches(sentences: dict[int, Sentence]) -> Iterator[list[int]]:
     """Yield the numbers of utterances of similar length, of up to `BATCH_S` together with padding."""
     group: list[int] = []
     for number, sentence in sorted(sentences.items(), key=lambda item: (len(item[1].feats), item[0])):
@@ -114,7 +89,7 @@ def _batches(sentences: dict[int, _Sentence]) -> Iterator[list[int]]:
         yield group
 
 
-def _even_path(sentence: _Sentence) -> Tensor:
+def _even_path(sentence: Sentence) -> Tensor:
     """Return the place (T,) in the states of each frame, all states alike long."""
     num_frames = len(sentence.feats)
     return torch.arange(num_frames) * len(sentence.states) // num_frames

@@ -67,6 +67,8 @@ def test_a_word_that_cannot_be_spoken_stands_between_others(speaker):
     assert nothing.sounds == ()
     assert speaker.align(wav, RATE, ["☺"]) is None
     assert speaker.align(wav, RATE, ["dab"] * 1000) is None, "more sounds than frames"
+    for size in (0, 1, 200, 511):
+        assert speaker.align(wav[:size], RATE, ["d"]) is None, "too short to be looked at"
 
 
 def test_words_that_were_recognised_get_better_times(listener, monkeypatch):
