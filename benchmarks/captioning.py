@@ -19,9 +19,9 @@ from benchmarks.memory import recordings
 from benchmarks.result import RESULTS, load_average, write_result
 from benchmarks.streaming import RATE, TEST_SETS, Wave, cut, join
 from speechnar import CaptionStream, SpeechnarError, Transcriber, Translator
-from speechnar.clip_decoder import DecodeOptions
+from speechnar.asr.clips import DecodeOptions
+from speechnar.asr.recordings import utterances
 from speechnar.decode.vad import Endpointer
-from speechnar.recognizer import utterances
 
 CHUNKS_S = (1.0, 0.5, 0.2)
 

@@ -16,10 +16,10 @@ import torch
 from benchmarks.result import RESULTS, ROOT, load_average, median_seconds, write_result
 from speechnar.config import load_config
 from speechnar.errors import SpeechnarError
-from speechnar.generator import Generator
 from speechnar.hub import resolve_model
 from speechnar.models.base import load_model, save_model
-from speechnar.models.magnet import Magnet, MagnetConfig
+from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.sound.generator import Generator
 from speechnar.text.tokenizer import LexiconTokenizer
 from speechnar.train.run import RunConfig
 

@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
 from speechnar.config import load_config
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
-from speechnar.models.code_model import CodeModelConfig, TextCondition, Told
-from speechnar.models.enat import Enat, EnatConfig
-from speechnar.models.magnet import Magnet, MagnetConfig
-from speechnar.models.music_ar import MusicAr, MusicArConfig
+from speechnar.models.sound.code_model import CodeModelConfig, TextCondition, Told
+from speechnar.models.sound.enat import Enat, EnatConfig
+from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.models.sound.music_ar import MusicAr, MusicArConfig
 from speechnar.text.tokenizer import LexiconTokenizer
 from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig

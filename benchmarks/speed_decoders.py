@@ -31,10 +31,10 @@ from torch import Tensor
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
 from speechnar.config import parse_config, read_yaml
 from speechnar.decode.ctc import greedy
-from speechnar.models.cassnat import CassNatConfig, CassNatHead, CassNatHeadConfig
-from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.models.paraformer import ParaformerHead, ParaformerHeadConfig
-from speechnar.models.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.asr.cassnat import CassNatConfig, CassNatHead, CassNatHeadConfig
+from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import CharTokenizer

@@ -18,10 +18,10 @@ import yaml
 
 from benchmarks.result import RESULTS, load_average, median_seconds, write_result
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
+from speechnar.interop import convert_audiocraft
+from speechnar.interop.audiocraft import CODEC_FILE, MODEL_FILE
 from speechnar.models.base import load_model
-from speechnar.models.interop import convert_audiocraft
-from speechnar.models.interop.audiocraft import CODEC_FILE, MODEL_FILE
-from speechnar.models.magnet import Magnet
+from speechnar.models.sound.magnet import Magnet
 from tests.reference import make_golden_magnet as reference
 
 SECONDS, FRAME_RATE, TEXT_TOKENS = 10, 50, 16

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.result import RESULTS, load_average, median_seconds, write_result
 from speechnar import DecodeOptions, Transcriber
-from speechnar.models.interop import convert_espnet
+from speechnar.interop import convert_espnet
 from tests.reference import espnet_models as reference
 from tests.unit.tiny import RATE, speechlike
 

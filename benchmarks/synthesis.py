@@ -21,11 +21,11 @@ from benchmarks.result import RESULTS, load_average, write_result
 from speechnar.errors import SpeechnarError
 from speechnar.hub import resolve_model
 from speechnar.models.base import LoadedModel, load_model
-from speechnar.models.tts import Tts, TtsConfig
-from speechnar.speaker import Speaker
-from speechnar.synthesizer import Synthesizer
+from speechnar.models.tts.tts import Tts, TtsConfig
 from speechnar.text.phonemes import PhonemeTokenizer
-from speechnar.voice import Listener
+from speechnar.tts.acoustic import Speaker
+from speechnar.tts.synthesizer import Synthesizer
+from speechnar.tts.voice import Listener
 
 TEXT = "The first thing she saw was a letter on the table, and it was not for her. She opened it all the same."
 TOKEN_S = 0.085

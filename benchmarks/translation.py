@@ -28,11 +28,10 @@ from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.hub import resolve_model
 from speechnar.models import MODELS, translation
 from speechnar.models.base import LoadedModel, load_model
-from speechnar.models.fretna import Fretna
-from speechnar.models.fretna_ctc import FretnaCtc
+from speechnar.models.mt.fretna import Fretna
+from speechnar.models.mt.fretna_ctc import FretnaCtc
+from speechnar.mt.systems import System, SystemOptions, build_system
 from speechnar.text.tokenizer import SentencePieceTokenizer, Tokenizer
-from speechnar.translate_data import SystemOptions, build_system
-from speechnar.translation_stream import System
 
 SYSTEMS = {
     "one pass": ("fretna_ctc", SystemOptions()),

@@ -7,11 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechnar.api import Comparison, DetectedLanguage, Transcriber, align, detect_language, transcribe, translate
+    from speechnar.asr.clips import DecodeOptions
+    from speechnar.asr.stream import SpeechStream
+    from speechnar.asr.transcriber import (
+        Comparison,
+        DetectedLanguage,
+        Transcriber,
+        align,
+        detect_language,
+        transcribe,
+        translate,
+    )
     from speechnar.audio.io import Audio
     from speechnar.captions import CaptionStream, CaptionUpdate
-    from speechnar.clip_decoder import DecodeOptions
-    from speechnar.editor import Change, EditedSpeech
     from speechnar.errors import (
         AudioError,
         CheckpointError,
@@ -21,14 +29,14 @@ if TYPE_CHECKING:
         ShapeError,
         SpeechnarError,
     )
-    from speechnar.generator import Generator, GeneratorOptions, Sound, generate
     from speechnar.hub import list_models
-    from speechnar.stream import SpeechStream
-    from speechnar.synthesizer import Speech, Synthesizer, edit, synthesize
+    from speechnar.mt.stream import TranslationStream, TranslationUpdate
+    from speechnar.mt.translator import TranslatedPiece, Translation, Translator
+    from speechnar.sound.generator import Generator, GeneratorOptions, Sound, generate
     from speechnar.text.transcript import Segment, Transcript, Word
-    from speechnar.translation_stream import TranslationStream, TranslationUpdate
-    from speechnar.translator import TranslatedPiece, Translation, Translator
-    from speechnar.voice import Voice
+    from speechnar.tts.editor import Change, EditedSpeech
+    from speechnar.tts.synthesizer import Speech, Synthesizer, edit, synthesize
+    from speechnar.tts.voice import Voice
 
 __version__ = "0.1.0"
 
@@ -78,35 +86,35 @@ _MODULE_OF = {
     "Audio": "audio.io",
     "CaptionStream": "captions",
     "CaptionUpdate": "captions",
-    "Change": "editor",
-    "Comparison": "api",
-    "DecodeOptions": "clip_decoder",
-    "DetectedLanguage": "api",
-    "EditedSpeech": "editor",
-    "Generator": "generator",
-    "GeneratorOptions": "generator",
+    "Change": "tts.editor",
+    "Comparison": "asr.transcriber",
+    "DecodeOptions": "asr.clips",
+    "DetectedLanguage": "asr.transcriber",
+    "EditedSpeech": "tts.editor",
+    "Generator": "sound.generator",
+    "GeneratorOptions": "sound.generator",
     "Segment": "text.transcript",
-    "Sound": "generator",
-    "Speech": "synthesizer",
-    "SpeechStream": "stream",
-    "Synthesizer": "synthesizer",
-    "Transcriber": "api",
+    "Sound": "sound.generator",
+    "Speech": "tts.synthesizer",
+    "SpeechStream": "asr.stream",
+    "Synthesizer": "tts.synthesizer",
+    "Transcriber": "asr.transcriber",
     "Transcript": "text.transcript",
-    "TranslatedPiece": "translator",
-    "Translation": "translator",
-    "TranslationStream": "translation_stream",
-    "TranslationUpdate": "translation_stream",
-    "Translator": "translator",
-    "Voice": "voice",
+    "TranslatedPiece": "mt.translator",
+    "Translation": "mt.translator",
+    "TranslationStream": "mt.stream",
+    "TranslationUpdate": "mt.stream",
+    "Translator": "mt.translator",
+    "Voice": "tts.voice",
     "Word": "text.transcript",
-    "align": "api",
-    "detect_language": "api",
-    "edit": "synthesizer",
-    "generate": "generator",
+    "align": "asr.transcriber",
+    "detect_language": "asr.transcriber",
+    "edit": "tts.synthesizer",
+    "generate": "sound.generator",
     "list_models": "hub",
-    "synthesize": "synthesizer",
-    "transcribe": "api",
-    "translate": "api",
+    "synthesize": "tts.synthesizer",
+    "transcribe": "asr.transcriber",
+    "translate": "asr.transcriber",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from speechnar.cli import main
+from speechnar.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from speechnar.asr.stream import SpeechStream
 from speechnar.errors import ConfigError
 from speechnar.metrics.simultaneous import common_prefix
-from speechnar.stream import SpeechStream
+from speechnar.mt.stream import TranslationStream, TranslationUpdate
 from speechnar.text.transcript import Segment, Transcript
-from speechnar.translation_stream import TranslationStream, TranslationUpdate
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from speechnar.errors import ModelNotFoundError
+from speechnar.errors import ConfigError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ REQUIRED_FILES = ("config.json", "model.safetensors")
 ALLOWED_FILES = ("config.json", "*.safetensors", "tokenizer.model", "tokens.txt", "README.md")
 
 MAX_CARD_CHARS = 1 << 20
+MAX_SEED = 2**63 - 1
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -74,6 +78,36 @@ def resolve_model(name: str | Path) -> Path:
         hint = f"did you mean {near[0]}?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
         raise ModelNotFoundError(f"model {str(name)!r} is no folder, no shipped name and no owner/name; {hint}")
     return _from_hub(match["repo"], match["revision"])
+
+
+def find_device(name: str) -> "torch.device":
+    """Return the device of this name, or the best one for ``auto``.
+
+    Raises:
+        ConfigError: the device does not exist.
+    """
+    import torch  # noqa: PLC0415  # who lists models needs none
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # builds without CUDA assert
+        reason = str(error).split("\n", 1)[0][:120]
+        raise ConfigError(f"device must be auto, cpu, or a device of this machine; got {name!r} ({reason})") from None
+    return device
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed``.
+
+    Raises:
+        ConfigError: it is no whole number from 0 to `MAX_SEED`.
+    """
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed!r}")
+    return seed
 
 
 def list_models() -> list[ModelInfo]:

@@ -22,16 +22,16 @@ from benchmarks import (
     synthesis,
     word_times,
 )
-from speechnar.api import Transcriber
+from speechnar.asr.transcriber import Transcriber
 from speechnar.data.kaldi import Utterance
 from speechnar.hub import ModelInfo
 from speechnar.models.base import save_model
-from speechnar.models.code_model import CodeModelConfig
-from speechnar.models.enat import EnatConfig
-from speechnar.models.magnet import MagnetConfig
-from speechnar.models.music_ar import MusicArConfig
-from speechnar.speaker import Speaker
+from speechnar.models.sound.code_model import CodeModelConfig
+from speechnar.models.sound.enat import EnatConfig
+from speechnar.models.sound.magnet import MagnetConfig
+from speechnar.models.sound.music_ar import MusicArConfig
 from speechnar.text.transcript import Segment, Transcript, Word
+from speechnar.tts.acoustic import Speaker
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
 

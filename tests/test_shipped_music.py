@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speechnar import Generator
-from speechnar.cli import main
+from speechnar.cli.main import main
 from speechnar.hub import DEFAULT_MUSIC_MODEL, list_models, resolve_model
 from speechnar.metrics.seam import find_seams
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from speechnar import Translator
-from speechnar.cli import main
+from speechnar.cli.main import main
 from speechnar.data.download import find_corpus
 from speechnar.hub import DEFAULT_MT_MODEL, list_models, resolve_model
 from speechnar.metrics.simultaneous import normalized_erasure
 from speechnar.metrics.translation import bleu
-from speechnar.translate_data import SystemOptions
+from speechnar.mt.systems import SystemOptions
 
 ROOT = Path(__file__).parents[1]
 TEACHER = f"{DEFAULT_MT_MODEL}-reta"

@@ -17,7 +17,7 @@ MAX_BYTES = 22_000_000
 MIN_RIGHT = 0.8
 """Of twenty digits (19 and 20 when the voices were shipped)."""
 MAX_CLICK = 2.0
-"""`speechnar.editor.click` of a joint (up to 1.45 in 54 edits when the voice was shipped; above 10 in a hard cut)."""
+"""`click` of a joint (up to 1.45 in 54 edits when the voice was shipped; above 10 in a hard cut)."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLIP, CLIP_TEXT = "LJ002-0131", "three times the amount would be expended."
 EDITS = {

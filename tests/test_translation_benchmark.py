@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks import translation
-from speechnar.models import translation as model_parts
 from speechnar.models.base import save_model
+from speechnar.models.mt import translation as model_parts
+from speechnar.mt.systems import SystemOptions, build_system
 from speechnar.text.tokenizer import SentencePieceTokenizer
-from speechnar.translate_data import SystemOptions, build_system
 from tests.unit.models.texts import sentences
 
 

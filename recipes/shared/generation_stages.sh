@@ -41,7 +41,7 @@ if at_stage 5 "average"; then
     done
 fi
 make_sound() { # SYSTEM MODEL [OPTION]...: of the test set's texts by that system, to $exp/sound/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar.generate_data "$2" "$data/test" "$exp/sound/$1" "${@:3}"
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.generate "$2" "$data/test" "$exp/sound/$1" "${@:3}"
 }
 if at_stage 6 "decode"; then # what the codec makes of the recordings is the best that models of its codes can do
     make_sound coded "$exp/model" --system coded
@@ -63,7 +63,7 @@ if at_stage 7 "score"; then # by a classifier that has learned from the recordin
     fi
     systems=()
     for folder in "$exp"/sound/*/; do systems+=(--system "$(basename "$folder")=$folder"); done
-    "$PYTHON" -m speechnar.evaluate_sound "$data/test" "$exp/sound" --judge "$judge" --reference "$data/dev" \
+    "$PYTHON" -m speechnar.evaluation.sound "$data/test" "$exp/sound" --judge "$judge" --reference "$data/dev" \
         --train "$data/train" "${systems[@]}"
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card

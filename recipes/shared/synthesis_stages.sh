@@ -67,7 +67,7 @@ if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
     "$PYTHON" -m speechnar average "$exp"
 fi
 speak() { # SYSTEM MODEL [OPTION]...: the test set by that system, to $exp/speech/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar.synthesize_data "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.synthesize "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
 }
 final=$exp/model
 if [ -n "${one_step:-}" ]; then final=$exp/one_step/model; fi
@@ -86,7 +86,7 @@ if at_stage 7 "score"; then
     fi
     systems=()
     for name in vocoded coded steps16 steps1; do systems+=(--system "$name=$exp/speech/$name"); done
-    "$PYTHON" -m speechnar.evaluate_speech "$data/$test_dir" "$exp/speech" --judge "$judge" --verifier "$verifier" \
+    "$PYTHON" -m speechnar.evaluation.tts "$data/$test_dir" "$exp/speech" --judge "$judge" --verifier "$verifier" \
         "${systems[@]}"
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card

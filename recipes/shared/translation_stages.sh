@@ -43,14 +43,14 @@ if at_stage 6 "decode"; then # every system to a log of its own, word by word
     grep -v '^#' "$systems" | while read -r name model options; do
         read -ra given <<<"${options//EXP/$exp}"
         for set in $sets; do
-            "${decode_cmd[@]}" "$PYTHON" -m speechnar.translate_data "$exp/$model/model" "$data/$set" \
+            "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.translate "$exp/$model/model" "$data/$set" \
                 "$exp/logs/$set/$name.jsonl" "${direction[@]}" --limit "$limit" --threads "$threads" "${given[@]}"
         done
     done
 fi
 if at_stage 7 "score"; then # a line of JSON for each system, and a plot of all
     for set in $sets; do
-        "$PYTHON" -m speechnar.evaluate_translation "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" \
+        "$PYTHON" -m speechnar.evaluation.mt "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" \
             --plot "$exp/$set.scores.png" | tee "$exp/$set.scores.jsonl"
     done
 fi

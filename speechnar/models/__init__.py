@@ -1,28 +1,28 @@
 """One paper per file: config, module, loss, inference. The table of all models is here."""
 
-from speechnar.models.ardit_one_step import TtsDistillation, TtsDistillationConfig
+from speechnar.models.asr.cassnat import CassNat, CassNatConfig
+from speechnar.models.asr.joint import Joint, JointConfig
+from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.asr.unienc import UniEnc, UniEncConfig
 from speechnar.models.base import ModelEntry
-from speechnar.models.cassnat import CassNat, CassNatConfig
-from speechnar.models.codec import MelPca, MelPcaConfig
-from speechnar.models.enat import Enat, EnatConfig
-from speechnar.models.encodec import Encodec, EncodecConfig, EncodecGan, EncodecGanConfig
-from speechnar.models.fretna import Fretna, FretnaConfig
-from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
-from speechnar.models.joint import Joint, JointConfig
-from speechnar.models.magnet import Magnet, MagnetConfig
-from speechnar.models.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
-from speechnar.models.monophones import Monophones, MonophonesConfig
-from speechnar.models.music_ar import MusicAr, MusicArConfig
-from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.models.paraformer import Paraformer, ParaformerConfig
-from speechnar.models.reta import Reta, RetaConfig
-from speechnar.models.sound_classifier import SoundClassifier, SoundClassifierConfig
-from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
-from speechnar.models.tts import Tts, TtsConfig
-from speechnar.models.unienc import UniEnc, UniEncConfig
-from speechnar.models.vocos import Vocos, VocosConfig
-from speechnar.models.vocos_adversary import VocosGan, VocosGanConfig
-from speechnar.models.wait_k import WaitK, WaitKConfig
+from speechnar.models.judges.sound_classifier import SoundClassifier, SoundClassifierConfig
+from speechnar.models.judges.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
+from speechnar.models.mt.fretna import Fretna, FretnaConfig
+from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
+from speechnar.models.mt.reta import Reta, RetaConfig
+from speechnar.models.mt.wait_k import WaitK, WaitKConfig
+from speechnar.models.sound.enat import Enat, EnatConfig
+from speechnar.models.sound.encodec import Encodec, EncodecConfig, EncodecGan, EncodecGanConfig
+from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.models.sound.music_ar import MusicAr, MusicArConfig
+from speechnar.models.tts.ardit_one_step import TtsDistillation, TtsDistillationConfig
+from speechnar.models.tts.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
+from speechnar.models.tts.mel_pca import MelPca, MelPcaConfig
+from speechnar.models.tts.monophones import Monophones, MonophonesConfig
+from speechnar.models.tts.tts import Tts, TtsConfig
+from speechnar.models.tts.vocos import Vocos, VocosConfig
+from speechnar.models.tts.vocos_adversary import VocosGan, VocosGanConfig
 
 MODELS: dict[str, ModelEntry] = {
     "cassnat": ModelEntry(CassNatConfig, CassNat),

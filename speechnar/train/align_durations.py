@@ -1,8 +1,8 @@
 """Write how long each token of data directories lasts: ``python -m speechnar.train.align_durations TOKENIZER DIR...``.
 
-A hidden Markov model of the tokens (`speechnar.models.monophones`) is fitted to the recordings themselves and aligned
-with them, so nothing needs to be held out. ``--aligner OUT`` keeps the model: text to speech that starts from that
-folder finds words in recordings by it.
+A hidden Markov model of the tokens (`speechnar.models.tts.monophones`) is fitted to the recordings themselves and
+aligned with them, so nothing needs to be held out. ``--aligner OUT`` keeps the model: text to speech that starts
+from that folder finds words in recordings by it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import DURATIONS_FILE, Utterance, read_kaldi_dir, write_durations
 from speechnar.errors import DataError, SpeechnarError
 from speechnar.models.base import save_model
-from speechnar.models.monophones import RATE, Monophones, MonophonesConfig, Sentence
+from speechnar.models.tts.monophones import RATE, Monophones, MonophonesConfig, Sentence
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)

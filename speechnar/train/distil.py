@@ -25,7 +25,7 @@ from speechnar.data.pairs import EOS
 from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.models.base import load_model
-from speechnar.models.reta import Reta
+from speechnar.models.mt.reta import Reta
 from speechnar.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.models.base import load_model
-from speechnar.models.encodec import Encodec
+from speechnar.models.sound.encodec import Encodec
 
 logger = logging.getLogger(__name__)
 

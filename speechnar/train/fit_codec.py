@@ -15,9 +15,9 @@ from pathlib import Path
 from speechnar.config import load_config
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.models.base import save_model
-from speechnar.models.codec import MelPca
-from speechnar.models.mel_autoencoder import MelAutoencoder
-from speechnar.models.tts import TtsConfig
+from speechnar.models.tts.mel_autoencoder import MelAutoencoder
+from speechnar.models.tts.mel_pca import MelPca
+from speechnar.models.tts.tts import TtsConfig
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import CMVN_BATCHES, RunConfig, init_model, load_data
 

@@ -12,9 +12,9 @@ import yaml
 from speechnar.config import load_config
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.models.base import load_model
-from speechnar.models.encodec import EncodecConfig, EncodecGanConfig
-from speechnar.models.magnet import MagnetConfig
-from speechnar.models.sound_classifier import SoundClassifierConfig
+from speechnar.models.judges.sound_classifier import SoundClassifierConfig
+from speechnar.models.sound.encodec import EncodecConfig, EncodecGanConfig
+from speechnar.models.sound.magnet import MagnetConfig
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import RunConfig
 from tests.recipes.test_recipes import RECIPES, fsdd, run, run_well, write_tone

@@ -21,9 +21,9 @@ from speechnar.config import load_config
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.data.parallel_text import read_sentences
 from speechnar.models.base import load_model, save_model
-from speechnar.models.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
-from speechnar.models.tts import Tts, TtsConfig
-from speechnar.models.vocos import VocosConfig
+from speechnar.models.judges.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
+from speechnar.models.tts.tts import Tts, TtsConfig
+from speechnar.models.tts.vocos import VocosConfig
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import RunConfig
 

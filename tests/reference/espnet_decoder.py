@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechnar.models.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 
 LAYER_NAMES = {
     "norm1": "norm_attention",

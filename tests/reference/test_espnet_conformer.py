@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from speechnar.errors import CheckpointError
+from speechnar.interop.espnet import convert_espnet
 from speechnar.models.base import load_model
-from speechnar.models.interop.espnet import convert_espnet
 from speechnar.nn.encoder import Encoder
 from speechnar.nn.lengths import valid_mask, zero_padding
 from tests.reference.espnet_models import build, conformer_options, import_espnet, train_tokenizer, write_folder

@@ -11,11 +11,11 @@ from torch import Tensor
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.ctc import greedy
 from speechnar.decode.longform import LongformConfig, transcribe_stream
+from speechnar.interop.espnet import convert_espnet
+from speechnar.interop.espnet_names import check_fit, map_state
+from speechnar.interop.espnet_options import parse_options
+from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.base import load_model
-from speechnar.models.interop.espnet import convert_espnet
-from speechnar.models.interop.espnet_names import check_fit, map_state
-from speechnar.models.interop.espnet_options import parse_options
-from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.text.tokenizer import CharTokenizer
 from tests.reference.espnet_models import (
     RATE,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from speechnar.decode.ctc import greedy
-from speechnar.models.interop.espnet_names import check_fit, map_state
-from speechnar.models.interop.espnet_options import parse_options
-from speechnar.models.owsm_ctc import OwsmCtc
+from speechnar.interop.espnet_names import check_fit, map_state
+from speechnar.interop.espnet_options import parse_options
+from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.text.tokenizer import CharTokenizer
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from speechnar.decode.segments import path_segments
-from speechnar.models.cassnat import CassNat, cut_posteriors
-from speechnar.models.interop.cassnat import SPECIALS, map_state, parse_options
-from speechnar.models.interop.espnet_names import check_fit
-from speechnar.models.unienc import UniEnc
+from speechnar.interop.cassnat import SPECIALS, map_state, parse_options
+from speechnar.interop.espnet_names import check_fit
+from speechnar.models.asr.cassnat import CassNat, cut_posteriors
+from speechnar.models.asr.unienc import UniEnc
 from speechnar.nn.context import BlockContext
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer

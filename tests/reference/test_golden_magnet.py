@@ -9,10 +9,10 @@ import yaml
 
 from speechnar.decode.mask_predict import mask_predict
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.interop import convert
 from speechnar.models.base import load_model
-from speechnar.models.encodec import Encodec
-from speechnar.models.interop import convert
-from speechnar.models.magnet import Magnet
+from speechnar.models.sound.encodec import Encodec
+from speechnar.models.sound.magnet import Magnet
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from speechnar.interop import convert
+from speechnar.interop.espnet_names import check_fit
+from speechnar.interop.funasr_names import destination_of, map_state, module_names
+from speechnar.interop.funasr_options import parse_options
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.base import load_model
-from speechnar.models.interop import convert
-from speechnar.models.interop.espnet_names import check_fit
-from speechnar.models.interop.funasr_names import destination_of, map_state, module_names
-from speechnar.models.interop.funasr_options import parse_options
-from speechnar.models.paraformer import Paraformer, ParaformerConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.sanm import WindowConfig
 from speechnar.text.tokenizer import CharTokenizer

@@ -11,20 +11,20 @@ import pytest
 import soundfile
 import torch
 
-from speechnar import cli
-from speechnar.api import Transcriber
+from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.io import pcm_blocks, to_int16
 from speechnar.captions import CaptionStream
-from speechnar.cli import main
+from speechnar.cli import main as cli
+from speechnar.cli.main import main
 from speechnar.errors import ConfigError
 from speechnar.models.base import save_model
-from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
-from speechnar.models.wait_k import WaitK, WaitKConfig
+from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
+from speechnar.models.mt.wait_k import WaitK, WaitKConfig
+from speechnar.mt.translator import Translator
 from speechnar.text.tokenizer import CharTokenizer
-from speechnar.translator import Translator
 from tests.unit.tiny import RATE, save_tiny_model, vowels
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz", "<sop>", "<sos>", "<eos>"))
 KINDS = {"fretna_ctc": (FretnaCtc, FretnaCtcConfig), "wait_k": (WaitK, WaitKConfig)}
 

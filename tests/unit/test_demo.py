@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechnar.api import Comparison, Transcriber
+from speechnar.asr.transcriber import Comparison, Transcriber
 from speechnar.audio.io import to_int16
-from speechnar.generator import Generator, GeneratorOptions
 from speechnar.hub import CONSENT, ModelInfo
 from speechnar.models.base import save_model
-from speechnar.synthesizer import Synthesizer
+from speechnar.mt.translator import Translator
+from speechnar.sound.generator import Generator, GeneratorOptions
 from speechnar.text.transcript import Transcript
-from speechnar.translator import Translator
+from speechnar.tts.synthesizer import Synthesizer
 from tests.unit.models.generators import WORDS, make_generator
-from tests.unit.test_translator import CARD, TOKENIZER, make
+from tests.unit.mt.test_translator import CARD, TOKENIZER, make
 from tests.unit.tiny import RATE, save_tiny_joint, save_tiny_model, save_tiny_tts, vowels, write_speechlike
 
 gr = pytest.importorskip("gradio")

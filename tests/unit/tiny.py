@@ -8,12 +8,12 @@ import soundfile
 import torch
 from scipy.signal import lfilter
 
+from speechnar.models.asr.joint import Joint, JointConfig
+from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.base import save_model
-from speechnar.models.codec import MelPca
-from speechnar.models.joint import Joint, JointConfig
-from speechnar.models.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.models.paraformer import Paraformer, ParaformerConfig
-from speechnar.models.tts import Tts, TtsConfig
+from speechnar.models.tts.mel_pca import MelPca
+from speechnar.models.tts.tts import Tts, TtsConfig
 from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import LexiconTokenizer, SentencePieceTokenizer, Tokenizer, task_specials
 from tests.unit.models.sounds import voices

@@ -9,7 +9,7 @@ from speechnar.data.codes import CodeDataset, read_codes
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import save_model
-from speechnar.models.encodec import Encodec, EncodecConfig
+from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.train.extract_codes import extract_codes, main
 from speechnar.train.loop import TrainConfig
 from speechnar.train.run import RunConfig, run_training

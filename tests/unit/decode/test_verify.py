@@ -5,7 +5,7 @@ import torch
 
 from speechnar.decode.verify import rest_of, verify
 from speechnar.errors import ConfigError
-from speechnar.models.reta import Reta, RetaConfig
+from speechnar.models.mt.reta import Reta, RetaConfig
 from tests.unit.models.texts import TOKENIZER
 
 SOS, EOS = TOKENIZER.id_of("<sos>"), TOKENIZER.id_of("<eos>")

@@ -3,10 +3,10 @@
 import torch
 
 from speechnar.data.codes import CodeBatch
-from speechnar.models.code_model import CodeModelConfig
-from speechnar.models.enat import Enat, EnatConfig
-from speechnar.models.magnet import Magnet, MagnetConfig
-from speechnar.models.music_ar import MusicAr, MusicArConfig
+from speechnar.models.sound.code_model import CodeModelConfig
+from speechnar.models.sound.enat import Enat, EnatConfig
+from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.models.sound.music_ar import MusicAr, MusicArConfig
 from speechnar.text.tokenizer import LexiconTokenizer
 
 WORDS = LexiconTokenizer(("<blank>", "<unk>", "dog", "cat", "barks"), {})

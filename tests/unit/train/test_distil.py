@@ -4,8 +4,8 @@ import torch
 from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import save_model
-from speechnar.models.fretna_ctc import FretnaCtc, FretnaCtcConfig
-from speechnar.models.reta import Reta, RetaConfig
+from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
+from speechnar.models.mt.reta import Reta, RetaConfig
 from speechnar.train.distil import distil, main
 from tests.unit.models.texts import TOKENIZER, sentences
 

@@ -15,7 +15,7 @@ from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.data.parallel_text import write_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
-from speechnar.models.reta import Reta, RetaConfig
+from speechnar.models.mt.reta import Reta, RetaConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.checkpoint import find_best, save_checkpoint
 from speechnar.train.run import RunConfig, average, freeze, init_model, run_training

@@ -12,7 +12,7 @@ from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.errors import ConfigError
 from speechnar.metrics.verification import equal_error_rate
 from speechnar.models.base import load_model
-from speechnar.models.speaker_verifier import SpeakerVerifier
+from speechnar.models.judges.speaker_verifier import SpeakerVerifier
 
 QUANTILES = (0.05, 0.5, 0.95)
 

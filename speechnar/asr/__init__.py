@@ -1,0 +1,1 @@
+"""Speech to text: whole recordings, batches of clips, streams."""

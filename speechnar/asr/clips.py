@@ -1,0 +1,432 @@
+"""Clips of speech to text tokens with any recogniser: language and task, batches, search, language identification.
+
+Shapes: B clips, S samples, T positions (the model's prefix, then frames), V vocabulary, L languages, U tokens.
+Source: OWSM-CTC (Peng et al., ACL 2024, section 3) for language and task as the first tokens of the output.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from speechnar.audio.blocks import Samples, batches
+from speechnar.decode.align import WORD_START, CtcPath
+from speechnar.decode.ctc import greedy, prefix_beam_search
+from speechnar.decode.lm import HotwordBooster, NgramLm, PrefixScorer, TokenNgram, WordNgram
+from speechnar.decode.longform import LongformConfig, transcribe_stream
+from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.models.base import LoadedModel
+from speechnar.nn.lengths import valid_mask
+from speechnar.text.languages import UNDETERMINED, to_iso3
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+CTC = "ctc"
+MIN_CLIP_FRAMES = 4
+"""Shorter clips are padded to this many output frames: convolutions need some input."""
+SCORED_BEAM_SIZE = 16
+"""Beam of a search with a language model or hotwords when none is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """Choices beyond language and word times; the defaults suit most recordings.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    decoder: str | None = None
+    """``ctc``, ``cassnat``, ``paraformer`` or ``transformer_ar``; None takes the model's own, which is CTC where it has
+    one."""
+    num_samples: int | None = None
+    """CASS-NAT: alignments sampled and decoded, of which the best result is kept; None takes the best path alone."""
+    beam_size: int | None = None
+    """Prefixes kept by the beam search; None takes the best path, unless there is a language model or a hotword."""
+    lm: str | Path | None = None
+    """ARPA file, plain or gzip, over words or over the model's pieces."""
+    lm_weight: float = 0.5
+    hotwords: tuple[str, ...] = ()
+    """Phrases to favour, in the model's own spelling."""
+    hotword_weight: float = 1.0
+    """Nats per token of a hotword in CTC's search, for characters; subwords take 1 to 3. A higher one finds more of the
+    words and writes more of them where they were not said. A model that learnt hotwords (SeACo) weighs them itself."""
+    prompt: str | None = None
+    """What was said before."""
+    vad: bool | None = None
+    """Decode only what voice activity detection calls speech; None: only where a recording is longer than a window."""
+    window_s: float = 30.0
+    """What the model hears at once; longer recordings are cut at pauses or, without VAD, into overlapping windows."""
+    pad: bool = False
+    """Pad every clip with silence to a window, as the published OWSM-CTC models were trained."""
+    batch_seconds: float = 120.0
+    """Audio decoded together, padding included."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if isinstance(self.hotwords, str):
+            raise ConfigError(f"hotwords must be a sequence of phrases, got one string {self.hotwords!r}")
+        object.__setattr__(self, "hotwords", tuple(self.hotwords))
+        for name in ("beam_size", "num_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if not 1 <= self.window_s < math.inf:
+            raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
+        if not 0 < self.batch_seconds < math.inf:
+            raise ConfigError(f"batch_seconds must be above 0, got {self.batch_seconds}")
+        for name in ("lm_weight", "hotword_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be finite, got {getattr(self, name)}")
+
+    @property
+    def needs_search(self) -> bool:
+        """Whether the best path is not enough."""
+        return self.beam_size is not None or self.lm is not None or bool(self.hotwords)
+
+
+@runtime_checkable
+class SpeechModel(Protocol):
+    """What decoding asks of a model (`speechnar.models.asr.owsm_ctc.OwsmCtc` has it)."""
+
+    blank_id: int
+    num_prefix: int
+    sample_rate: int
+    frame_shift_s: float
+    decoder_names: tuple[str, ...]
+    """``ctc``, if the model has it, then others (of a `ManyDecoders`); the first is the default."""
+
+    def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> Any:
+        """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V), None without CTC, and ``.lens`` (B,)."""
+
+
+class ManyDecoders(SpeechModel, Protocol):
+    """A model with other decoders than CTC."""
+
+    def decode(self, out: Any, decoder: str, **options: Any) -> list[CtcPath]:
+        """Decode what `encode` returned; frames count from the first one of audio."""
+
+
+@runtime_checkable
+class HotwordModel(Protocol):
+    """A model that may have learnt to be biased towards hotwords."""
+
+    knows_hotwords: bool
+
+    def hotword_vectors(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
+        """Return what `ManyDecoders.decode` takes as ``hotwords``, for their token ids."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a model made of one clip."""
+
+    path: CtcPath
+    """Text tokens only; frame 0 is the first of the clip."""
+    language_mass: npt.NDArray[np.float64]
+    """(L,) how often each language token is expected among the frames; it is emitted once."""
+
+
+class ClipDecoder:
+    """One model with one task, one language (or ``auto``) and one set of options.
+
+    Args:
+        loaded: a recogniser.
+        task: ``asr``, or ``st_xxx`` for translation into language xxx.
+        language: of the speech, in any form `speechnar.text.languages.to_iso3` takes, or ``auto``.
+        default_language: what a model without language tokens speaks, if that is known.
+        options: the rest.
+
+    Raises:
+        ConfigError: the model cannot honour one of them.
+        DataError: the language model is malformed.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        task: str = "asr",
+        language: str = AUTO,
+        default_language: str | None = None,
+        options: DecodeOptions | None = None,
+    ) -> None:
+        if not isinstance(loaded.model, SpeechModel):
+            raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
+        self.name = loaded.name
+        self.model = cast(SpeechModel, loaded.model)
+        self.device = next(loaded.model.parameters()).device
+        self.tokenizer = loaded.tokenizer
+        self.sample_rate = self.model.sample_rate
+        self.language_ids = self.tokenizer.language_ids() if self.model.num_prefix else {}
+        self.task = task
+        self.language = AUTO if language == AUTO else to_iso3(language)
+        self.default_language = default_language
+        self.options = options or DecodeOptions()
+        self.decoder = self._find_decoder()
+        self._prefix = self._find_prefix()
+        self._prompt = self._encode_prompt()
+        self._lm, self._hotwords = self._scorers()
+        self._hotword_vectors = self._embed_hotwords()
+
+    @property
+    def window_samples(self) -> int:
+        """The longest clip."""
+        return round(self.options.window_s * self.sample_rate)
+
+    @property
+    def shortest_samples(self) -> int:
+        """What shorter clips are padded to."""
+        return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
+
+    @property
+    def batch_samples(self) -> int:
+        """The most that is decoded together."""
+        return round(self.options.batch_seconds * self.sample_rate)
+
+    def target_head(self, language: str) -> list[int]:
+        """Return the tokens with which a target in ``language`` begins."""
+        if not self.language_ids:
+            return []
+        return [self.language_ids[language], self.tokenizer.id_of(f"<{self.task}>")]
+
+    def decode(self, clips: Sequence[Samples]) -> list[Decoded]:
+        """Decode clips of at most one window each, in batches of like length."""
+        decoded: dict[int, Decoded] = {}
+        for batch in batches([self._padded_size(clip) for clip in clips], self.batch_samples):
+            decoded.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
+        return [decoded[i] for i in range(len(clips))]
+
+    def decode_windows(self, blocks: Iterable[Samples]) -> tuple[Decoded, int]:
+        """Decode a recording of any length in overlapping windows; return also its number of samples.
+
+        Raises:
+            ConfigError: the options ask for a search, which has no windows.
+        """
+        if self.options.needs_search or self.decoder != CTC:
+            raise ConfigError(
+                f"other decoders than {CTC}, beam search, language model and hotwords need clips of at most "
+                f"{self.options.window_s:g} s; leave VAD on for longer recordings"
+            )
+        window_s = self.options.window_s
+        config = LongformConfig(
+            buffer_s=window_s,
+            context_s=min(4.0, window_s / 6),
+            batch_size=max(1, int(self.options.batch_seconds / window_s)),
+            pad_to_buffer=self.options.pad,
+        )
+        mass = np.zeros(len(self.language_ids))
+
+        def encode(wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+            out = self._encode_padded(wav, wav_lens)
+            mass.__iadd__(self.language_mass(out).sum(axis=0))
+            return out.log_probs, out.lens
+
+        result = transcribe_stream(
+            blocks,
+            encode,
+            config=config,
+            blank_id=self.model.blank_id,
+            sample_rate=self.sample_rate,
+            frame_shift_s=self.model.frame_shift_s,
+            num_prefix=self.model.num_prefix,
+        )
+        path = self.text_path(result.path, num_prefix=0)
+        return Decoded(path, mass), result.num_samples
+
+    def decide_language(self, mass: npt.NDArray[np.float64]) -> tuple[str, float | None]:
+        """Return the language of the speech and, where it was not given, its share of all languages' mass."""
+        if self.language != AUTO:
+            return self.language, None
+        if not self.language_ids:
+            return self.default_language or UNDETERMINED, None
+        if not mass.sum() > 0:
+            return UNDETERMINED, None
+        best = int(mass.argmax())
+        return list(self.language_ids)[best], float(mass[best] / mass.sum())
+
+    def _decode_batch(self, clips: Sequence[Samples]) -> list[Decoded]:
+        """Decode clips together; on a full device, half of them at a time."""
+        try:
+            out = self.encode(clips)
+        except torch.OutOfMemoryError:
+            if len(clips) == 1:
+                seconds = len(clips[0]) / self.sample_rate
+                raise SpeechnarError(f"out of memory on a clip of {seconds:.1f} s; lower window_s") from None
+            logger.info("out of memory on %d clips; halving the batch", len(clips))
+            half = len(clips) // 2
+            return self._decode_batch(clips[:half]) + self._decode_batch(clips[half:])
+        if self.decoder == CTC:
+            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
+        else:
+            paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
+        return [Decoded(path, mass) for path, mass in zip(paths, self.language_mass(out), strict=True)]
+
+    def encode(self, clips: Sequence[Samples]) -> Any:
+        """Return the model's output for clips as one batch, without gradients."""
+        wav_lens = torch.tensor([self._padded_size(clip) for clip in clips])
+        wav = torch.zeros(len(clips), int(wav_lens.max()))
+        for row, clip in zip(wav, clips, strict=True):
+            row[: len(clip)] = torch.from_numpy(clip)
+        return self._encode_padded(wav, wav_lens)
+
+    @torch.inference_mode()
+    def _encode_padded(self, wav: Tensor, wav_lens: Tensor) -> Any:
+        wav, wav_lens = wav.to(self.device), wav_lens.to(self.device)
+        if self._prefix is None:
+            return self.model.encode(wav, wav_lens)
+        prefix = self._prefix.to(self.device).expand(len(wav), -1)
+        if self._prompt is None:
+            return self.model.encode(wav, wav_lens, prefix=prefix)
+        prompt = self._prompt.to(self.device)
+        prompt_lens = torch.tensor([prompt.size(1)], device=self.device)
+        return self.model.encode(wav, wav_lens, prefix=prefix, prompt=prompt, prompt_lens=prompt_lens)
+
+    def _padded_size(self, clip: Samples) -> int:
+        return max(len(clip), self.window_samples if self.options.pad else self.shortest_samples)
+
+    @torch.inference_mode()
+    def _decode_with(self, out: Any) -> list[CtcPath]:
+        """Decode with the model's decoder of that name."""
+        options = {"num_samples": self.options.num_samples, "beam_size": self.options.beam_size}
+        return cast(ManyDecoders, self.model).decode(
+            out, self.decoder, **{k: v for k, v in options.items() if v is not None}, **self._hotword_vectors
+        )
+
+    def _search(self, log_probs: Tensor, lens: Tensor) -> Sequence[CtcPath]:
+        options = self.options
+        if not options.needs_search:
+            return greedy(log_probs, lens, self.model.blank_id)
+        nbest = prefix_beam_search(
+            log_probs,
+            lens,
+            blank_id=self.model.blank_id,
+            beam_size=options.beam_size or SCORED_BEAM_SIZE,
+            lm=self._lm,
+            lm_weight=options.lm_weight,
+            hotwords=self._hotwords,
+        )
+        return [hypotheses[0] for hypotheses in nbest]
+
+    def text_path(self, path: CtcPath, num_prefix: int | None = None) -> CtcPath:
+        """Drop language, task and other specials (not ``<unk>``), and count frames from the first one of audio."""
+        shift = self.model.num_prefix if num_prefix is None else num_prefix
+        is_special, unk_id = self.tokenizer.is_special, self.tokenizer.unk_id
+        kept = [i for i, token in enumerate(path.tokens) if token == unk_id or not is_special(token)]
+        return CtcPath(
+            tokens=[path.tokens[i] for i in kept],
+            starts=[max(path.starts[i] - shift, 0) for i in kept],
+            ends=[max(path.ends[i] - shift, 0) for i in kept],
+            scores=[path.scores[i] for i in kept],
+            total=path.total,
+        )
+
+    def language_mass(self, out: Any) -> npt.NDArray[np.float64]:
+        """Return (B, L): the sum over valid positions of the probability of each language token."""
+        if not self.language_ids:
+            return np.zeros((len(out.lens), 0))
+        ids = torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=out.log_probs.device)
+        valid = valid_mask(out.lens, out.log_probs.size(1))
+        probs = out.log_probs[..., ids].exp().where(valid[..., None], 0.0)
+        mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
+        return mass
+
+    def _find_decoder(self) -> str:
+        """Return the decoder asked for, which must be one that honours the other options."""
+        options, names = self.options, self.model.decoder_names
+        decoder = options.decoder or names[0]
+        if decoder not in names:
+            raise ConfigError(f"model {self.name} decodes with {', '.join(names)}; got decoder {decoder!r}")
+        if decoder != CTC and self.task != "asr":
+            raise ConfigError(f"decoder {decoder} writes transcripts; leave it at {CTC} to translate")
+        honoured = {CTC: {"beam_size", "lm", "hotwords"}, "cassnat": {"num_samples"}, "transformer_ar": {"beam_size"}}
+        if isinstance(self.model, HotwordModel) and self.model.knows_hotwords:
+            honoured["paraformer"] = {"hotwords"}
+        for name in ("beam_size", "lm", "hotwords", "num_samples"):
+            if getattr(options, name) and name not in honoured.get(decoder, ()):
+                able = [other for other in names if name in honoured.get(other, ())]
+                raise ConfigError(
+                    f"{name} is not for decoder {decoder} of model {self.name}; "
+                    + (f"use {' or '.join(able)}" if able else "leave it out")
+                )
+        return decoder
+
+    def _find_prefix(self) -> Tensor | None:
+        """Return the ids of language and task (1, 2), None for a model that takes none."""
+        if not self.model.num_prefix:
+            if self.task != "asr":
+                raise ConfigError(f"model {self.name} does not translate; use one with task tokens")
+            if self.language not in (AUTO, self.default_language):
+                known = self.default_language or "its own"
+                raise ConfigError(f"model {self.name} knows one language ({known}); leave language at {AUTO}")
+            return None
+        if self.language != AUTO and self.language not in self.language_ids:
+            raise ConfigError(
+                f"language must be one of {', '.join(self.language_ids)} for model {self.name}, got {self.language}"
+            )
+        if self.task != "asr" and f"<{self.task}>" not in self.tokenizer.pieces:
+            targets = ", ".join(translation_targets(self.tokenizer.pieces)) or "none"
+            raise ConfigError(
+                f"model {self.name} does not translate to {self.task.removeprefix('st_')}; it translates to: {targets}"
+            )
+        language = "nolang" if self.language == AUTO else self.language
+        return torch.tensor([[self.tokenizer.id_of(f"<{piece}>") for piece in (language, self.task)]])
+
+    def _encode_prompt(self) -> Tensor | None:
+        if self.options.prompt is None:
+            return None
+        if not self.model.num_prefix:
+            raise ConfigError(f"model {self.name} takes no prompt; leave it out")
+        return torch.tensor([self.tokenizer.encode(self.options.prompt) or [self.tokenizer.id_of("<na>")]])
+
+    def _scorers(self) -> tuple[PrefixScorer | None, HotwordBooster | None]:
+        lm = None if self.options.lm is None else _read_lm(Path(self.options.lm))
+        pieces = self.tokenizer.pieces
+        scorer: PrefixScorer | None = None
+        if lm is not None:
+            is_of_pieces = any(word.startswith(WORD_START) for word in lm.vocab)
+            scorer = TokenNgram(lm, pieces) if is_of_pieces else WordNgram(lm, pieces)
+        if not self.options.hotwords or self.decoder != CTC:
+            return scorer, None
+        phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
+        return scorer, HotwordBooster(phrases, self.options.hotword_weight, pieces=pieces)
+
+    def _embed_hotwords(self) -> dict[str, Tensor]:
+        """Return the hotwords as a decoder other than CTC takes them; they serve every clip."""
+        if not self.options.hotwords or self.decoder == CTC:
+            return {}
+        phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
+        return {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases)}
+
+    def spell(self, text: str, what: str) -> list[int]:
+        """Return the tokens of ``text``.
+
+        Raises:
+            ConfigError: naming ``what``, when there are none or a letter is unknown.
+        """
+        tokens = self.tokenizer.encode(text)
+        if not tokens:
+            raise ConfigError(f"{what} must not be empty, got {text!r}")
+        if self.tokenizer.unk_id in tokens:
+            shown = " ".join(self.tokenizer.decode(tokens).split())
+            raise ConfigError(f"{what} {text!r} has letters that model {self.name} cannot spell ({shown[:80]})")
+        return tokens
+
+
+def translation_targets(pieces: Iterable[str]) -> list[str]:
+    """Return the languages that a vocabulary has ``<st_xxx>`` pieces for."""
+    return [piece[4:-1] for piece in pieces if piece.startswith("<st_") and piece.endswith(">")]
+
+
+@lru_cache(maxsize=2)
+def _read_lm(path: Path) -> NgramLm:
+    return NgramLm.read_arpa(path)

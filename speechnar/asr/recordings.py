@@ -1,0 +1,231 @@
+"""Recordings of any length to transcripts: read, cut at pauses, decode in batches, put together again."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+import torch
+
+from speechnar.asr.clips import CTC, ClipDecoder, Decoded
+from speechnar.asr.segments import to_segments
+from speechnar.audio.blocks import Blocks, Samples, cut, gather
+from speechnar.audio.source import Source
+from speechnar.decode.align import CtcPath, viterbi_align
+from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
+from speechnar.decode.vad import VadConfig, detect_speech, group_segments
+from speechnar.errors import AudioError, ConfigError, SpeechnarError
+from speechnar.text.transcript import Segment, Transcript
+
+logger = logging.getLogger(__name__)
+
+POOLED_BATCHES = 8
+"""Batches of short recordings read ahead, so that clips of like length can share one."""
+
+
+def utterances(window_s: float) -> VadConfig:
+    """Return what counts as one: speech up to half a second of silence or, at the latest, ``window_s`` seconds."""
+    return VadConfig(
+        min_speech_duration_ms=100,  # single short words, as digits are, can be below Silero's 250 ms
+        min_silence_duration_ms=500,
+        speech_pad_ms=200,
+        max_speech_duration_s=window_s,
+    )
+
+
+@dataclass
+class _Recording:
+    """A recording on its way: clips not decoded yet, and those that are, each with its place in seconds."""
+
+    name: str | None
+    duration_s: float
+    waiting: list[tuple[float, Samples]] = field(default_factory=list)
+    decoded: list[tuple[float, Decoded]] = field(default_factory=list)
+
+
+class Recognizer:
+    """A decoder of clips applied to whole recordings; ``word_timestamps`` gives segments their words."""
+
+    def __init__(self, decoder: ClipDecoder, *, word_timestamps: bool = False) -> None:
+        self.decoder = decoder
+        self.word_timestamps = word_timestamps
+
+    def transcribe(self, sources: Iterable[Source]) -> Iterator[Transcript | SpeechnarError]:
+        """Yield for every source, in order, its transcript or the error that prevents it.
+
+        Short recordings are read ahead and decoded together; a long one is decoded as it is read.
+        """
+        pool: list[_Recording | SpeechnarError] = []
+        pooled_s = 0.0
+        for source in sources:
+            try:
+                pool.append(self._prepare(source))
+            except SpeechnarError as error:
+                pool.append(error)
+            last = pool[-1]
+            pooled_s += last.duration_s if isinstance(last, _Recording) and last.waiting else 0.0
+            if pooled_s > POOLED_BATCHES * self.decoder.options.batch_seconds:
+                yield from self._finish(pool)
+                pool, pooled_s = [], 0.0
+        yield from self._finish(pool)
+
+    def language_probabilities(self, source: Source) -> dict[str, float]:
+        """Return the probability of every language of the model for the first window, most probable first.
+
+        Raises:
+            ConfigError: the model has no language tokens.
+        """
+        if not self.decoder.language_ids:
+            raise ConfigError(f"model {self.decoder.name} does not tell languages; use one with language tokens")
+        clip, _ = self._head(source)
+        (decoded,) = self.decoder.decode([clip])
+        mass = decoded.language_mass / max(decoded.language_mass.sum(), np.finfo(np.float64).tiny)
+        ranked = sorted(zip(self.decoder.language_ids, mass.tolist(), strict=True), key=lambda pair: -pair[1])
+        return dict(ranked)
+
+    def align(self, source: Source, text: str) -> Transcript:
+        """Return ``text`` with the times of its words in a recording of at most one window.
+
+        Raises:
+            ConfigError: the model has no CTC to align by, the text is empty, or the model cannot spell it.
+            AudioError: the recording is longer than a window, or too short for the text.
+        """
+        decoder = self.decoder
+        if CTC not in decoder.model.decoder_names:
+            raise ConfigError(f"model {decoder.name} has no CTC to align by; use one that has")
+        tokens = decoder.spell(text, "text")
+        clip, rest = self._head(source)
+        if next(rest, None) is not None:
+            limit_s = decoder.options.window_s
+            raise AudioError(f"{source.name or 'audio'}: align takes up to {limit_s:g} s; cut it first")
+        out = decoder.encode([clip])
+        language, probability = decoder.decide_language(decoder.language_mass(out)[0])
+        targets = torch.tensor([decoder.target_head(language) + tokens])
+        target_lens = torch.tensor([targets.size(1)])
+        aligned = viterbi_align(out.log_probs, out.lens, targets, target_lens, decoder.model.blank_id)
+        duration_s = len(clip) / decoder.sample_rate
+        if not aligned.possible.all():
+            raise AudioError(f"{source.name or 'audio'}: {duration_s:.2f} s cannot hold {len(tokens)} tokens of text")
+        path = decoder.text_path(aligned.paths()[0])
+        segments = self._segments_of_words([(0.0, path)], duration_s, language)
+        return self.transcript(source.name, duration_s, segments, language, probability, task="align")
+
+    # From one recording to clips.
+
+    def _prepare(self, source: Source) -> _Recording:
+        """Read a recording: a short one waits to be decoded with others, a long one is decoded at once."""
+        decoder = self.decoder
+        clip, rest = self._head(source)
+        following = next(rest, None)
+        if decoder.options.vad or (decoder.options.vad is None and following is not None):
+            return self._decode_speech(source)
+        if following is None:
+            return _Recording(source.name, len(clip) / decoder.sample_rate, waiting=[(0.0, clip)])
+        decoded, num_samples = decoder.decode_windows(chain([clip, following], rest))
+        return _Recording(source.name, num_samples / decoder.sample_rate, decoded=[(0.0, decoded)])
+
+    def _head(self, source: Source) -> tuple[Samples, Blocks]:
+        """Return what fits into one window, and the blocks that follow."""
+        blocks = Blocks(source.blocks(self.decoder.sample_rate))
+        head: list[Samples] = []
+        missing = self.decoder.window_samples
+        for block in blocks:
+            head.append(block[:missing])
+            missing -= len(head[-1])
+            if len(head[-1]) < len(block):
+                blocks.push_back(block[len(head[-1]) :])
+                break
+        return np.concatenate(head) if head else np.zeros(0, dtype=np.float32), blocks
+
+    def _decode_speech(self, source: Source) -> _Recording:
+        """Find speech in a first pass and decode its clips in a second one."""
+        decoder = self.decoder
+        heard = Blocks(source.blocks(VAD_RATE))
+        window_s, rate = decoder.options.window_s, decoder.sample_rate
+        groups = group_segments(detect_speech(heard, utterances(window_s)), window_s)
+        duration_s = heard.num_samples / VAD_RATE
+        places_s = [(group[0].start_s, group[-1].end_s) for group in groups]
+        speech_s = sum(end - start for start, end in places_s)
+        logger.info("%s: %.1f of %.1f s are speech", source.name or "audio", speech_s, duration_s)
+        clips = cut(source.blocks(rate), [(round(start * rate), round(end * rate)) for start, end in places_s])
+        recording = _Recording(source.name, duration_s)
+        for some in gather(clips, POOLED_BATCHES * decoder.batch_samples):
+            done = len(recording.decoded)
+            starts = [start for start, _ in places_s[done : done + len(some)]]
+            recording.decoded += zip(starts, decoder.decode(some), strict=True)
+        return recording
+
+    # From tokens to transcripts.
+
+    def _finish(self, pool: Sequence[_Recording | SpeechnarError]) -> Iterator[Transcript | SpeechnarError]:
+        """Decode what waits in the pool and yield the results in order."""
+        recordings = [item for item in pool if isinstance(item, _Recording)]
+        try:
+            self._decode_waiting(recordings)
+        except SpeechnarError:  # one clip spoils the batch: find it
+            pool = [self._decode_alone(item) if isinstance(item, _Recording) else item for item in pool]
+        for item in pool:
+            yield item if isinstance(item, SpeechnarError) else self._assemble(item)
+
+    def _decode_waiting(self, recordings: Sequence[_Recording]) -> None:
+        results = iter(self.decoder.decode([clip for recording in recordings for _, clip in recording.waiting]))
+        for recording in recordings:
+            recording.decoded += [(start_s, next(results)) for start_s, _ in recording.waiting]
+            recording.waiting.clear()
+
+    def _decode_alone(self, recording: _Recording) -> _Recording | SpeechnarError:
+        try:
+            self._decode_waiting([recording])
+        except SpeechnarError as error:
+            return error
+        return recording
+
+    def _assemble(self, recording: _Recording) -> Transcript:
+        mass = sum(
+            (decoded.language_mass for _, decoded in recording.decoded), np.zeros(len(self.decoder.language_ids))
+        )
+        language, probability = self.decoder.decide_language(mass)
+        paths = [(start_s, decoded.path) for start_s, decoded in recording.decoded]
+        segments = self.segments(paths, duration_s=recording.duration_s, language=language)
+        task = "transcribe" if self.decoder.task == "asr" else "translate"
+        return self.transcript(recording.name, recording.duration_s, segments, language, probability, task=task)
+
+    def segments(self, paths: Sequence[tuple[float, CtcPath]], *, duration_s: float, language: str) -> list[Segment]:
+        """Return what the token paths of clips, each with the second at which it begins, say until ``duration_s``."""
+        segments = self._segments_of_words(paths, duration_s, language)
+        return segments if self.word_timestamps else [replace(segment, words=None) for segment in segments]
+
+    def _segments_of_words(
+        self, paths: Sequence[tuple[float, CtcPath]], duration_s: float, language: str
+    ) -> list[Segment]:
+        decoder = self.decoder
+        return to_segments(
+            paths,
+            decoder.tokenizer,
+            frame_shift_s=decoder.model.frame_shift_s,
+            duration_s=duration_s,
+            language=language if decoder.task == "asr" else decoder.task.removeprefix("st_"),
+        )
+
+    def transcript(
+        self,
+        name: str | None,
+        duration_s: float,
+        segments: Sequence[Segment],
+        language: str,
+        probability: float | None,
+        *,
+        task: str,
+    ) -> Transcript:
+        """Return the segments of a recording as its transcript."""
+        return Transcript(
+            file=name,
+            model=self.decoder.name,
+            task=task,
+            language=language,
+            language_probability=probability,
+            duration=duration_s,
+            text=" ".join(segment.text for segment in segments),
+            segments=tuple(segments),
+        )

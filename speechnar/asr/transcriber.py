@@ -1,0 +1,453 @@
+"""Speech recognition, translation, language identification and alignment in a few calls.
+
+Audio is given as a path, a file object, bytes, a 1-D array or tensor with its ``sample_rate``, or a list of these, for
+which a list comes back. Results are finished and immutable; recordings of any length take bounded memory.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+from speechnar.asr.clips import AUTO, ClipDecoder, DecodeOptions, translation_targets
+from speechnar.asr.recordings import Recognizer
+from speechnar.asr.stream import SpeechStream
+from speechnar.audio.source import AnyInput, AudioInput, Source, open_audio
+from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card, resolve_model
+from speechnar.models.base import LoadedModel, load_model
+from speechnar.text.languages import to_iso3
+from speechnar.text.spoken import spoken_words
+from speechnar.text.tokenizer import Tokenizer
+from speechnar.text.transcript import Transcript, Word
+
+_QUOTES = "\"'“”‘’,;:!?()"
+_NO_LETTER = re.compile(r"[^\w']|_")
+
+
+@dataclass(frozen=True)
+class DetectedLanguage:
+    """The language of a recording (ISO 639-3), its probability, and those of all languages, most probable first."""
+
+    file: str | None
+    language: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one decoder of a model made of a recording."""
+
+    decoder: str
+    transcript: Transcript
+    wall_s: float
+    """Reading, encoding and decoding."""
+    agrees: tuple[bool, ...]
+    """For each word of the text: whether the first decoder has it too, in a longest common sequence of words."""
+
+    @property
+    def rtf(self) -> float:
+        """Return wall time over audio time."""
+        return self.wall_s / self.transcript.duration if self.transcript.duration else 0.0
+
+
+class Transcriber:
+    """A model that turns speech into text.
+
+    >>> t = Transcriber.load("path/to/model")  # doctest: +SKIP
+    >>> t.transcribe("talk.flac", word_timestamps=True).to_srt()  # doctest: +SKIP
+    """
+
+    def __init__(self, loaded: LoadedModel, *, language: str | None = None) -> None:
+        """Wrap a model in memory; ``language`` is what a model without language tokens speaks."""
+        self._loaded = loaded
+        self._language = language
+
+    @classmethod
+    def load(cls, name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto") -> "Transcriber":
+        """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
+
+        The first two never touch the network, nor does a hub model that is in the cache.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            CheckpointError: its files are damaged, or not of this version.
+            ConfigError: the device does not exist.
+        """
+        folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        languages = card_languages(read_card(folder))
+        spoken = to_iso3(languages[0]) if len(languages) == 1 else None
+        return cls(load_model(folder, device=find_device(device)), language=spoken)
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._loaded.name
+
+    @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz; inputs may have any rate."""
+        model: Any = self._loaded.model
+        return int(model.sample_rate)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages that can be given or detected; empty where the model has no language tokens."""
+        return tuple(self._loaded.tokenizer.language_ids())
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """What ``DecodeOptions(decoder=...)`` can be; the first is the default."""
+        names: tuple[str, ...] = getattr(self._loaded.model, "decoder_names", ())
+        return names
+
+    @property
+    def translates_to(self) -> tuple[str, ...]:
+        """Languages into which the model translates."""
+        return tuple(translation_targets(self._loaded.tokenizer.pieces))
+
+    @overload
+    def transcribe(
+        self,
+        audio: AudioInput,
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        audio: list[AnyInput],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> list[Transcript]: ...
+
+    def transcribe(
+        self,
+        audio: AudioInput | list[Any],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Write down what is said.
+
+        Args:
+            audio: one recording or a list of them.
+            sample_rate: of arrays and tensors, in Hz.
+            language: of the speech: a code or an English name, or ``auto``.
+            word_timestamps: give every segment its words with times and probabilities.
+            options: rarer choices.
+
+        Raises:
+            AudioError: a recording cannot be read (in a list, the first such; see `outcomes` to go on).
+            ConfigError: the model cannot honour an option.
+        """
+        found = self.outcomes(
+            _as_list(audio),
+            sample_rate=sample_rate,
+            language=language,
+            word_timestamps=word_timestamps,
+            options=options,
+        )
+        return _one_or_list(audio, found)
+
+    def stream(
+        self,
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> SpeechStream:
+        """Transcribe a recording while it is being made; any number of streams may be open.
+
+        A Paraformer with a windowed encoder (``encoder.windows`` set) writes tokens as they fire; what other models
+        and decoders, and hotwords, make of an utterance comes when it ends.
+
+        Args:
+            sample_rate: of the samples to come, in Hz; None is `sample_rate`, what the model hears.
+            language: as in `transcribe`.
+            word_timestamps: as in `transcribe`.
+            options: as in `transcribe`; ``window_s`` is also the longest utterance.
+
+        Raises:
+            ConfigError: the model cannot honour an option.
+            AudioError: there is no audio of this rate.
+        """
+        decoder = ClipDecoder(self._loaded, language=language, default_language=self._language, options=options)
+        return SpeechStream(Recognizer(decoder, word_timestamps=word_timestamps), sample_rate=sample_rate)
+
+    @overload
+    def translate(
+        self,
+        audio: AudioInput,
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def translate(
+        self,
+        audio: list[AnyInput],
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> list[Transcript]: ...
+
+    def translate(
+        self,
+        audio: AudioInput | list[Any],
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Write down in the language ``to`` what is said in another; the rest as in `transcribe`.
+
+        The result's ``language`` is that of the speech.
+
+        Raises:
+            AudioError: a recording cannot be read.
+            ConfigError: the model does not translate into ``to`` (the message names those it does), or cannot honour
+                an option.
+        """
+        found = self.outcomes(
+            _as_list(audio),
+            to=to,
+            sample_rate=sample_rate,
+            language=language,
+            word_timestamps=word_timestamps,
+            options=options,
+        )
+        return _one_or_list(audio, found)
+
+    @overload
+    def detect_language(self, audio: AudioInput, *, sample_rate: int | None = None) -> DetectedLanguage: ...
+
+    @overload
+    def detect_language(self, audio: list[AnyInput], *, sample_rate: int | None = None) -> list[DetectedLanguage]: ...
+
+    def detect_language(
+        self, audio: AudioInput | list[Any], *, sample_rate: int | None = None
+    ) -> DetectedLanguage | list[DetectedLanguage]:
+        """Tell the language spoken in the first 30 seconds.
+
+        Raises:
+            AudioError: a recording cannot be read.
+            ConfigError: the model does not tell languages.
+        """
+        recognizer = Recognizer(ClipDecoder(self._loaded))
+
+        def detect(source: Source) -> DetectedLanguage:
+            probabilities = recognizer.language_probabilities(source)
+            language, probability = next(iter(probabilities.items()))
+            return DetectedLanguage(source.name, language, probability, probabilities)
+
+        return _one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in _as_list(audio)))
+
+    def align(
+        self, audio: AudioInput, text: str, *, sample_rate: int | None = None, language: str = AUTO
+    ) -> Transcript:
+        """Find the times of the words of ``text`` in a recording of up to 30 seconds.
+
+        The text must be spelled as the model spells (letter case, punctuation).
+
+        Raises:
+            AudioError: the recording cannot be read, is too long, or is too short for the text.
+            ConfigError: the text is empty or has letters unknown to the model.
+        """
+        recognizer = Recognizer(ClipDecoder(self._loaded, language=language, default_language=self._language))
+        return recognizer.align(open_audio(audio, sample_rate), text)
+
+    def align_words(
+        self,
+        audio: AudioInput,
+        words: Sequence[str],
+        *,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+    ) -> list[Word]:
+        """Find the times of words that are written as anybody writes, in a recording of up to 30 seconds.
+
+        They are brought to the model's spelling: letter case, figures in English words, no punctuation; letters that it
+        does not know are left out. A word of which nothing remains stands between its neighbours.
+
+        Raises:
+            AudioError: as `align`.
+            ConfigError: as `align`, or nothing remains of any word.
+        """
+        spelled = _spell_like(self._loaded.tokenizer, words)
+        transcript = self.align(audio, " ".join(filter(None, spelled)), sample_rate=sample_rate, language=language)
+        found = [word for segment in transcript.segments for word in segment.words or ()]
+        if len(found) != sum(len(text.split()) for text in spelled):
+            raise ConfigError(f"model {self.name} does not cut text at spaces, so that words cannot be found")
+        timed: list[Word] = []
+        for word, text in zip(words, spelled, strict=True):
+            parts, found = found[: len(text.split())], found[len(text.split()) :]
+            if parts:
+                probability = min(part.probability for part in parts)
+                timed.append(Word(parts[0].start, parts[-1].end, word, probability))
+            else:
+                place = timed[-1].end if timed else found[0].start
+                timed.append(Word(place, place, word, 0.0))
+        return timed
+
+    def compare(
+        self, audio: AudioInput, *, sample_rate: int | None = None, language: str = AUTO
+    ) -> tuple[Comparison, ...]:
+        """Transcribe one recording with every decoder of the model, and say where their texts differ.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            ConfigError: the model does not know ``language``.
+        """
+        first: list[str] | None = None
+        found = []
+        for decoder in self.decoders:
+            started = time.perf_counter()
+            transcript = self.transcribe(
+                audio, sample_rate=sample_rate, language=language, options=DecodeOptions(decoder=decoder)
+            )
+            wall_s = time.perf_counter() - started
+            words = transcript.text.split()
+            first = words if first is None else first
+            agrees = [False] * len(words)
+            for block in SequenceMatcher(None, first, words, autojunk=False).get_matching_blocks():
+                agrees[block.b : block.b + block.size] = [True] * block.size
+            found.append(Comparison(decoder, transcript, wall_s, tuple(agrees)))
+        return tuple(found)
+
+    def outcomes(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        to: str | None = None,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Iterator[Transcript | SpeechnarError]:
+        """Transcribe (or translate) many recordings lazily; one that fails yields its error and the rest go on.
+
+        Results come in order. Inputs are read a few batches ahead.
+
+        Raises:
+            ConfigError: the model cannot honour an option; at once, before anything is read.
+        """
+        decoder = ClipDecoder(
+            self._loaded,
+            task="asr" if to is None else f"st_{to_iso3(to)}",
+            language=language,
+            default_language=self._language,
+            options=options,
+        )
+        recognizer = Recognizer(decoder, word_timestamps=word_timestamps)
+        return recognizer.transcribe(open_audio(audio, sample_rate) for audio in audios)
+
+
+@overload
+def transcribe(audio: AudioInput, *, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
+@overload
+def transcribe(audio: list[AnyInput], *, model: str = ..., device: str = ..., **options: Any) -> list[Transcript]: ...
+def transcribe(audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
+    """Write down what is said; see `Transcriber.transcribe` for the options. Each model is loaded once."""
+    return _transcriber(model, device).transcribe(audio, **options)
+
+
+@overload
+def translate(audio: AudioInput, *, to: str, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
+@overload
+def translate(
+    audio: list[AnyInput], *, to: str, model: str = ..., device: str = ..., **options: Any
+) -> list[Transcript]: ...
+def translate(audio: Any, *, to: str, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
+    """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
+    return _transcriber(model, device).translate(audio, to=to, **options)
+
+
+@overload
+def detect_language(
+    audio: AudioInput, *, model: str = ..., device: str = ..., sample_rate: int | None = ...
+) -> DetectedLanguage: ...
+@overload
+def detect_language(
+    audio: list[AnyInput], *, model: str = ..., device: str = ..., sample_rate: int | None = ...
+) -> list[DetectedLanguage]: ...
+def detect_language(
+    audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", sample_rate: int | None = None
+) -> Any:
+    """Tell the language spoken; see `Transcriber.detect_language`."""
+    return _transcriber(model, device).detect_language(audio, sample_rate=sample_rate)
+
+
+def align(
+    audio: AudioInput,
+    text: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+    sample_rate: int | None = None,
+    language: str = AUTO,
+) -> Transcript:
+    """Find the times of the words of ``text``; see `Transcriber.align`."""
+    return _transcriber(model, device).align(audio, text, sample_rate=sample_rate, language=language)
+
+
+@lru_cache(maxsize=2)
+def _transcriber(model: str, device: str) -> Transcriber:
+    return Transcriber.load(model, device=device)
+
+
+def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
+    """Return each of ``words`` as text of a recogniser: the way of writing it with the fewest unknown tokens."""
+
+    def count_unknown(text: str) -> int:
+        return tokenizer.encode(text).count(tokenizer.unk_id)
+
+    spelled = []
+    for word, said in zip(words, spoken_words(" ".join(words)), strict=True):
+        # Figures and abbreviations are read aloud; other words are not, since only English is known for how.
+        forms = [word, " ".join(said)] if word.strip(_QUOTES).isalpha() else [" ".join(said), word]
+        texts = [form for text in forms for form in (text.lower(), text.upper())]
+        texts = [" ".join(_NO_LETTER.sub(" ", text).split()) for text in texts]
+        best = min(texts, key=lambda text: (not text, count_unknown(text)))
+        known = "".join(letter for letter in best if letter == " " or not count_unknown(letter))
+        spelled.append(" ".join(known.split()))
+    return spelled
+
+
+def _as_list(audio: Any) -> Sequence[Any]:
+    return audio if isinstance(audio, list | tuple) else [audio]
+
+
+def _one_or_list(audio: Any, found: Iterator[Any]) -> Any:
+    """Return the only result, or the list of all where a list was given; raise the first error."""
+    results = []
+    for result in found:
+        if isinstance(result, SpeechnarError):
+            raise result
+        results.append(result)
+    return results if isinstance(audio, list | tuple) else results[0]

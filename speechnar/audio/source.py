@@ -1,0 +1,80 @@
+"""What users give as audio, as something that can be read more than once in bounded memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from speechnar.audio.blocks import Samples
+from speechnar.audio.io import AudioStream, read_audio
+from speechnar.errors import ConfigError
+
+AudioInput = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor
+"""A path, the bytes of a file, a binary file object, or a 1-D array or tensor, which needs its sample rate."""
+AnyInput = TypeVar("AnyInput", bound=AudioInput)
+
+BLOCK_S = 30.0
+
+
+class Source(Protocol):
+    """A recording that can be read more than once, in bounded memory."""
+
+    @property
+    def name(self) -> str | None:
+        """What messages and the result call it."""
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        """Yield the recording from its beginning as mono blocks at ``sample_rate``."""
+
+
+@dataclass(frozen=True)
+class _EncodedAudio:
+    """A path, or the bytes of a file."""
+
+    name: str | None
+    content: str | bytes
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        return iter(AudioStream(self.content, target_rate=sample_rate, block_seconds=BLOCK_S))
+
+
+@dataclass(frozen=True)
+class _ArrayAudio:
+    """Samples in memory."""
+
+    samples: npt.NDArray[Any]
+    sample_rate: int | None
+    name: str | None = None
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        yield read_audio(self.samples, sample_rate=self.sample_rate, target_rate=sample_rate).samples
+
+
+def open_audio(audio: Any, sample_rate: int | None) -> Source:
+    """Name an input and make it readable twice.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if isinstance(audio, str | os.PathLike):
+        return _EncodedAudio(os.fspath(audio), os.fspath(audio))
+    if isinstance(audio, bytes):
+        return _EncodedAudio(None, audio)
+    if isinstance(audio, Tensor):
+        audio = audio.detach().cpu().numpy()
+    if isinstance(audio, np.ndarray):
+        if sample_rate is None:
+            raise ConfigError("an array needs its sample_rate, in Hz")
+        return _ArrayAudio(audio, sample_rate)
+    if hasattr(audio, "read"):
+        content = audio.read()
+        name = getattr(audio, "name", None)
+        if isinstance(content, bytes):
+            return _EncodedAudio(name if isinstance(name, str) else None, content)
+    raise ConfigError(
+        f"audio must be a path, a binary file object, bytes, or a 1-D array or tensor; got {type(audio).__name__}"
+    )

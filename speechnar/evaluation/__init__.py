@@ -1,0 +1,1 @@
+"""Data directories decoded and scored, one module a task."""

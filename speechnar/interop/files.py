@@ -1,0 +1,88 @@
+"""Foreign checkpoints as data: nothing in them is executed, and no file outside their folder is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.interop.espnet_names import KeyMapping, listed
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was converted; its text is a table of every tensor."""
+
+    destination: Path
+    num_parameters: int
+    keys: tuple[KeyMapping, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (key.source, " x ".join(map(str, key.shape)) or "()", key.destination or "skipped") for key in self.keys
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [f"{source:<{widths[0]}}  {shape:<{widths[1]}}  {name}" for source, shape, name in rows]
+        return "\n".join([*lines, f"{len(rows)} tensors, {self.num_parameters:,} parameters -> {self.destination}"])
+
+
+def existing(source: Path, name: object) -> Path:
+    """Return ``source / name``, which must exist and be written as a path below ``source``.
+
+    Links are followed: a hub's snapshot consists of links into the hub's cache.
+
+    Raises:
+        CheckpointError: ``name`` points outside the folder.
+        ModelNotFoundError: there is no such file.
+    """
+    if not isinstance(name, str) or not is_below(name):
+        raise CheckpointError(f"{source}: files must lie inside the folder, got {str(name)[:200]!r}")
+    if not (source / name).is_file():
+        raise ModelNotFoundError(f"{source}: {name[:200]} is missing")
+    return source / name
+
+
+def is_below(name: str) -> bool:
+    """Tell whether a relative path stays below where it starts."""
+    path = PureWindowsPath(name)  # knows both kinds of separators, and drives
+    return bool(path.parts) and not path.anchor and ".." not in path.parts
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a mapping from YAML, or from JSON, which is YAML.
+
+    Raises:
+        CheckpointError: the file holds anything else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise CheckpointError(f"{path}: must be plain YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: must hold a mapping, got {type(values).__name__}")
+    return values
+
+
+def read_tensors(path: Path, wrappers: Sequence[str]) -> Mapping[str, Tensor]:
+    """Read a mapping of names to tensors, which may lie under one of the keys ``wrappers``, with torch.
+
+    Raises:
+        CheckpointError: the file holds more than tensors; it is refused before anything in it could run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: must be a checkpoint of tensors only ({reason})") from None
+    if isinstance(state, dict):
+        state = next((state[key] for key in wrappers if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: must hold a mapping of names to tensors")
+    strangers = [str(key)[:60] for key, value in state.items() if not (isinstance(key, str) and torch.is_tensor(value))]
+    if strangers:
+        raise CheckpointError(f"{path}: must hold a mapping of names to tensors; not so: {listed(strangers)}")
+    return state

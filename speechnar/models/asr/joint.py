@@ -1,0 +1,227 @@
+"""One encoder, several decoders: OWSM-CTC's trunk with the CASS-NAT, Paraformer and autoregressive decoders beside CTC.
+
+The trunk recognises, translates and names the language by CTC; the other decoders read its last encoder output and
+write transcripts. All are trained together, and one is chosen when decoding. No decoder reads another's output, except
+that CASS-NAT cuts by the alignment of the CTC head, so adding a decoder changes no other decoder's output.
+
+Shapes: B utterances, S samples, T' encoder positions of the trunk (its prefix, then frames), T frames, D model width,
+V vocabulary (blank included), U tokens.
+Sources: OWSM-CTC (`speechnar.models.asr.owsm_ctc`), CASS-NAT (`speechnar.models.asr.cassnat`), Paraformer
+(`speechnar.models.asr.paraformer`); the hybrid of CTC and attention on one encoder is Watanabe et al. 2017,
+equation 14.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import NonNegativeFloat, model_validator
+from torch import Tensor, nn
+
+from speechnar.config import Config
+from speechnar.data.batch import SpeechBatch
+from speechnar.decode.align import CtcPath
+from speechnar.errors import ConfigError
+from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
+from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
+from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.base import LossOutput, SpeechDecoder
+from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.lengths import zero_padding
+from speechnar.text.tokenizer import ASR, Tokenizer
+
+CTC = "ctc"
+
+
+class JointConfig(Config):
+    """The trunk and its further decoders; None leaves one out."""
+
+    kind: Literal["joint"] = "joint"
+    trunk: OwsmCtcConfig = OwsmCtcConfig()
+    cassnat: CassNatHeadConfig | None = None
+    paraformer: ParaformerHeadConfig | None = None
+    transformer_ar: TransformerArHeadConfig | None = None
+    trunk_weight: NonNegativeFloat = 1.0
+    """Of the trunk's CTC losses in the total."""
+    cassnat_weight: NonNegativeFloat = 1.0
+    paraformer_weight: NonNegativeFloat = 1.0
+    transformer_ar_weight: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "JointConfig":
+        if not self.decoders:
+            raise ValueError("joint needs cassnat, paraformer or transformer_ar beside its trunk; else use owsm_ctc")
+        return self
+
+    @property
+    def decoders(self) -> dict[str, Any]:
+        """Configurations of the decoders beside CTC, by name."""
+        named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "transformer_ar")}
+        return {name: config for name, config in named.items() if config is not None}
+
+    @classmethod
+    def debug(cls) -> "JointConfig":
+        """Return a model of well under 1 M parameters with every decoder, for tests."""
+        return cls(
+            trunk=OwsmCtcConfig.debug(),
+            cassnat=CassNatHeadConfig.debug(),
+            paraformer=ParaformerHeadConfig.debug(),
+            transformer_ar=TransformerArHeadConfig.debug(),
+        )
+
+
+class Joint(nn.Module):
+    """The trunk and its decoders."""
+
+    warm_starts: Mapping[str, str] = {"owsm_ctc": "trunk."}
+    """Where the weights of a model of another kind belong in this one."""
+
+    def __init__(self, config: JointConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = OwsmCtc(config.trunk, tokenizer)
+        classes = {"cassnat": CassNatHead, "paraformer": ParaformerHead, "transformer_ar": TransformerArHead}
+        ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
+        self.decoders = nn.ModuleDict(
+            {
+                name: classes[name](head, config.trunk.encoder.model_dim, vocab_size=tokenizer.vocab_size, **ids)
+                for name, head in config.decoders.items()
+            }
+        )
+        # What CTC emits but no transcript holds: languages, tasks, <na>. To the other decoders it is blank.
+        keep = {tokenizer.unk_id, tokenizer.blank_id}
+        is_special = [tokenizer.is_special(i) and i not in keep for i in range(tokenizer.vocab_size)]
+        self.register_buffer("_is_special", torch.tensor(is_special), persistent=False)
+        self.asr_id = tokenizer.id_of(ASR) if self.trunk.num_prefix else None
+
+    @classmethod
+    def from_config(cls, config: JointConfig, tokenizer: Tokenizer) -> "Joint":
+        """Build with random weights."""
+        return cls(config, tokenizer)
+
+    @property
+    def frontend(self) -> nn.Module:
+        """The trunk's front end."""
+        return self.trunk.frontend
+
+    @property
+    def normalizer(self) -> nn.Module:
+        """The trunk's normaliser of features."""
+        return self.trunk.normalizer
+
+    @property
+    def blank_id(self) -> int:
+        """The CTC blank."""
+        return self.trunk.blank_id
+
+    @property
+    def num_prefix(self) -> int:
+        """Positions of the trunk's output before the first frame."""
+        return self.trunk.num_prefix
+
+    @property
+    def sample_rate(self) -> int:
+        """What the model hears, in Hz."""
+        return self.trunk.sample_rate
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds from one output frame to the next."""
+        return self.trunk.frame_shift_s
+
+    @property
+    def decoder_names(self) -> tuple[str, ...]:
+        """What can be asked to decode; the first is the default."""
+        return (CTC, *self.decoders)
+
+    def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
+        """Encode waveforms (B, S) with the trunk; the context is as in `OwsmCtc.encode`."""
+        return self.trunk.encode(wav, wav_lens, **context)  # type: ignore[arg-type]  # of the trunk's keywords
+
+    def head(self, name: str) -> SpeechDecoder:
+        """Return the decoder ``name``, not CTC.
+
+        Raises:
+            ConfigError: this model has none of that name.
+        """
+        if name not in self.decoders:
+            raise ConfigError(f"this model decodes with {', '.join(self.decoder_names)}; got {name!r}")
+        return cast(SpeechDecoder, self.decoders[name])
+
+    def decode(self, out: CtcOutput, decoder: str, **options: Any) -> list[CtcPath]:
+        """Decode the trunk's output with another decoder than CTC; frames count from the first one of audio.
+
+        Raises:
+            ConfigError: this model has no such decoder.
+        """
+        return self.head(decoder).decode(self.encoded_speech(out), **options)
+
+    def encoded_speech(self, out: CtcOutput) -> EncodedSpeech:
+        """Return what the decoders see of the trunk's output: its frames, and its posteriors over text."""
+        prefix = self.num_prefix
+        speech = EncodedSpeech(enc=out.enc[:, prefix:], lens=out.lens - prefix, log_probs=out.log_probs[:, prefix:])
+        assert speech.log_probs is not None
+        return replace(
+            speech,
+            enc=zero_padding(speech.enc, speech.valid),
+            log_probs=_fold(speech.log_probs, cast(Tensor, self._is_special), self.blank_id),
+        )
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return the weighted sum of all losses, in nats per utterance.
+
+        The decoders learn from the utterances that are to be recognised and have a transcript.
+        """
+        trunk, out = self.trunk.loss_and_output(batch)
+        out = replace(out, enc=out.enc[: len(batch.wav)], log_probs=out.log_probs[: len(batch.wav)])
+        out = replace(out, lens=out.lens[: len(batch.wav)])  # the first of several masked copies
+        speech, tokens, token_lens = self.encoded_speech(out), batch.asr_tokens, batch.asr_token_lens
+        learn = batch.asr_valid
+        if self.num_prefix and batch.prefix is not None:
+            learn = learn & (batch.prefix[:, 1] == self.asr_id)
+            tokens, token_lens = tokens[:, 2:], token_lens - 2
+        rows = learn.nonzero().squeeze(1)
+        share = torch.tensor(len(rows) / len(learn), device=learn.device)
+        if not len(rows):  # every parameter keeps its place in the graph
+            rows = torch.zeros(1, dtype=torch.long, device=learn.device)
+        speech = EncodedSpeech(
+            enc=speech.enc[rows],
+            lens=speech.lens[rows],
+            log_probs=None if speech.log_probs is None else speech.log_probs[rows],
+        )
+        tokens, token_lens = tokens[rows], token_lens[rows]
+        total, parts = self.config.trunk_weight * trunk.total, dict(trunk.parts)
+        for name in self.decoders:
+            output = self.head(name).loss(speech, tokens, token_lens)
+            # A mean over the rows that learn; the total is one over the whole batch.
+            total = total + getattr(self.config, f"{name}_weight") * share * output.total
+            parts |= {name: (share * output.total).detach()}
+            parts |= {f"{name}_{part}": (share * value).detach() for part, value in output.parts.items()}
+        return LossOutput(total=total, parts=parts, weight=trunk.weight)
+
+    @torch.no_grad()
+    def recognize(self, batch: SpeechBatch) -> list[list[int]]:
+        """Return the token ids of CTC's best path."""
+        return self.trunk.recognize(batch)
+
+    @torch.no_grad()
+    def recognize_with(self, batch: SpeechBatch) -> dict[str, list[list[int]]]:
+        """Return the token ids of every decoder by its name."""
+        context = {}
+        if self.num_prefix:
+            context = {"prefix": batch.prefix, "prompt": batch.prompt, "prompt_lens": batch.prompt_lens}
+        out = self.encode(batch.wav, batch.wav_lens, **context)
+        found = {name: [path.tokens for path in self.decode(out, name)] for name in self.decoders}
+        return {CTC: self.trunk.best_tokens(out), **found}
+
+
+def _fold(log_probs: Tensor, is_special: Tensor, blank_id: int) -> Tensor:
+    """Add the mass of special pieces to blank, and leave them none."""
+    gathered = is_special.clone()
+    gathered[blank_id] = True
+    blank = log_probs[..., gathered].logsumexp(dim=-1)
+    folded = log_probs.masked_fill(is_special, -torch.inf)
+    folded[..., blank_id] = blank
+    return folded

@@ -1,0 +1,1 @@
+"""Translators of text, one paper per file."""

@@ -1,0 +1,1 @@
+"""Generators of music and sound, and their codec, one paper per file."""

@@ -1,0 +1,1 @@
+"""Speech from text, its codecs and vocoders, one paper per file."""

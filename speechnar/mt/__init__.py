@@ -1,0 +1,1 @@
+"""Text to text: whole texts, and texts that grow."""

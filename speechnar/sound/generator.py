@@ -1,0 +1,453 @@
+"""Music and sound from words, of any length, or going on from a recording.
+
+A model makes a window of a few seconds at one go. What is longer is made window by window, each of which begins with
+the second half of the one before; all codes are then turned into sound together, so that no seam is heard.
+
+Shapes: S samples, K codebooks, T frames.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speechnar.audio.blocks import Samples
+from speechnar.audio.io import Audio, read_audio
+from speechnar.audio.loudness import normalize
+from speechnar.audio.source import AudioInput
+from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
+from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
+from speechnar.hub import DEFAULT_MUSIC_MODEL, check_seed, find_device, resolve_model
+from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.sound.code_model import Told
+from speechnar.models.sound.enat import Enat
+from speechnar.models.sound.magnet import Magnet
+from speechnar.models.sound.music_ar import MusicAr
+
+MAX_SECONDS = 600.0
+"""That are made at one call; more is a typing error."""
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+LOUDNESS_LUFS = -16.0
+FADE_S = 0.01
+"""At both ends, and from a recording to what goes on from it."""
+DECODE_S, MARGIN_S = 20.0, 1.0
+"""Codes are turned into sound in parts of this length, each with what is before and after it."""
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, how many of its network evaluations are done, and how many it has in all windows."""
+
+
+@dataclass(frozen=True)
+class Sound(Audio):
+    """What was made."""
+
+    codes: NDArray[np.int16]
+    """(K, T) of the codec, without those of a recording that it goes on from."""
+    joins: tuple[float, ...]
+    """Seconds at which a window goes on from the one before, from a recording, or from what the partner made."""
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """How to generate; None: as the model says."""
+
+    steps: int | tuple[int, ...] | None = None
+    """Network evaluations for each window of a parallel model, or for each codebook of a window."""
+    guidance: float | None = None
+    """Weight of the prompt, at first for a parallel model; 1: none beyond it."""
+    temperature: float | None = None
+    rescore: bool = False
+    """Let the autoregressive partner have a say in what a parallel model keeps."""
+    lead_seconds: float = 0.0
+    """How much the autoregressive partner makes before a parallel model goes on (hybrid)."""
+
+
+class Generator:
+    """A model that makes music or sound.
+
+    >>> generator = Generator.load("path/to/model")  # doctest: +SKIP
+    >>> generator.generate("rain", seconds=10, seed=7).save("rain.wav")  # doctest: +SKIP
+    """
+
+    def __init__(self, loaded: LoadedModel, partner: LoadedModel | None = None) -> None:
+        """Wrap a model in memory, and an autoregressive one of the same codec for rescoring and hybrid generation.
+
+        Raises:
+            ConfigError: a model is none of generation, or the codecs differ.
+        """
+        model = loaded.model
+        if not isinstance(model, Magnet | Enat | MusicAr):
+            raise ConfigError(f"{loaded.name}: {type(model).__name__} does not make music or sound")
+        self.name = loaded.name
+        self._model: Magnet | Enat | MusicAr = model
+        self._partner: MusicAr | None = None
+        if partner is not None:
+            if not isinstance(partner.model, MusicAr):
+                raise ConfigError(
+                    f"{partner.name}: a partner must be of kind music_ar, got {type(partner.model).__name__}"
+                )
+            if not _same_codec(model, partner.model):
+                raise ConfigError(f"{partner.name}: its codes are not those of {loaded.name}; train both on one codec")
+            self._partner = partner.model
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MUSIC_MODEL,
+        *,
+        device: str = "auto",
+        partner: str | os.PathLike[str] | None = None,
+    ) -> "Generator":
+        """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
+
+        Args:
+            name_or_folder: of kind magnet, enat or music_ar.
+            device: auto, cpu, or another one.
+            partner: an autoregressive model (music_ar) of the same codec.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            CheckpointError: its files are damaged, or not of this version.
+            ConfigError: the device does not exist, a model is none of generation, or the codecs differ.
+        """
+        where = find_device(device)
+
+        def read(given: str | os.PathLike[str]) -> LoadedModel:
+            return load_model(resolve_model(Path(given) if isinstance(given, os.PathLike) else given), device=where)
+
+        try:
+            model = read(name_or_folder)
+        except ModelNotFoundError:
+            if name_or_folder != DEFAULT_MUSIC_MODEL:
+                raise
+            raise ModelNotFoundError(
+                f"the default model {DEFAULT_MUSIC_MODEL!r} is not part of this version; train one by "
+                "recipes/opsound/music or recipes/fsdd/sound and name its folder as the model"
+            ) from None
+        return cls(model, None if partner is None else read(partner))
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what the model makes, in Hz."""
+        return self._model.sample_rate
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        seconds: float = 10.0,
+        steps: int | tuple[int, ...] | None = None,
+        seed: int = 0,
+        continue_from: AudioInput | None = None,
+        sample_rate: int | None = None,
+        options: GeneratorOptions = GeneratorOptions(),  # it is frozen
+        progress: Progress | None = None,
+    ) -> Sound:
+        """Make music or sound; the same seed makes the same.
+
+        Args:
+            prompt: what to make, in words that the model knows; None: whatever it likes.
+            seconds: how much is made, besides what it goes on from.
+            steps: network evaluations for each window, shared out over the codebooks, or for each codebook; more is
+                better and slower. As ``options.steps``.
+            seed: 0 or more.
+            continue_from: a recording to go on from; it stays as it is, to the last hundredth of a second.
+            sample_rate: of ``continue_from``, where it is an array.
+            options: how.
+            progress: called after each evaluation.
+
+        Returns:
+            What was made, at -16 LUFS; or the recording with what was made behind it, as loud as it goes on.
+
+        Raises:
+            ConfigError: the prompt is empty or has unknown words, or an option is out of its range.
+            AudioError: the recording cannot be read, or is shorter than a span of frames.
+        """
+        settings = _Settings.of(self._model, seconds, steps if steps is not None else options.steps, options)
+        if (options.rescore or options.lead_seconds) and (self._partner is None or isinstance(self._model, MusicAr)):
+            raise ConfigError(
+                "rescore and lead_seconds need a parallel model with a partner; load it with partner=FOLDER"
+            )
+        generator = torch.Generator().manual_seed(check_seed(seed))
+        device = next(self._model.parameters()).device
+        codec, hop = self._model.codec, self._model.codec.config.hop_length
+        before: Samples = np.zeros(0, dtype=np.float32)
+        codes = torch.zeros(1, codec.config.num_codebooks, 0, dtype=torch.int64, device=device)
+        if continue_from is not None:
+            heard = read_audio(
+                continue_from, sample_rate=sample_rate, target_rate=self.sample_rate, max_seconds=MAX_SECONDS
+            )
+            before = heard.samples[: len(heard.samples) // hop * hop]
+            if len(before) < settings.span_len * hop:
+                least = settings.span_len * hop / self.sample_rate
+                raise AudioError(f"a recording to go on from must last {least:.2f} s, got {heard.duration:.2f} s")
+            codes, _ = codec.encode(torch.from_numpy(before[-settings.context * hop :].copy())[None].to(device))
+        num_known = codes.size(2)
+        size = max(1, round(seconds * self.sample_rate))
+        wanted = num_known - (-size // hop)
+        writer = _Writer(self._model, self._partner, settings, prompt=prompt, generator=generator, progress=progress)
+        codes = writer.extend(codes, wanted)[:, :, :wanted]
+        samples = self._decode(codes)
+        if continue_from is None:
+            samples = normalize(samples[:size], self.sample_rate, LOUDNESS_LUFS)
+            samples = _fade(samples, self.sample_rate, at_start=True)
+        else:
+            samples = samples[: num_known * hop + size]
+            joined = _join(before, samples, num_known * hop, round(FADE_S * self.sample_rate))
+            samples = _fade(joined, self.sample_rate, at_start=False).clip(-1.0, 1.0)
+        first = len(before) // hop - num_known
+        joins = tuple((first + frame) * hop / self.sample_rate for frame in writer.joins if frame < wanted)
+        return Sound(samples, self.sample_rate, _as_array(codes[:, :, num_known:]), joins)
+
+    @torch.no_grad()
+    def recode(self, wav: Tensor) -> Sound:
+        """Return what the codec makes of the codes of ``wav`` (S,) at the model's rate."""
+        codes, _ = self._model.codec.encode(wav[None].to(next(self._model.parameters()).device))
+        return Sound(self._decode(codes)[: len(wav)], self.sample_rate, _as_array(codes), ())
+
+    def _decode(self, codes: Tensor) -> Samples:
+        """Return the samples (S,) of codes (1, K, T), made in parts that overlap, so that memory stays flat."""
+        codec = self._model.codec
+        hop, rate = codec.config.hop_length, codec.config.frame_rate
+        size, margin = round(DECODE_S * rate), round(MARGIN_S * rate)
+        parts = []
+        for start in range(0, codes.size(2), size):
+            first = max(0, start - margin)
+            wav, _ = codec.decode(codes[:, :, first : start + size + margin])
+            parts.append(wav[0, (start - first) * hop : (start - first + size) * hop].cpu().numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Options that were checked, for one model."""
+
+    window: int
+    """Frames made at one go, known ones included; a multiple of a span."""
+    context: int
+    """Frames of a window that are known from the one before."""
+    span_len: int
+    lead: int
+    """Frames that the partner makes."""
+    rescore: bool
+    sampling: MaskPredictConfig | None
+    """Of a parallel model."""
+    guidance: float
+    temperature: float | None
+
+    @classmethod
+    def of(
+        cls,
+        model: Magnet | Enat | MusicAr,
+        seconds: float,
+        steps: int | tuple[int, ...] | None,
+        options: GeneratorOptions,
+    ) -> "_Settings":
+        if not 0 < seconds <= MAX_SECONDS:  # NaN is not, either
+            raise ConfigError(f"seconds must lie in (0, {MAX_SECONDS:g}], got {seconds}")
+        if options.guidance is not None and not 0 <= options.guidance <= MAX_GUIDANCE:
+            raise ConfigError(f"guidance must lie in [0, {MAX_GUIDANCE:g}], got {options.guidance}")
+        if options.temperature is not None and not 0 < options.temperature <= MAX_GUIDANCE:
+            raise ConfigError(f"temperature must lie in (0, {MAX_GUIDANCE:g}], got {options.temperature}")
+        config = model.config
+        span_len = 1 if isinstance(model, MusicAr) else model.config.span_len
+        window = -(-config.window_frames // span_len) * span_len  # 10 s are 500 frames: rounded down, they would be two
+        lead = options.lead_seconds * config.codec.frame_rate
+        if not 0 <= lead <= window - span_len:
+            limit = (window - span_len) / config.codec.frame_rate
+            raise ConfigError(f"lead_seconds must lie in [0, {limit:g}], got {options.lead_seconds}")
+        sampling = None
+        if isinstance(model, MusicAr):
+            if steps is not None:
+                raise ConfigError("steps are for a parallel model; an autoregressive one takes one for each frame")
+            guidance = model.config.sampling.guidance
+        else:
+            sampling = model.config.sampling
+            if steps is not None:
+                sampling = sampling.model_copy(update={"steps": share_steps(steps, sampling.steps)})
+            if options.temperature is not None:
+                sampling = sampling.model_copy(update={"temperature": options.temperature})
+            guidance = sampling.guidance[0]
+        guidance = guidance if options.guidance is None else options.guidance
+        if sampling is not None:
+            sampling = sampling.model_copy(update={"guidance": (guidance, min(guidance, sampling.guidance[1]))})
+        context = window // 2 // span_len * span_len
+        return cls(window, context, span_len, int(lead), options.rescore, sampling, guidance, options.temperature)
+
+
+def share_steps(total: int | tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``total`` evaluations for the codebooks, in the proportions of ``steps``; at least one for each.
+
+    Those of each codebook may be given instead.
+
+    Raises:
+        ConfigError: there are fewer than codebooks, too many, or not as many numbers as codebooks.
+    """
+    if isinstance(total, tuple):
+        if len(total) != len(steps) or not all(1 <= each <= MAX_STEPS for each in total):
+            raise ConfigError(
+                f"steps must be one number for each of {len(steps)} codebooks, each in [1, {MAX_STEPS}]; got "
+                f"{','.join(map(str, total))}"
+            )
+        return total
+    if not len(steps) <= total <= MAX_STEPS:
+        raise ConfigError(f"steps must lie in [{len(steps)}, {MAX_STEPS}], one for each codebook at least; got {total}")
+    shares = [max(1, round(total * each / sum(steps))) for each in steps]
+    shares[0] = max(1, shares[0] + total - sum(shares))
+    return tuple(shares)
+
+
+class _Writer:
+    """Writes codes, window by window."""
+
+    def __init__(
+        self,
+        model: Magnet | Enat | MusicAr,
+        partner: MusicAr | None,
+        settings: _Settings,
+        *,
+        prompt: str | None,
+        generator: torch.Generator,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.partner, self.settings = model, partner, settings
+        self.generator, self.progress = generator, progress
+        self.device = next(model.parameters()).device
+        self.told = self._tell(model, prompt)
+        is_guided = prompt is not None and settings.guidance != 1.0
+        self.nothing = self._tell(model, None) if is_guided else None
+        self.partner_told = None if partner is None else self._tell(partner, prompt)
+        self.done: Counter[str] = Counter()
+        self.total: Counter[str] = Counter()
+        self.joins: list[int] = []
+        """Frames at which what is made goes on from what is there."""
+
+    def _tell(self, model: Magnet | Enat | MusicAr, prompt: str | None) -> Told:
+        if prompt is not None and not prompt.strip():
+            raise ConfigError("a prompt must have a word; leave it out (None) to generate without one")
+        return model.condition.of_texts([prompt], self.device)
+
+    def extend(self, codes: Tensor, wanted: int) -> Tensor:
+        """Return ``codes`` (1, K, T) with more behind them, ``wanted`` frames in all, or a few more."""
+        settings = self.settings
+        length = codes.size(2)
+        while length < wanted:
+            num_known = min(length, settings.context)
+            self.total.update(self._stages(num_known))
+            length += settings.window - num_known
+        while codes.size(2) < wanted:
+            known = codes[:, :, max(0, codes.size(2) - settings.context) :]
+            if known.size(2):
+                self.joins.append(codes.size(2))
+            if settings.lead > known.size(2):
+                self.joins.append(codes.size(2) - known.size(2) + settings.lead)
+            if isinstance(self.model, MusicAr):
+                made = self._write_frames(self.model, self.told, self.nothing, known, settings.window)
+            else:
+                made = self._fill(known)
+            codes = torch.cat([codes, made[:, :, known.size(2) :]], dim=2)
+        return codes
+
+    def _stages(self, num_known: int) -> list[str]:
+        """Return the stage of each evaluation of a window."""
+        if self.settings.sampling is None:
+            return ["frames"] * (self.settings.window - num_known + self.model.config.codec.num_codebooks - 1)
+        steps = self.settings.sampling.steps
+        return [f"codebook {k} of {len(steps)}" for k, count in enumerate(steps, 1) for _ in range(count)]
+
+    def _tick(self, stage: str) -> None:
+        self.done[stage] += 1
+        if self.progress is not None:
+            self.progress(stage, self.done[stage], self.total[stage])
+
+    def _write_frames(self, model: MusicAr, told: Told, nothing: Told | None, known: Tensor, num_frames: int) -> Tensor:
+        """Return a window (1, K, num_frames) by an autoregressive model."""
+        updates: dict[str, float] = {"guidance": self.settings.guidance} if model is self.model else {}
+        if self.settings.temperature is not None and model is self.model:
+            updates["temperature"] = self.settings.temperature
+        return model.generate(
+            known,
+            num_frames,
+            told,
+            nothing=nothing,
+            generators=[self.generator],
+            sampling=model.config.sampling.model_copy(update=updates),
+            progress=(lambda _done, _total: self._tick("frames")) if model is self.model else None,
+        )
+
+    def _fill(self, known: Tensor) -> Tensor:
+        """Return a window (1, K, T) by a parallel model, with help of the partner if that is asked for."""
+        settings, model = self.settings, self.model
+        assert settings.sampling is not None
+        assert not isinstance(model, MusicAr)
+        partner, told = self.partner, self.partner_told
+        if settings.lead > known.size(2) and partner is not None and told is not None:
+            nothing = None if self.nothing is None else self._tell(partner, None)
+            known = self._write_frames(partner, told, nothing, known, settings.lead)
+        codes = torch.zeros(1, known.size(1), settings.window, dtype=torch.int64, device=self.device)
+        codes[:, :, : known.size(2)] = known
+        stages = self._stages(known.size(2))
+        return mask_predict(
+            model.predictor(self.told, self.nothing),
+            codes,
+            torch.arange(settings.window, device=self.device) < known.size(2),
+            settings.sampling,
+            span_len=settings.span_len,
+            generators=[self.generator],
+            rescore=partner.rescorer(told) if settings.rescore and partner and told else None,
+            progress=lambda done, _total: self._tick(stages[done - 1]),
+        )
+
+
+def _same_codec(one: Magnet | Enat | MusicAr, other: MusicAr) -> bool:
+    if one.codec.config != other.codec.config:
+        return False
+    pairs = zip(one.codec.state_dict().values(), other.codec.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def _as_array(codes: Tensor) -> NDArray[np.int16]:
+    """Return codes (1, K, T) as (K, T)."""
+    array: NDArray[np.int16] = codes[0].cpu().numpy().astype(np.int16)
+    return array
+
+
+def _fade(samples: Samples, sample_rate: int, *, at_start: bool) -> Samples:
+    """Return ``samples`` with their end, and their start if asked, drawn down to silence."""
+    size = min(round(FADE_S * sample_rate), len(samples) // 2)
+    ramp = np.linspace(0.0, 1.0, size, dtype=np.float32)
+    faded = samples.copy()
+    faded[len(faded) - size :] *= ramp[::-1]
+    if at_start:
+        faded[:size] *= ramp
+    return faded
+
+
+def _join(before: Samples, samples: Samples, num_known: int, fade: int) -> Samples:
+    """Return ``before`` and then ``samples`` from ``num_known`` on; the one fades into the other at the end of it."""
+    fade = min(fade, num_known)
+    ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
+    mixed = before[len(before) - fade :] * (1 - ramp) + samples[num_known - fade : num_known] * ramp
+    return np.concatenate([before[: len(before) - fade], mixed, samples[num_known:]])
+
+
+def generate(
+    prompt: str | None = None, *, model: str = DEFAULT_MUSIC_MODEL, device: str = "auto", **options: Any
+) -> Sound:
+    """Make music or sound; see `Generator.generate` for the options. Each model is loaded once."""
+    return _generator(model, device).generate(prompt, **options)
+
+
+@lru_cache(maxsize=1)
+def _generator(model: str, device: str) -> Generator:
+    return Generator.load(model, device=device)

@@ -1,0 +1,361 @@
+"""Speech from text, in the voice of the model or in one that is given, as a whole or while it is being made.
+
+Long text is spoken sentence by sentence, so that memory stays flat and the first sound is soon there; within a sentence
+the generator makes block after block, the vocoder turns into sound what is certain.
+
+Shapes: S samples, T latents, C latent channels.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speechnar.audio.blocks import Samples
+from speechnar.audio.io import Audio
+from speechnar.audio.source import AudioInput
+from speechnar.data.latents import LatentBatch
+from speechnar.errors import ConfigError
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, check_seed, find_device, read_card, resolve_model
+from speechnar.models.base import load_model
+from speechnar.models.tts.mel_autoencoder import KnownFrames
+from speechnar.models.tts.vocos_stream import VocoderStream
+from speechnar.text.sentences import clean, split_sentences
+from speechnar.text.transcript import Segment
+from speechnar.tts.acoustic import Speaker, check_steps, derive_seed, share
+from speechnar.tts.editor import EditedSpeech, edit_speech
+from speechnar.tts.voice import Listener, Voice, learn_voice
+
+logger = logging.getLogger(__name__)
+
+SPEED_RANGE = (0.5, 2.0)
+_SENTENCE_MARKS, _CLOSING = frozenset(".!?…。！？"), "\"'”’)]»」』）"
+FADE_S = 0.005
+"""At both ends of a sentence, so that it neither begins nor ends by a click."""
+SENTENCE_PAUSE_S, CLAUSE_PAUSE_S = 0.25, 0.1
+"""Silence between two sentences, and between the parts of one that is too long to be spoken at one go."""
+
+
+@dataclass(frozen=True)
+class Speech(Audio):
+    """Synthetic speech, and when its sentences are spoken."""
+
+    segments: tuple[Segment, ...] = ()
+
+
+class Synthesizer:
+    """A model that turns text into speech, and changes the words of recorded speech.
+
+    >>> speaker = Synthesizer.load("path/to/model")  # doctest: +SKIP
+    >>> speaker.synthesize("Hello there.", seed=7).save("hello.wav")  # doctest: +SKIP
+    """
+
+    def __init__(self, speaker: Speaker, listener: Listener) -> None:
+        """Wrap a model in memory, and a recogniser for voices without text and for what is to be edited."""
+        self._speaker = speaker
+        self._listener = listener
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_TTS_MODEL,
+        *,
+        device: str = "auto",
+        recognizer: str = DEFAULT_MODEL,
+    ) -> "Synthesizer":
+        """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
+
+        Args:
+            name_or_folder: as of `speechnar.Transcriber.load`.
+            device: auto, cpu, or another one.
+            recognizer: the model that listens to voices and to what is to be edited; loaded on first use.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            CheckpointError: its files are damaged, or not of this version.
+            ConfigError: the device does not exist, or the model is none of speech synthesis.
+        """
+        found = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        loaded = load_model(found, device=find_device(device))
+        card = read_card(found)
+        speaker = Speaker(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
+        return cls(speaker, Listener(recognizer, device, speaker))
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._speaker.name
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what the model speaks, in Hz."""
+        return self._speaker.sample_rate
+
+    def voice(self, audio: AudioInput, *, text: str | None = None, sample_rate: int | None = None) -> Voice:
+        """Learn a voice, to be given to `synthesize` any number of times.
+
+        Use nobody's voice without their consent.
+
+        Args:
+            audio: a clip of up to 15 s; of a longer one, what is said in 15 s from its first word on is used.
+            text: what it says; None: it is transcribed.
+            sample_rate: of arrays and tensors, in Hz.
+
+        Raises:
+            AudioError: the clip cannot be read, is silent or shorter than half a second; is longer than 15 s although
+                its text is given; or no word is recognised in it.
+            ConfigError: the text has nothing that the model can speak.
+        """
+        return learn_voice(self._speaker, self._listener, audio, text=text, sample_rate=sample_rate)
+
+    def synthesize(
+        self,
+        text: str,
+        *,
+        voice: Voice | AudioInput | None = None,
+        voice_text: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+    ) -> Speech:
+        """Speak ``text``, of any length; what cannot be spoken in it, as emoji, is passed over.
+
+        Args:
+            text: sentences; numbers and abbreviations are read as the model's text front end reads them.
+            voice: speech of whom is to speak (with their consent), as of `voice`; None: the voice of the model.
+            voice_text: what is said there; None: it is transcribed.
+            steps: network evaluations for a block of latents; None: as many as the model's card says under ``steps``,
+                or 16.
+            seed: the same seed gives the same speech. Each sentence has its own, derived from it.
+            speed: 2 is twice as fast.
+
+        Raises:
+            ConfigError: there is nothing to speak, or an option is out of its range.
+            AudioError: as of `voice`.
+        """
+        chunks: list[Samples] = []
+        spans: dict[int, list[int]] = {}
+        place = 0
+        sentences, parts = self._start(text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed)
+        for index, samples in parts:
+            chunks.append(samples)
+            if index is not None:
+                spans.setdefault(index, [place, place])[1] = place + len(samples)
+            place += len(samples)
+        segments = tuple(
+            Segment(id=i, start=begin / self.sample_rate, end=end / self.sample_rate, text=sentences[index])
+            for i, (index, (begin, end)) in enumerate(spans.items())
+        )
+        return Speech(np.concatenate(chunks), self.sample_rate, segments)
+
+    def stream(
+        self,
+        text: str,
+        *,
+        voice: Voice | AudioInput | None = None,
+        voice_text: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+    ) -> Iterator[Samples]:
+        """Yield the samples of `synthesize`, piece by piece, as soon as they are certain.
+
+        Args: as of `synthesize`.
+
+        Raises:
+            ConfigError, AudioError: as of `synthesize`, and at once.
+        """
+        _, parts = self._start(text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed)
+        return (samples for _, samples in parts if len(samples))
+
+    def edit(
+        self,
+        audio: AudioInput,
+        new_text: str,
+        *,
+        old_text: str | None = None,
+        sample_rate: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        candidates: int = 8,
+    ) -> EditedSpeech:
+        """Change the words of a recording: those that differ are spoken anew, between what is before and after them.
+
+        All other samples stay as they are, bit for bit. Words are compared without regard to letter case and
+        punctuation. Use nobody's voice without their consent.
+
+        Args:
+            audio: a mono recording, at any sample rate; what is spoken anew has no frequencies beyond the model's.
+            new_text: all that is to be said in it.
+            old_text: all that is said in it, for recordings of up to 30 s; None: it is transcribed, and what the
+                recogniser mishears counts as changed.
+            sample_rate: of arrays and tensors, in Hz.
+            steps: network evaluations for a block of latents; None: as many as the model's card says under
+                ``edit_steps``, else as of `synthesize`.
+            seed: the same seed gives the same speech.
+            candidates: of each change, how many are made; the one is kept that is most like all of them and after
+                which the model goes on as the recording does.
+
+        Raises:
+            AudioError: the recording cannot be read, has several channels, or is too long or too short for the text.
+            ConfigError: a text has nothing to speak, or an option is out of its range.
+        """
+        return edit_speech(
+            self._speaker,
+            self._listener,
+            audio,
+            new_text,
+            old_text=old_text,
+            sample_rate=sample_rate,
+            num_steps=check_steps(steps, self._speaker.default_edit_steps),
+            seed=check_seed(seed),
+            num_candidates=candidates,
+        )
+
+    def _start(
+        self,
+        text: str,
+        *,
+        voice: Voice | AudioInput | None,
+        voice_text: str | None,
+        steps: int | None,
+        seed: int,
+        speed: float,
+    ) -> tuple[list[str], Iterator[tuple[int | None, Samples]]]:
+        """Check everything; return the sentences, and their samples with the number of the sentence, None in pauses."""
+        num_steps, seed = check_steps(steps, self._speaker.default_steps), check_seed(seed)
+        if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
+            raise ConfigError(f"speed must lie in [{SPEED_RANGE[0]:g}, {SPEED_RANGE[1]:g}], got {speed}")
+        if voice is None and voice_text is not None:
+            raise ConfigError("voice_text says what is spoken in a voice; give the voice, too")
+        if isinstance(voice, Voice) and voice_text is not None:
+            raise ConfigError("voice_text goes with a clip; this voice knows already what it says")
+        sentences = split_sentences(text)
+        if not sentences:
+            raise ConfigError(f"text must have a letter or a digit to speak, got {clean(text)[:60]!r}")
+        if voice is not None and not isinstance(voice, Voice):
+            voice = self.voice(voice, text=voice_text)
+        lines = ((i, _plan(self._speaker, sentence.split(), voice, speed)) for i, sentence in enumerate(sentences))
+        spoken = ((i, line) for i, line in lines if line is not None)
+        first = next(spoken, None)
+        if first is None:
+            raise ConfigError(f"model {self.name} can speak nothing of the text {text[:60]!r}; is it in its language?")
+        return sentences, self._speak(sentences, chain([first], spoken), num_steps, seed)
+
+    def _speak(
+        self, sentences: list[str], lines: Iterator[tuple[int, "_Line"]], num_steps: int, seed: int
+    ) -> Iterator[tuple[int | None, Samples]]:
+        before = ""
+        for index, line in lines:
+            if before:
+                pause_s = SENTENCE_PAUSE_S if before.rstrip(_CLOSING)[-1:] in _SENTENCE_MARKS else CLAUSE_PAUSE_S
+                yield None, np.zeros(round(pause_s * self.sample_rate), dtype=np.float32)
+            before = sentences[index]
+            samples = _sound(self._speaker, line, derive_seed(seed, index), num_steps)
+            yield from ((index, part) for part in samples)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A sentence with what is known of its speech."""
+
+    speech: LatentBatch
+    """Of one utterance: the voice, if one is given, the sentence, and the voice again."""
+    start: int
+    length: int
+    """In latents, of the sentence."""
+    voice: Voice | None
+
+
+def _plan(speaker: Speaker, words: list[str], voice: Voice | None, speed: float) -> _Line | None:
+    """Say how long a sentence is, and put it between what the voice says; None if nothing in it can be spoken."""
+    before = after = () if voice is None else voice.words
+    spelling = speaker.spell([*before, *words, *after])
+    begin, end = 0, len(spelling.tokens)
+    if voice is not None:
+        begin, end = spelling.words[len(before)][0], spelling.words[len(before) + len(words) - 1][1]
+    if not any(spelling.sounds[begin:end]):
+        logger.warning("%s: can speak nothing of %r, left out", speaker.name, " ".join(words)[:60])
+        return None
+    predicted = speaker.predict(spelling)
+    seconds = predicted[begin:end].sum() * (1 if voice is None else voice.rate) / speed
+    shift_s = speaker.latent_shift_s
+    length = max(round(seconds / shift_s), 1)
+    gap = torch.zeros(length, speaker.latent_dim, device=speaker.device)
+    spoken = share(predicted[begin:end], length * shift_s)
+    if voice is None:
+        return _Line(speaker.batch(spelling, spoken, gap[None]), 0, length, None)
+    parts = [predicted[:begin], predicted[end:]]
+    known_s = len(voice.latents) * shift_s
+    if max(map(len, parts)) <= len(voice.durations):  # the silence on the side of the sentence has no token here
+        parts = [
+            voice.durations[: len(parts[0])].copy(),
+            voice.durations[len(voice.durations) - len(parts[1]) :].copy(),
+        ]
+        for part, at in ((parts[0], -1), (parts[1], 0)):
+            part[at] = max(part[at] + known_s - part.sum(), 0.0)  # rounding may go below
+    durations = np.concatenate([share(parts[0], known_s), spoken, share(parts[1], known_s)])
+    latents = torch.cat([voice.latents, gap, voice.latents])
+    return _Line(speaker.batch(spelling, durations, latents[None]), len(voice.latents), length, voice)
+
+
+def _sound(speaker: Speaker, line: _Line, seed: int, num_steps: int) -> Iterator[Samples]:
+    """Yield the samples of a sentence as they become certain."""
+    stream = VocoderStream(speaker.model.vocoder)
+    blocks = speaker.fill(line.speech, line.start, line.length, seeds=[seed], num_steps=num_steps)
+    frames: Iterator[Tensor]
+    if speaker.decodes_alone:
+        frames = (speaker.decode(block[0]) for block in blocks)
+    else:
+        frames = iter([_decode_after(speaker, torch.cat(list(blocks), dim=1)[0], line.voice)])
+    ramp = np.linspace(0.0, 1.0, round(FADE_S * speaker.sample_rate), dtype=np.float32)
+    begun = False
+    for feats in frames:
+        part = stream.push(feats).cpu().numpy()
+        if len(part):
+            yield (part if begun else _scale_head(part, ramp)).clip(-1.0, 1.0)
+            begun = True
+    part = stream.finish().cpu().numpy()
+    part = part if begun else _scale_head(part, ramp)
+    yield _scale_head(part[::-1], ramp)[::-1].clip(-1.0, 1.0)
+
+
+def _scale_head(samples: Samples, ramp: Samples) -> Samples:
+    size = min(len(samples), len(ramp))
+    return np.concatenate([samples[:size] * ramp[:size], samples[size:]])
+
+
+def _decode_after(speaker: Speaker, latents: Tensor, voice: Voice | None) -> Tensor:
+    """Return the log-mels (T, F) of latents that follow those of the voice, whose log-mels the decoder is given."""
+    if voice is None:
+        return speaker.decode(latents)
+    num_known = len(voice.feats)
+    feats = F.pad(voice.feats, (0, 0, 0, len(latents) * speaker.frames_per_latent))
+    known = torch.arange(len(feats), device=feats.device) < num_known
+    return speaker.decode(torch.cat([voice.latents, latents]), KnownFrames(feats[None], known[None]))[num_known:]
+
+
+def synthesize(text: str, *, model: str = DEFAULT_TTS_MODEL, device: str = "auto", **options: Any) -> Speech:
+    """Speak ``text``; see `Synthesizer.synthesize` for the options. Each model is loaded once."""
+    return _synthesizer(model, device).synthesize(text, **options)
+
+
+def edit(
+    audio: AudioInput, new_text: str, *, model: str = DEFAULT_TTS_MODEL, device: str = "auto", **options: Any
+) -> EditedSpeech:
+    """Change the words of a recording; see `Synthesizer.edit` for the options. Each model is loaded once."""
+    return _synthesizer(model, device).edit(audio, new_text, **options)
+
+
+@lru_cache(maxsize=1)
+def _synthesizer(model: str, device: str) -> Synthesizer:
+    return Synthesizer.load(model, device=device)

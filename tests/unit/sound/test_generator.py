@@ -1,0 +1,233 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import speechnar
+from speechnar.audio.loudness import loudness
+from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
+from speechnar.hub import DEFAULT_MUSIC_MODEL
+from speechnar.models.base import LoadedModel, save_model
+from speechnar.models.sound.encodec import Encodec, EncodecConfig
+from speechnar.sound import generator as module
+from speechnar.sound.generator import LOUDNESS_LUFS, Generator, GeneratorOptions, share_steps
+from tests.unit.models.generators import WORDS, make_generator
+from tests.unit.models.sounds import voice
+
+KINDS = ("magnet", "enat", "music_ar")
+
+
+def loaded(model, name="tiny") -> LoadedModel:
+    return LoadedModel(model, WORDS, model.config, name)
+
+
+def make(kind: str, **options) -> Generator:
+    partner = loaded(make_generator("music_ar")) if options.pop("partner", False) else None
+    model = make_generator(kind, **options)
+    if partner is not None:
+        partner.model.codec.load_state_dict(model.codec.state_dict())
+    return Generator(loaded(model), partner)
+
+
+def test_a_window_may_be_longer_than_what_was_learned_from():
+    assert make("magnet", window_frames=48, piece_frames=12).generate("dog", seconds=48 / 50).joins == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sound_of_the_wanted_length_and_loudness(kind):
+    generator, ticks = make(kind), []
+    audio = generator.generate("dog", seconds=1.1, progress=lambda *tick: ticks.append(tick))
+    assert audio.sample_rate == 16000
+    assert audio.samples.dtype == np.float32
+    assert len(audio.samples) == 17600
+    assert np.isfinite(audio.samples).all()
+    assert loudness(audio.samples, 16000) <= LOUDNESS_LUFS + 0.5
+    assert np.abs(audio.samples).max() <= 1
+    assert audio.samples[0] == audio.samples[-1] == 0
+    assert audio.codes.shape == (4, 55)
+    assert audio.codes.dtype == np.int16
+    assert audio.joins == (0.48, 0.72, 0.96)
+    if kind == "music_ar":
+        assert ticks == [("frames", i, 27 + 3 * 15) for i in range(1, 73)]  # three more steps than frames
+        return
+    for k, steps in enumerate((4, 2, 2, 2), 1):
+        done = [(i, total) for stage, i, total in ticks if stage == f"codebook {k} of 4"]
+        assert done == [(i, 4 * steps) for i in range(1, 4 * steps + 1)]
+    assert [int(stage.split()[1]) for stage, _, _ in ticks] == [1, 1, 1, 1, 2, 2, 3, 3, 4, 4] * 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_decides(kind):
+    generator = make(kind)
+    first, again = (generator.generate("cat", seconds=0.6, seed=3).samples for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != generator.generate("cat", seconds=0.6, seed=4).samples.tobytes()
+    assert first.tobytes() != generator.generate("dog", seconds=0.6, seed=3).samples.tobytes()
+    assert len(generator.generate(seconds=0.3).samples) == 4800
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recording_goes_on(kind, tmp_path):
+    generator = make(kind)
+    wav = voice(9999, pitch_hz=120, formant_hz=500).numpy()
+    audio = generator.generate("dog", seconds=0.5, continue_from=wav, sample_rate=16000)
+    kept = 31 * 320  # whole frames
+    assert len(audio.samples) == kept + 8000
+    fade = 160
+    assert np.array_equal(audio.samples[: kept - fade], wav[: kept - fade])
+    assert np.abs(audio.samples[kept:]).max() > 0
+    assert audio.joins == (kept / 16000, kept / 16000 + 0.24, kept / 16000 + 0.48)
+    assert audio.codes.shape == (4, 25)
+    soundfile.write(tmp_path / "half.wav", wav[::2], 8000)
+    slow = generator.generate("dog", seconds=0.5, continue_from=tmp_path / "half.wav")  # is resampled
+    assert slow.sample_rate == 16000
+    assert len(slow.samples) == pytest.approx(kept + 8000, abs=320)
+
+
+def test_windows_begin_with_the_end_of_the_one_before():
+    """A model that repeats what it is given goes on and on with the same codes."""
+    generator = make("magnet")
+    model = generator._model
+    seen = []
+
+    class Repeat:
+        mask_id = model.embed.mask_id
+
+        def begin(self, codes, codebook):
+            if codebook == 0:
+                seen.append(codes[0, 0].clone())
+
+        def __call__(self, codes, codebook, positions, *, is_guided=True):
+            return 50 * torch.nn.functional.one_hot(positions % 16, 16).float(), None
+
+    model.predictor = lambda told, nothing: Repeat()
+    audio = generator.generate(seconds=1.0)
+    assert len(audio.samples) == 16000
+    assert len(seen) == 4  # 24 frames, then 12 more each time
+    assert (seen[0] == Repeat.mask_id).all()
+    for codes in seen[1:]:
+        assert (codes[:12] != Repeat.mask_id).all()
+        assert (codes[12:] == Repeat.mask_id).all()
+    assert seen[1][:12].tolist() == [i % 16 for i in range(12, 24)]
+
+
+def test_sound_does_not_depend_on_where_it_is_cut():
+    generator = make("magnet")
+    codes = torch.randint(16, (1, 4, 2100))
+    whole, _ = generator._model.codec.decode(codes)
+    np.testing.assert_allclose(generator._decode(codes), whole[0].numpy(), atol=1e-5)
+
+
+def test_a_partner_leads_and_has_a_say():
+    generator = make("magnet", partner=True)
+    plain = generator.generate("dog", seconds=0.4)
+    led = generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
+    rescored = generator.generate("dog", seconds=0.4, options=GeneratorOptions(rescore=True))
+    assert not np.array_equal(plain.samples, led.samples)
+    assert not np.array_equal(plain.samples, rescored.samples)
+    codes = generator._partner.generate(
+        torch.zeros(1, 4, 0, dtype=torch.int64),
+        10,
+        generator._partner.condition.of_texts(["dog"], torch.device("cpu")),
+        nothing=generator._partner.condition.of_texts([None], torch.device("cpu")),
+        generators=[torch.Generator().manual_seed(0)],
+    )
+    seen = []
+    decode = generator._model.codec.decode
+    generator._model.codec.decode = lambda given: seen.append(given) or decode(given)
+    generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
+    assert torch.equal(seen[0][..., :10], codes)
+    assert (plain.joins, led.joins) == ((), (0.2,))
+
+
+def test_fewer_steps_are_shared_out():
+    assert share_steps(30, (16, 6, 4, 4)) == (16, 6, 4, 4)
+    assert share_steps(15, (16, 6, 4, 4)) == (8, 3, 2, 2)
+    assert share_steps(4, (16, 6, 4, 4)) == (1, 1, 1, 1)
+    assert sum(share_steps(101, (16, 6, 4, 4))) == 101
+    for steps, expected in ((5, (2, 1, 1, 1)), ((3, 1, 2, 1), (3, 1, 2, 1))):
+        ticks = []
+        make("enat").generate("dog", seconds=0.2, steps=steps, progress=lambda *tick: ticks.append(tick))  # noqa: B023
+        assert tuple(total for _, done, total in ticks if done == total) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": 0}, r"seconds must lie in \(0, 600\], got 0"),
+        ({"seconds": 1e9}, "seconds must lie in"),
+        ({"seconds": float("nan")}, "seconds must lie in"),
+        ({"prompt": " "}, "a prompt must have a word"),
+        ({"prompt": "horse"}, "the model knows no 'horse'"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"steps": 3}, r"steps must lie in \[4, 1000\], one for each codebook at least; got 3"),
+        ({"steps": (4, 2, 2)}, r"steps must be one number for each of 4 codebooks, each in \[1, 1000\]; got 4,2,2"),
+        ({"steps": (4, 2, 0, 2)}, r"each in \[1, 1000\]; got 4,2,0,2"),
+        ({"options": GeneratorOptions(guidance=float("nan"))}, r"guidance must lie in \[0, 100\], got nan"),
+        ({"options": GeneratorOptions(temperature=0.0)}, r"temperature must lie in \(0, 100\], got 0\.0"),
+        ({"options": GeneratorOptions(lead_seconds=3.0)}, r"lead_seconds must lie in \[0, 0\.42\], got 3\.0"),
+        ({"options": GeneratorOptions(rescore=True)}, "need a parallel model with a partner"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make("magnet").generate(**{"prompt": "dog", "seconds": 0.2, **options})
+
+
+def test_wrong_recordings_and_models_are_refused(tmp_path):
+    generator = make("magnet")
+    with pytest.raises(AudioError, match=r"a recording to go on from must last 0\.06 s, got 0\.05 s"):
+        generator.generate("dog", continue_from=np.zeros(800, dtype=np.float32), sample_rate=16000)
+    with pytest.raises(AudioError, match="an array needs its sample_rate"):
+        generator.generate("dog", continue_from=np.zeros(8000, dtype=np.float32))
+    with pytest.raises(AudioError, match="finite"):
+        generator.generate("dog", continue_from=np.full(8000, np.nan, dtype=np.float32), sample_rate=16000)
+    with pytest.raises(ConfigError, match="steps are for a parallel model"):
+        make("music_ar").generate("dog", steps=9)
+    torch.manual_seed(1)
+    with pytest.raises(ConfigError, match="Encodec does not make music or sound"):
+        Generator(loaded(Encodec(EncodecConfig.debug())))
+    with pytest.raises(ConfigError, match="a partner must be of kind music_ar, got Enat"):
+        Generator(loaded(make_generator("magnet")), loaded(make_generator("enat")))
+    other = make_generator("music_ar")
+    other.codec.quantizer.layers[0].embed += 1
+    with pytest.raises(ConfigError, match="its codes are not those of tiny"):
+        Generator(loaded(make_generator("magnet")), loaded(other))
+
+
+def test_an_absent_default_model_is_explained(monkeypatch):
+    monkeypatch.setattr("speechnar.hub.SHIPPED_FOLDER", Path("/nowhere"))
+    with pytest.raises(ModelNotFoundError, match=f"{DEFAULT_MUSIC_MODEL}' is not part of this version; train one"):
+        Generator.load()
+    with pytest.raises(ModelNotFoundError, match="no such model"):
+        Generator.load("no such model")
+
+
+def test_functions_of_the_package_load_a_model_once(tmp_path):
+    save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
+    module._generator.cache_clear()
+    options = {"seconds": 0.2, "model": str(tmp_path / "magnet"), "device": "cpu"}
+    sound, again = (speechnar.generate("dog", seed=2, **options) for _ in range(2))
+    assert isinstance(sound, speechnar.Sound)
+    np.testing.assert_array_equal(sound.samples, again.samples)
+    assert module._generator.cache_info().misses == 1
+
+
+def test_folders_are_loaded(tmp_path):
+    save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
+    save_model(tmp_path / "ar", make_generator("music_ar"), WORDS)
+    generator = Generator.load(tmp_path / "magnet", device="cpu", partner=tmp_path / "ar")
+    assert (generator.name, generator.sample_rate) == ("magnet", 16000)
+    options = GeneratorOptions(rescore=True, lead_seconds=0.1, guidance=1.0, temperature=0.7)
+    assert len(generator.generate("dog barks", seconds=0.3, options=options).samples) == 4800
+
+
+def test_a_window_is_rounded_up_to_whole_spans():
+    """Ten seconds of a model that learned from ten seconds are one window, though no multiple of a span."""
+    generator, ticks = make("magnet", window_frames=25), []
+    audio = generator.generate("dog", seconds=0.5, progress=lambda *tick: ticks.append(tick))
+    assert len(audio.samples) == 8000
+    assert len(ticks) == 10
+    assert audio.joins == ()
