@@ -13,7 +13,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-import gradio as gr
 import numpy as np
 
 from speechnar import (
@@ -31,9 +30,13 @@ from speechnar import (
     list_models,
 )
 from speechnar.audio.io import AudioStream, PushedAudio, Samples, to_int16
+from speechnar.extras import needs
 from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MUSIC_MODEL, DEFAULT_TTS_MODEL, ModelInfo
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
+
+with needs("demo"):
+    import gradio as gr
 
 MAX_FILE_SIZE = "200mb"
 CLEAN_EVERY_S = 3600

@@ -27,3 +27,7 @@ class ModelNotFoundError(SpeechnarError, LookupError):
 
 class CheckpointError(SpeechnarError, RuntimeError):
     """A checkpoint is unreadable, unsafe, or does not fit the model."""
+
+
+class MissingExtraError(SpeechnarError, ImportError):
+    """A package that only some tasks need is not installed, or does not import."""

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"data", "decode", "metrics", "nn"}),
     frozenset({"audio", "text"}),
     frozenset({"hub"}),
-    frozenset({"config"}),
+    frozenset({"config", "extras"}),
     frozenset({"errors"}),
 )
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

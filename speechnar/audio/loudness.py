@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 Samples = NDArray[np.float32]
 
@@ -21,9 +20,7 @@ PEAK = 0.98
 
 def loudness(samples: Samples, sample_rate: int) -> float:
     """Return the loudness of ``samples`` (S,) in LUFS; minus infinity if they are silent, or shorter than 0.4 s."""
-    filtered = samples.astype(np.float64)
-    for numerator, denominator in _k_weighting(sample_rate):
-        filtered = lfilter(numerator, denominator, filtered)
+    filtered = _filtered(samples, sample_rate)
     block, step = round(BLOCK_S * sample_rate), round(BLOCK_S * sample_rate / OVERLAP)
     if len(filtered) < block:
         return -math.inf
@@ -52,6 +49,18 @@ def normalize(samples: Samples, sample_rate: int, target_lufs: float) -> Samples
 def _lufs(power: NDArray[np.float64]) -> NDArray[np.float64]:
     decibels: NDArray[np.float64] = -0.691 + 10 * np.log10(np.maximum(power, 1e-12))
     return decibels
+
+
+def _filtered(samples: Samples, sample_rate: int) -> NDArray[np.float64]:
+    """Return ``samples`` (S,) through both filters, as products of spectra: exact, since all that the transform wraps
+    around is the filters' answer after a second, which is below what float64 holds."""
+    size = 2 ** math.ceil(math.log2(len(samples) + sample_rate))
+    spectrum = np.fft.rfft(samples.astype(np.float64), size)
+    delay = np.exp(-2j * np.pi * np.arange(len(spectrum)) / size)
+    for numerator, denominator in _k_weighting(sample_rate):
+        spectrum *= np.polynomial.Polynomial(numerator)(delay) / np.polynomial.Polynomial(denominator)(delay)
+    filtered: NDArray[np.float64] = np.fft.irfft(spectrum, size)[: len(samples)]
+    return filtered
 
 
 def _k_weighting(sample_rate: int) -> list[tuple[list[float], list[float]]]:

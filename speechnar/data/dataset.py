@@ -11,13 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import soundfile
 from annotated_types import Ge, Le, MinLen
-from lhotse.cut import MonoCut
-from lhotse.dataset.sampling import DynamicBucketingSampler
 from numpy.typing import NDArray
 from pydantic import AfterValidator, PositiveFloat, PositiveInt
 
@@ -27,7 +25,12 @@ from speechnar.config import Config
 from speechnar.data.batch import Example, SpeechBatch, SpeechCollator
 from speechnar.data.kaldi import Utterance
 from speechnar.errors import AudioError, DataError
+from speechnar.extras import needs
 from speechnar.text.tokenizer import NA, Tokenizer
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+    from lhotse.dataset.sampling import DynamicBucketingSampler
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +207,9 @@ class SpeechDataset:
         """Return the languages into which the utterance can be translated; none in validation."""
         return sorted(self.collate.translates_to & utterance.translations.keys()) if self.training else []
 
-    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
+    def _sampler(self, epoch: int) -> "DynamicBucketingSampler":
+        with needs("train"):
+            from lhotse.dataset.sampling import DynamicBucketingSampler  # noqa: PLC0415  # an extra
         sampler = DynamicBucketingSampler(
             _Cuts(self, epoch),
             max_duration=self.config.batch_seconds,
@@ -221,8 +226,10 @@ class SpeechDataset:
         sampler.set_epoch(epoch if self.training else 0)
         return sampler
 
-    def cuts(self, epoch: int) -> Iterator[MonoCut]:
+    def cuts(self, epoch: int) -> "Iterator[MonoCut]":
         """Yield what the sampler needs to know of each utterance: its name and how long it will be."""
+        with needs("train"):
+            from lhotse.cut import MonoCut  # noqa: PLC0415  # an extra
         utt_ids = sorted(self._utterances)
         if self.training:
             np.random.default_rng((self.seed, epoch)).shuffle(utt_ids)
@@ -307,7 +314,7 @@ class _Cuts:
     dataset: SpeechDataset
     epoch: int
 
-    def __iter__(self) -> Iterator[MonoCut]:
+    def __iter__(self) -> "Iterator[MonoCut]":
         return self.dataset.cuts(self.epoch)
 
 

@@ -13,14 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from speechnar.data.parallel_text import Sentence, read_sentences
 from speechnar.errors import DataError, SpeechnarError
 from speechnar.evaluation.translate import TranslationLog, read_log
+from speechnar.extras import needs
 from speechnar.metrics.simultaneous import WORD_S, score_streams
 from speechnar.metrics.translation import bleu, chrf
+
+with needs("eval"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 AXES = {
     "laal": "latency: length-adaptive average lagging, source words",

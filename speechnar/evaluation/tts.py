@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from speechnar.asr.transcriber import Transcriber
@@ -30,6 +28,7 @@ from speechnar.audio.io import read_audio
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.extras import needs
 from speechnar.metrics.error_rate import ErrorRate, cer, wer
 from speechnar.metrics.speech import (
     Mean,
@@ -45,6 +44,10 @@ from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Transcript
+
+with needs("eval"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 

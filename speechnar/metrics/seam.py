@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.errors import DataError
+from speechnar.extras import needs
+
+with needs("eval"):
+    from scipy.ndimage import maximum_filter1d
 
 SHIFT_S, CHANGE_S, NEAR_S = 0.005, 0.02, 0.02
 """From frame to frame; over which the spectrum changes, also the length of a frame; around a place."""

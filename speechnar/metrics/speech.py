@@ -13,11 +13,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
 from speechnar.errors import DataError
+from speechnar.extras import needs
 
 Array = NDArray[np.floating]
 Path = NDArray[np.integer]
@@ -71,7 +71,9 @@ def warp(ref: Array, made: Array) -> Path:
     """
     if not len(ref) or not len(made):
         raise DataError(f"time warping needs a frame on either side at least, got {len(ref)} and {len(made)}")
-    _, path = librosa.sequence.dtw(ref.T, made.T, metric="euclidean")
+    with needs("eval"):
+        from librosa.sequence import dtw  # noqa: PLC0415  # an extra
+    _, path = dtw(ref.T, made.T, metric="euclidean")
     return np.asarray(path[::-1])
 
 
@@ -86,8 +88,10 @@ def pitch(samples: Array, sample_rate: int, hop: int) -> Array:
     num_frames = len(samples) // hop
     if not num_frames:
         return np.empty(0)
+    with needs("eval"):
+        from librosa import pyin  # noqa: PLC0415  # an extra
     low, high = PITCH_RANGE_HZ
-    found, _, _ = librosa.pyin(
+    found, _, _ = pyin(
         np.asarray(samples[hop // 2 :], dtype=np.float64),  # frames are centred on the middle of their hop
         fmin=low,
         fmax=high,

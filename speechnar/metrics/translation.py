@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-
 from speechnar.errors import DataError
+from speechnar.extras import needs
 
 # "13a" splits at spaces and punctuation, which these scripts lack. "char" also spares Japanese a MeCab dictionary.
 _TOKENIZE = {
@@ -45,6 +43,8 @@ def bleu(refs: Sequence[str], hyps: Sequence[str], *, lang: str = "eng", lowerca
     Raises:
         DataError: the two differ in number, or there are none.
     """
+    with needs("eval"):
+        from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415  # an extra
     return _score("BLEU", BLEU(tokenize=_TOKENIZE.get(lang, "13a"), lowercase=lowercase), refs, hyps)
 
 
@@ -54,6 +54,8 @@ def chrf(refs: Sequence[str], hyps: Sequence[str]) -> Score:
     Raises:
         DataError: the two differ in number, or there are none.
     """
+    with needs("eval"):
+        from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415  # an extra
     return _score("chrF2", CHRF(), refs, hyps)
 
 

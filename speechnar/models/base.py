@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,11 +116,27 @@ class SpeechDecoder(Protocol):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """How a ``kind`` becomes a model: ``model_cls.from_config(config_cls(...), tokenizer)``."""
+    """Where a ``kind`` of model is: ``model_cls.from_config(config_cls(...), tokenizer)`` builds one.
 
-    config_cls: type[Config]
-    model_cls: Any
-    """An ``nn.Module`` class with ``from_config(config, tokenizer)`` and the attribute ``config``."""
+    The module is imported when a class is first asked for.
+    """
+
+    module: str
+    config_name: str
+    """Of a `Config` with the ``kind``."""
+    model_name: str
+    """Of an ``nn.Module`` with ``from_config(config, tokenizer)`` and the attribute ``config``."""
+
+    @property
+    def config_cls(self) -> type[Config]:
+        """The class of its configuration."""
+        found: type[Config] = getattr(import_module(self.module), self.config_name)
+        return found
+
+    @property
+    def model_cls(self) -> Any:
+        """The class of the model."""
+        return getattr(import_module(self.module), self.model_name)
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,7 @@ def model_entry(kind: object) -> ModelEntry:
     Raises:
         ConfigError: no model is of that kind.
     """
-    # Imported late: the table imports the models, which import this module.
-    from speechnar.models import MODELS  # noqa: PLC0415
+    from speechnar.models import MODELS  # noqa: PLC0415  # the table's module imports this one
 
     entry: ModelEntry | None = MODELS.get(kind) if isinstance(kind, str) else None
     if entry is None:

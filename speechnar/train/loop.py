@@ -22,21 +22,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from speechnar.config import Config
 from speechnar.errors import CheckpointError, ConfigError, SpeechnarError
+from speechnar.extras import needs
 from speechnar.models.base import LossOutput, Trainable, Turn, turns_of
 from speechnar.train import checkpoint as ckpt
 from speechnar.train.feed import Batch, DevData, TrainData, groups, prefetch, stream
 from speechnar.train.optim import OptimConfig, build_ema, build_optimizer, set_lr
 from speechnar.train.report import Entry, Reporter
 from speechnar.train.validation import Evaluate, add_sums, means_of, score, validate, weighted_sums
+
+with needs("train"):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from speechnar.errors import DataError
+from speechnar.extras import needs
 from speechnar.models.base import LossOutput, Trainable
 from speechnar.train.feed import DevData, prefetch
+
+with needs("train"):
+    from accelerate import Accelerator
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores a model on held-out data, lower is better: ``{"wer": 0.1}``."""

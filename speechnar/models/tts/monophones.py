@@ -10,15 +10,16 @@ monophones of Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011.
 Differs from them: the two states of a sound have no transition probabilities, which say little beside 39 features.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torchaudio
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.config import Config
@@ -27,7 +28,8 @@ from speechnar.nn.lengths import valid_mask
 from speechnar.text.sentences import is_speakable
 from speechnar.text.tokenizer import Tokenizer
 
-RATE, HOP, N_FFT = 16000, 160, 512
+RATE, HOP, WIN_LENGTH, N_FFT = 16000, 160, 400, 512
+NUM_MELS, F_MIN, LOG_FLOOR = 40, 40.0, 1e-6
 NUM_CEPSTRA = 13
 NUM_FEATURES = 3 * NUM_CEPSTRA
 STATES = 2
@@ -211,21 +213,44 @@ class Monophones(nn.Module):
         return (log_densities + self.weights[labels].log()).softmax(1)
 
 
-_MFCC = torchaudio.transforms.MFCC(
-    RATE,
-    NUM_CEPSTRA,
-    log_mels=True,
-    melkwargs={"n_fft": N_FFT, "win_length": 400, "hop_length": HOP, "n_mels": 40, "f_min": 40.0},
-)
-
-
 def features(wav: Tensor) -> Tensor:
     """Return of samples (S,) at 16 kHz, `N_FFT` at least, cepstra with two differences (T, F), every 10 ms.
 
     They have no mean in the utterance, but for loudness, of which the loudest is 0.
     """
-    cepstra = _MFCC(wav + 1e-5 * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0)))
+    cepstra = _cepstra(wav + 1e-5 * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0)))
     loudness = cepstra[:1] - cepstra[:1].quantile(0.95)
     cepstra = torch.cat([loudness, cepstra[1:] - cepstra[1:].mean(1, keepdim=True)])
-    slopes = torchaudio.functional.compute_deltas(cepstra)
-    return torch.cat([cepstra, slopes, torchaudio.functional.compute_deltas(slopes)]).T.contiguous()
+    slopes = _slopes(cepstra)
+    return torch.cat([cepstra, slopes, _slopes(slopes)]).T.contiguous()
+
+
+def _cepstra(wav: Tensor) -> Tensor:
+    """Return the mel cepstra (`NUM_CEPSTRA`, T) of samples (S,), those of ``torchaudio.transforms.MFCC``.
+
+    Not by torchaudio itself: each of its builds imports beside some builds of torch alone, PyPI's beside none for CPUs.
+    """
+    window = torch.hann_window(WIN_LENGTH)
+    spectrum = torch.stft(wav, N_FFT, HOP, WIN_LENGTH, window, pad_mode="reflect", return_complex=True)
+    log_mels = (_mel_matrix() @ spectrum.abs().square() + LOG_FLOOR).log()
+    angles = math.pi / NUM_MELS * torch.outer(torch.arange(NUM_CEPSTRA), torch.arange(NUM_MELS) + 0.5)
+    cosines = angles.cos() * math.sqrt(2 / NUM_MELS)  # an orthonormal DCT-II
+    cosines[0] /= math.sqrt(2)
+    return cosines @ log_mels
+
+
+@functools.cache
+def _mel_matrix() -> Tensor:
+    """Return triangles (`NUM_MELS`, N_FFT / 2 + 1) of height 1, straight in Hz, at equal steps on HTK's mel scale."""
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (F_MIN, RATE / 2))
+    corners = 700 * (10 ** (torch.linspace(low, high, NUM_MELS + 2) / 2595) - 1)[:, None]
+    bins = torch.linspace(0, RATE / 2, N_FFT // 2 + 1)
+    widths = corners.diff(dim=0)
+    rising, falling = (bins - corners[:-2]) / widths[:-1], (corners[2:] - bins) / widths[1:]
+    return rising.minimum(falling).clamp(min=0)
+
+
+def _slopes(x: Tensor) -> Tensor:
+    """Return the slopes (C, T) of ``x`` by regression over five frames; beyond its ends it stays (HTK, chapter 5.9)."""
+    weights = torch.tensor([[[-0.2, -0.1, 0.0, 0.1, 0.2]]])
+    return F.conv1d(F.pad(x[:, None], (2, 2), mode="replicate"), weights)[:, 0]

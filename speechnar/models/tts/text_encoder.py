@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.extras import needs
 
 
 class TextEncoder:
@@ -40,15 +41,8 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            try:
-                from transformers import (  # noqa: PLC0415  # an extra, slow to import
-                    AutoTokenizer,
-                    T5EncoderModel,
-                )
-            except ImportError:
-                raise ConfigError(
-                    f"text is encoded by {self.name}, which needs the package transformers; pip install 'speechnar[t5]'"
-                ) from None
+            with needs("t5"):
+                from transformers import AutoTokenizer, T5EncoderModel  # noqa: PLC0415  # an extra
             try:
                 tokenizer, model = AutoTokenizer.from_pretrained(self.name), T5EncoderModel.from_pretrained(self.name)
             except (OSError, ValueError) as error:

@@ -58,7 +58,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _tiny_is_known(monkeypatch):
-    monkeypatch.setattr(speechnar.models, "MODELS", {"tiny": ModelEntry(TinyConfig, Tiny)}, raising=False)
+    monkeypatch.setattr(speechnar.models, "MODELS", {"tiny": ModelEntry(__name__, "TinyConfig", "Tiny")}, raising=False)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.data.parallel_text import write_sentences
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
-from speechnar.models.mt.reta import Reta, RetaConfig
+from speechnar.models.mt.reta import RetaConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.checkpoint import find_best, save_checkpoint
 from speechnar.train.run import RunConfig, average, freeze, init_model, run_training
@@ -64,7 +64,7 @@ class Pitch(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _pitch_is_known(monkeypatch):
-    monkeypatch.setattr(speechnar.models, "MODELS", {"pitch": ModelEntry(PitchConfig, Pitch)})
+    monkeypatch.setattr(speechnar.models, "MODELS", {"pitch": ModelEntry(__name__, "PitchConfig", "Pitch")})
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,9 @@ def test_statistics_of_a_frozen_norm_stay():
 
 
 def test_pairs_of_texts_are_trained_on_by_the_same_loop(tmp_path, monkeypatch):
-    monkeypatch.setattr(speechnar.models, "MODELS", {"reta": ModelEntry(RetaConfig, Reta)})
+    monkeypatch.setattr(
+        speechnar.models, "MODELS", {"reta": ModelEntry("speechnar.models.mt.reta", "RetaConfig", "Reta")}
+    )
     write_sentences(tmp_path / "train", texts.sentences(8))
     write_sentences(tmp_path / "dev", texts.sentences(8)[:4])
     texts.TOKENIZER.save(tmp_path / "tokens")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechnar.models.tts.monophones import STATES, Monophones, MonophonesConfig
+from speechnar.models.tts.monophones import STATES, Monophones, MonophonesConfig, features
 from tests.unit.models.sounds import LETTERS
 
 
@@ -45,3 +45,18 @@ def test_a_repeated_mark_lasts_no_time():
     assert found[2] == found[3] == 0
     assert min(found[0], found[1], found[4]) > 0
     assert sum(found) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("num_samples", [512, 16000])
+def test_features_are_torchaudio_s(num_samples):
+    torchaudio = pytest.importorskip("torchaudio", reason="torchaudio is not installed")
+    generator = torch.Generator().manual_seed(0)
+    wav = torch.randn(num_samples, generator=generator) * torch.linspace(0, 0.3, num_samples)
+    sizes = {"n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 40, "f_min": 40.0}
+    mfcc = torchaudio.transforms.MFCC(16000, 13, log_mels=True, melkwargs=sizes)
+    cepstra = mfcc(wav + 1e-5 * torch.randn(num_samples, generator=torch.Generator().manual_seed(0)))
+    cepstra[0] -= cepstra[0].quantile(0.95)
+    cepstra[1:] -= cepstra[1:].mean(1, keepdim=True)
+    slopes = torchaudio.functional.compute_deltas(cepstra)
+    wanted = torch.cat([cepstra, slopes, torchaudio.functional.compute_deltas(slopes)]).T
+    torch.testing.assert_close(features(wav), wanted, atol=1e-4, rtol=1e-5)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.errors import ConfigError, MissingExtraError, ModelNotFoundError
 from speechnar.models.sound.code_model import TextConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
 from speechnar.models.tts.text_encoder import TextEncoder
@@ -17,7 +17,7 @@ needs_transformers = pytest.mark.skipif(not has_transformers, reason="the extra 
 
 @pytest.mark.skipif(has_transformers, reason="transformers is installed")
 def test_the_extra_is_named():
-    with pytest.raises(ConfigError, match=r"needs the package transformers; pip install 'speechnar\[t5\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'speechnar\[t5\]' \(No module named 'transformers'\)"):
         TextEncoder("t5-base", 768).encode(["a dog"], CPU)
 
 

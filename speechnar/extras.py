@@ -1,0 +1,21 @@
+"""What an installation may lack: packages that only some tasks need, each an extra of ``pyproject.toml``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from speechnar.errors import MissingExtraError
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Guard imports of packages that ``speechnar[extra]`` installs; it wraps those imports and nothing else.
+
+    Raises:
+        MissingExtraError: one of them is absent, or does not import: whatever is wrong with a package of others (a
+            library built for another torch, a file that is torn), only what needs it fails, and says what to install.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise MissingExtraError(f"what this needs comes with pip install 'speechnar[{extra}]' ({reason})") from error

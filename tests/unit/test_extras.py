@@ -1,0 +1,33 @@
+"""What an installation may lack: one line that says what to install, and nothing else that stops working."""
+
+import sys
+
+import pytest
+
+from speechnar.errors import MissingExtraError, SpeechnarError
+from speechnar.extras import needs
+
+
+def test_an_absent_package_is_named_with_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError) as caught, needs("train"):
+        import accelerate  # noqa: F401
+    assert "pip install 'speechnar[train]'" in str(caught.value) and "accelerate" in str(caught.value)
+    assert isinstance(caught.value, ImportError) and isinstance(caught.value, SpeechnarError)
+
+
+@pytest.mark.parametrize(
+    "fault", ["OSError('libtorch.so: undefined symbol\\nand much more')", "RuntimeError()", "AttributeError('np.bool')"]
+)
+def test_whatever_a_broken_package_raises_is_one_line(tmp_path, monkeypatch, fault):
+    (tmp_path / "broken_package.py").write_text(f"raise {fault}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError) as caught, needs("eval"):
+        import broken_package  # noqa: F401
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(")") and "()" not in str(caught.value)
+
+
+def test_what_imports_is_left_alone():
+    with needs("eval"):
+        import json
+    assert json.loads("1") == 1
