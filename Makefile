@@ -3,20 +3,30 @@ PYTHON ?= python3
 VENV ?= .venv
 # Tests run in as many processes, of one thread each.
 JOBS ?= 2
+# Exact versions of everything, which the tests have run with; `make lock` renews them.
+LOCK := requirements/lock.txt
+# What `make check-install` tries: the lowest and the newest versions that pyproject.toml allows.
+RESOLUTIONS ?= lowest-direct highest
 BIN := $(VENV)/bin
 
-.PHONY: setup quickstart test test-quick lint format demo bench clean
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
 
-# The stamp is older than pyproject.toml whenever dependencies may have changed.
-$(VENV)/.core: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media,recipes]'
+.PHONY: setup quickstart test test-quick lint format demo bench lock check-install clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is older than these files whenever dependencies may have changed.
+$(VENV)/.core: pyproject.toml $(LOCK) | $(BIN)/python
+	$(INSTALL) --editable '.[media,recipes]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[media,recipes,demo,dev,espnet]'
+$(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
+	$(INSTALL) --editable '.[media,train,eval,demo,recipes,t5,espnet,dev]'
 	touch $(VENV)/.core $@
+
+$(BIN)/uv: | $(BIN)/python
+	$(INSTALL) uv
 
 setup: $(VENV)/.dev
 
@@ -40,11 +50,20 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 demo: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,media]'
+	$(INSTALL) --editable '.[demo,media]'
 	$(BIN)/python demo/app.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade --quiet \
+		--no-header --no-annotate --no-emit-index-url --output-file $(LOCK)
+
+check-install: $(BIN)/uv
+	set -e; for resolution in $(RESOLUTIONS); do \
+		PYTHON=$(PYTHON) UV=$(CURDIR)/$(BIN)/uv requirements/check_install.sh $$resolution; \
+	done
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -2,8 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
-from speechnar.audio.loudness import PEAK, _k_weighting, loudness, normalize
+from speechnar.audio.loudness import PEAK, _filtered, _k_weighting, loudness, normalize
 
 
 def tone(seconds=2.0, rate=48000, hz=997.0, level=1.0):
@@ -17,6 +18,16 @@ def test_the_filters_of_the_standard():
     assert a1 == pytest.approx([1, -1.69065929318241, 0.73248077421585], abs=1e-8)
     assert b2 == [1, -2, 1]
     assert a2 == pytest.approx([1, -1.99004745483398, 0.99007225036621], abs=1e-8)
+
+
+@pytest.mark.parametrize("rate", [8000, 48000])
+@pytest.mark.parametrize("size", [1, 1000, 100_000])
+def test_filters_are_applied_sample_by_sample(rate, size):
+    samples = (0.5 + 0.1 * np.random.default_rng(0).standard_normal(size)).astype(np.float32)
+    expected = samples.astype(np.float64)
+    for numerator, denominator in _k_weighting(rate):
+        expected = lfilter(numerator, denominator, expected)
+    np.testing.assert_allclose(_filtered(samples, rate), expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("rate", [16000, 32000, 48000])
