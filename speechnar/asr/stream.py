@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from speechnar.asr.clips import ClipDecoder, Decoded
-from speechnar.asr.recordings import Recognizer, utterances
+from speechnar.asr.recordings import RecordingTranscriber, utterances
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import PushedAudio
 from speechnar.decode.align import CtcPath
@@ -40,17 +40,17 @@ class SpeechStream:
     >>> print(stream.finish().text)  # doctest: +SKIP
     """
 
-    def __init__(self, recognizer: Recognizer, *, sample_rate: int | None = None) -> None:
+    def __init__(self, transcriber: RecordingTranscriber, *, sample_rate: int | None = None) -> None:
         """Start a recording of ``sample_rate`` Hz; None is what the model hears.
 
         Raises:
             ConfigError: the options switch voice activity detection off, or a model that streams cannot honour one.
             AudioError: there is no audio of this rate.
         """
-        decoder = recognizer.decoder
+        decoder = transcriber.decoder
         if decoder.options.vad is False:
             raise ConfigError("a stream is cut into utterances by voice activity detection; leave vad at None")
-        self._recognizer = recognizer
+        self._transcriber = transcriber
         self._audio = PushedAudio(decoder.sample_rate if sample_rate is None else sample_rate, decoder.sample_rate)
         self._vad_audio = PushedAudio(decoder.sample_rate, VAD_RATE)
         self._endpointer = Endpointer(utterances(decoder.options.window_s))
@@ -85,7 +85,7 @@ class SpeechStream:
         """
         if self._utterance is None:
             return ""
-        return self._recognizer.decoder.tokenizer.decode(self._utterance.partial().tokens)
+        return self._transcriber.decoder.tokenizer.decode(self._utterance.partial().tokens)
 
     def finish(self) -> Transcript:
         """Return the transcript of all that was pushed, to the last sample; calling it again returns the same."""
@@ -94,10 +94,10 @@ class SpeechStream:
             self._follow(self._endpointer.push(self._vad_audio.finish()))
             self._follow(self._endpointer.finish())
             self._utterance = None  # if it was too short to count
-            duration_s = (self._num_passed + len(self._held)) / self._recognizer.decoder.sample_rate
+            duration_s = (self._num_passed + len(self._held)) / self._transcriber.decoder.sample_rate
             self._held = self._held[:0]
-            language, probability = self._recognizer.decoder.decide_language(self._language_mass)
-            self._transcript = self._recognizer.transcript(
+            language, probability = self._transcriber.decoder.decide_language(self._language_mass)
+            self._transcript = self._transcriber.transcript(
                 None, duration_s, self._segments, language, probability, task="transcribe"
             )
         return self._transcript
@@ -110,7 +110,7 @@ class SpeechStream:
     def _follow(self, heard: Iterable[HeardSpeech]) -> None:
         """Bring the utterance to where speech is certain."""
         for speech in heard:
-            rate = self._recognizer.decoder.sample_rate
+            rate = self._transcriber.decoder.sample_rate
             begin, end = (round(place * rate / VAD_RATE) for place in (speech.begin, speech.end))
             if speech.begin == speech.end:
                 self._pass(begin)
@@ -118,7 +118,7 @@ class SpeechStream:
                 continue
             if self._utterance is None:
                 self._pass(begin)
-                self._utterance = _open(self._recognizer.decoder)
+                self._utterance = _open(self._transcriber.decoder)
             self._utterance.push(self._pass(end))
             if speech.is_over:
                 self._close(self._utterance.finish(), begin / rate, end / rate)
@@ -132,8 +132,8 @@ class SpeechStream:
 
     def _close(self, decoded: Decoded, start_s: float, end_s: float) -> None:
         self._language_mass += decoded.language_mass
-        language, _ = self._recognizer.decoder.decide_language(self._language_mass)
-        for segment in self._recognizer.segments([(start_s, decoded.path)], duration_s=end_s, language=language):
+        language, _ = self._transcriber.decoder.decide_language(self._language_mass)
+        for segment in self._transcriber.segments([(start_s, decoded.path)], duration_s=end_s, language=language):
             self._segments.append(replace(segment, id=len(self._segments)))
 
 

@@ -139,7 +139,7 @@ class Editing:
         return self._said
 
 
-class Naming:
+class OnePass:
     """FReTNA in one pass, perhaps leaning to the names it gave before."""
 
     def __init__(self, model: FretnaCtc, *, bias: float = 0.0) -> None:
@@ -182,7 +182,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SystemOptions:
+class TranslationOptions:
     """How a model is to translate; None: as it does if nothing is said."""
 
     beam_size: int | None = None
@@ -217,7 +217,7 @@ _HONOURED = {
 }
 
 
-def build_system(loaded: LoadedModel, options: SystemOptions) -> System:
+def build_system(loaded: LoadedModel, options: TranslationOptions) -> System:
     """Return what starts sources with a loaded model.
 
     Raises:
@@ -240,7 +240,7 @@ def build_system(loaded: LoadedModel, options: SystemOptions) -> System:
         iterations, forget = given.get("max_iterations", 1), given.get("forget", 0)
         return lambda: Editing(model, max_iterations=iterations, bias=costs, forget=forget)
     if isinstance(model, FretnaCtc):
-        return lambda: Naming(model, bias=bias)
+        return lambda: OnePass(model, bias=bias)
     if isinstance(model, WaitK):
         return lambda: Waiting(model, loaded.tokenizer, delay=given.get("delay", model.config.delay))
     assert isinstance(model, Reta)

@@ -131,7 +131,7 @@ def test_a_partner_leads_and_has_a_say():
         torch.zeros(1, 4, 0, dtype=torch.int64),
         10,
         generator._partner.condition.of_texts(["dog"], torch.device("cpu")),
-        nothing=generator._partner.condition.of_texts([None], torch.device("cpu")),
+        unconditional=generator._partner.condition.of_texts([None], torch.device("cpu")),
         generators=[torch.Generator().manual_seed(0)],
     )
     seen = []
