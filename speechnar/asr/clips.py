@@ -105,7 +105,7 @@ class ClipDecoder:
     ) -> None:
         if not isinstance(loaded.model, SpeechModel):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
-        self.name = loaded.name
+        self.name, self.kind = loaded.name, loaded.kind
         self.model = cast(SpeechModel, loaded.model)
         self.device = next(loaded.model.parameters()).device
         self.tokenizer = loaded.tokenizer

@@ -9,7 +9,7 @@ Shapes: S samples.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,13 +18,18 @@ from speechnar.asr.clips import ClipDecoder, Decoded
 from speechnar.asr.recordings import RecordingTranscriber, utterances
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import PushedAudio
-from speechnar.decode.align import CtcPath
+from speechnar.decode.align import CtcPath, join_paths
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import Endpointer, HeardSpeech
 from speechnar.errors import ConfigError
-from speechnar.models.asr.paraformer import PARAFORMER, Paraformer
-from speechnar.models.asr.paraformer_stream import ParaformerStream, join_paths, missing_to_stream
 from speechnar.text.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from speechnar.models.asr.paraformer import Paraformer
+    from speechnar.models.asr.paraformer_stream import ParaformerStream
+
+PARAFORMER = "paraformer"
+"""The kind of model, and the decoder, that can write tokens as they fire."""
 
 
 class SpeechStream:
@@ -151,11 +156,13 @@ class _Utterance(Protocol):
 
 
 def _open(decoder: ClipDecoder) -> _Utterance:
-    model, options = decoder.model, decoder.options
-    streams = isinstance(model, Paraformer) and decoder.decoder == PARAFORMER and not missing_to_stream(model)
-    # Neither hotwords nor padding to a window are known to the stream; as a clip, the utterance gets both.
-    if isinstance(model, Paraformer) and streams and not options.hotwords and not options.pad:
-        return _FiringUtterance(decoder, model)
+    # Neither hotwords nor padding to a window are known to a model that streams; as a clip, the utterance gets both.
+    if decoder.kind == decoder.decoder == PARAFORMER and not decoder.options.hotwords and not decoder.options.pad:
+        from speechnar.models.asr.paraformer_stream import ParaformerStream, missing_to_stream  # noqa: PLC0415  # loaded
+
+        model = cast("Paraformer", decoder.model)
+        if not missing_to_stream(model):
+            return _FiringUtterance(decoder, ParaformerStream(model))
     return _ClipUtterance(decoder)
 
 
@@ -180,9 +187,9 @@ class _ClipUtterance:
 class _FiringUtterance:
     """An utterance whose tokens come as they fire."""
 
-    def __init__(self, decoder: ClipDecoder, model: Paraformer) -> None:
+    def __init__(self, decoder: ClipDecoder, stream: "ParaformerStream") -> None:
         self._decoder = decoder
-        self._stream = ParaformerStream(model)
+        self._stream = stream
         self._path = join_paths([])
         self._num_samples = 0
 

@@ -136,6 +136,10 @@ def test_options_choose_the_system(folder):
             system(kind, **wrong)
     with pytest.raises(ConfigError, match="read greedily"):
         system("reta", verify=True, beam_size=4)
+    with pytest.raises(ConfigError, match="a draft is verified"):
+        system("reta", verify=False, draft=folder / "fretna_ctc")
+    with pytest.raises(ConfigError, match="margin is where costs of edits do not apply"):
+        system("fretna", margin=1)
     with pytest.raises(ConfigError, match="must be of kind fretna_ctc"):
         system("reta", draft=folder / "fretna")
 
