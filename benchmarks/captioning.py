@@ -19,7 +19,7 @@ from benchmarks.memory import recordings
 from benchmarks.result import RESULTS, load_average, write_result
 from benchmarks.streaming import RATE, TEST_SETS, Wave, cut, join
 from speechnar import CaptionStream, SpeechnarError, Transcriber, Translator
-from speechnar.asr.clips import DecodeOptions
+from speechnar.asr.options import DecodeOptions
 from speechnar.asr.recordings import utterances
 from speechnar.decode.vad import Endpointer
 

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
 from speechnar.config import load_config
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
-from speechnar.models.sound.code_model import CodeModelConfig, TextCondition, Told
+from speechnar.models.sound.code_model import CodeModelConfig, Condition, TextCondition
 from speechnar.models.sound.enat import Enat, EnatConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
 from speechnar.models.sound.music_ar import MusicAr, MusicArConfig
@@ -164,7 +164,7 @@ def build(config: AnyConfig, dtype: torch.dtype) -> Magnet | Enat | MusicAr:
 def prepare(model: Magnet | Enat | MusicAr, *, warm_up: bool = False) -> Generate:
     """Return what fills a window without a prompt, or in few steps to warm up."""
     config, num_codebooks = model.config, model.config.codec.num_codebooks
-    told, nothing = tell(model, is_told=True), tell(model, is_told=False)
+    condition, unconditional = condition_of(model, is_conditional=True), condition_of(model, is_conditional=False)
 
     def generate() -> int:
         evaluations = 0
@@ -177,14 +177,14 @@ def prepare(model: Magnet | Enat | MusicAr, *, warm_up: bool = False) -> Generat
         if isinstance(model, MusicAr):
             num_frames = num_codebooks if warm_up else config.window_frames
             start = torch.zeros(1, num_codebooks, 0, dtype=torch.int64)
-            model.generate(start, num_frames, told, nothing=nothing, **options)
+            model.generate(start, num_frames, condition, unconditional=unconditional, **options)
             return evaluations
         sampling = sampling_of(model.config)
         if warm_up:
             sampling = sampling.model_copy(update={"steps": (1,) * num_codebooks})
         codes = torch.zeros(1, num_codebooks, config.window_frames, dtype=torch.int64)
         known = torch.zeros(config.window_frames, dtype=torch.bool)
-        predictor = model.predictor(told, nothing)
+        predictor = model.predictor(condition, unconditional)
         mask_predict(predictor, codes, known, sampling, span_len=model.config.span_len, **options)
         return evaluations
 
@@ -199,13 +199,13 @@ def sampling_of(config: MagnetConfig) -> MaskPredictConfig:
     return config.sampling
 
 
-def tell(model: Magnet | Enat | MusicAr, *, is_told: bool) -> Told:
-    """Return what is told by a word, or by features of a text that no encoder has made."""
+def condition_of(model: Magnet | Enat | MusicAr, *, is_conditional: bool) -> Condition:
+    """Return the condition of a word, or of features of a text that no encoder has made."""
     if not isinstance(model.condition, TextCondition):
-        return model.condition.of_texts(["music" if is_told else None], torch.device("cpu"))
+        return model.condition.of_texts(["music" if is_conditional else None], torch.device("cpu"))
     weight = model.condition.project.weight
     features = torch.randn(1, TEXT_TOKENS, weight.size(1), dtype=weight.dtype)
-    return model.condition.of_features(features, torch.tensor([TEXT_TOKENS if is_told else 0]))
+    return model.condition.of_features(features, torch.tensor([TEXT_TOKENS if is_conditional else 0]))
 
 
 def count_flops(config: AnyConfig) -> float:

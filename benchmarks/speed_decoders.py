@@ -267,10 +267,10 @@ def systems(models: Models, case: Case, samples: Sequence[int]) -> dict[str, Cal
     ratio = (case.num_tokens + 0.5) / case.log_probs.size(1)
     exactly = {"min_len_ratio": ratio, "max_len_ratio": ratio, "times": False}
     ar, cassnat = models.transformer_ar, models.cassnat
-    esa = {f"CASS-NAT ESA {n}": partial(cassnat.decode, num_samples=n) for n in samples}
+    esa = {f"CASS-NAT ESA {n}": partial(cassnat.decode, num_alignments=n) for n in samples}
     most = max(samples)  # what the paper does: all alignments drawn are decoded
-    esa[f"CASS-NAT ESA {most}, all decoded"] = partial(cassnat.decode, num_samples=most, num_kept=None)
-    ranked = partial(cassnat.decode, num_samples=RANKED_SAMPLES, ranker=ar.score)
+    esa[f"CASS-NAT ESA {most}, all decoded"] = partial(cassnat.decode, num_alignments=most, num_kept=None)
+    ranked = partial(cassnat.decode, num_alignments=RANKED_SAMPLES, ranker=ar.score)
     return {
         CTC: lambda speech: greedy(speech.log_probs, speech.lens, 0),
         CASSNAT: cassnat.decode,

@@ -107,11 +107,11 @@ def run_theirs(model: Any, features: torch.Tensor, sampling: MaskPredictConfig) 
     """Return the codes (1, K, T) that audiocraft makes; the first of ``features`` are told, the second are not."""
     mask = torch.tensor([1.0, 0.0])[:, None].expand(2, features.size(1))
     project = model.condition_provider.conditioners["description"].output_proj
-    told = {"description": (project(features) * mask[..., None], mask)}
+    condition = {"description": (project(features) * mask[..., None], mask)}
     codes = torch.full((1, reference.BOOKS, NUM_FRAMES), model.card)
     for stage, steps in enumerate(sampling.steps):
         codes, _ = model._generate_stage(
-            codes, told, stage=stage, device="cpu", temp=sampling.temperature, top_p=sampling.top_p,
+            codes, condition, stage=stage, device="cpu", temp=sampling.temperature, top_p=sampling.top_p,
             max_cfg_coef=sampling.guidance[0], min_cfg_coef=sampling.guidance[1], timesteps=steps,
         )  # fmt: skip
     return codes
@@ -120,12 +120,12 @@ def run_theirs(model: Any, features: torch.Tensor, sampling: MaskPredictConfig) 
 @torch.no_grad()
 def run_ours(model: Magnet, features: torch.Tensor, sampling: MaskPredictConfig) -> torch.Tensor:
     """Return the codes (1, K, T) that we make."""
-    told, nothing = (
+    condition, unconditional = (
         model.condition.of_features(rows[None], torch.tensor([count]))
         for rows, count in zip(features, (features.size(1), 0), strict=True)
     )
     return mask_predict(
-        model.predictor(told, nothing),
+        model.predictor(condition, unconditional),
         torch.zeros(1, reference.BOOKS, NUM_FRAMES, dtype=torch.int64),
         torch.zeros(NUM_FRAMES, dtype=torch.bool),
         sampling,

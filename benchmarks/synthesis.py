@@ -23,7 +23,7 @@ from speechnar.hub import resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.tts.tts import Tts, TtsConfig
 from speechnar.text.phonemes import PhonemeTokenizer
-from speechnar.tts.acoustic import Speaker
+from speechnar.tts.acoustic import AcousticModel
 from speechnar.tts.synthesizer import Synthesizer
 from speechnar.tts.voice import Listener
 
@@ -46,18 +46,18 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     try:
         loaded = random_model(quick=args.quick) if args.model is None else load_model(resolve_model(args.model))
-        speaker = Speaker(loaded)
+        acoustic = AcousticModel(loaded)
     except SpeechnarError as error:
         print(error)
         return 1
     runs = 1 if args.quick else args.runs
     load = load_average()
     cases = [
-        time_case(speaker, size, steps, runs) for steps in ((2, 1) if args.quick else STEPS) for size in BLOCK_SIZES
+        time_case(acoustic, size, steps, runs) for steps in ((2, 1) if args.quick else STEPS) for size in BLOCK_SIZES
     ]
     num_weights = {
         name: sum(parameter.numel() for parameter in part.parameters()) / 1e6
-        for name, part in (("ARDiT", speaker.model.ardit), ("vocoder", speaker.model.vocoder))
+        for name, part in (("ARDiT", acoustic.model.ardit), ("vocoder", acoustic.model.vocoder))
     }
     sizes = ", ".join(f"{name} {millions:.1f} M" for name, millions in num_weights.items())
     write_result(
@@ -88,15 +88,15 @@ def random_model(*, quick: bool) -> LoadedModel:
     return LoadedModel(model, tokenizer, config, "random")
 
 
-def time_case(speaker: Speaker, block_size: int | None, steps: int, runs: int) -> dict[str, Any]:
+def time_case(acoustic: AcousticModel, block_size: int | None, steps: int, runs: int) -> dict[str, Any]:
     """Time the chain with one block size and number of steps, after one run that does not count."""
-    model = speaker.model
+    model = acoustic.model
     before = model.ardit.config
     model.ardit.config = before.model_copy(update={"block_size": block_size})
     try:
-        synthesizer = Synthesizer(speaker, Listener("", "cpu", speaker))
+        synthesizer = Synthesizer(acoustic, Listener("", "cpu", acoustic))
         measured = [time_stream(synthesizer, steps) for _ in range(runs + 1)][1:]
-        parts = [time_parts(speaker, steps) for _ in range(runs + 1)][1:]
+        parts = [time_parts(acoustic, steps) for _ in range(runs + 1)][1:]
     finally:
         model.ardit.config = before
     audio_s = measured[0]["audio_s"]
@@ -119,7 +119,7 @@ def time_case(speaker: Speaker, block_size: int | None, steps: int, runs: int) -
 
 def time_stream(synthesizer: Synthesizer, steps: int) -> dict[str, float]:
     """Return when the first sound and the last one are there after the call, and what it took."""
-    trunk = synthesizer._speaker.model.ardit.trunk
+    trunk = synthesizer._acoustic.model.ardit.trunk
     evaluations = 0
 
     def count(*_: object) -> None:
@@ -139,24 +139,24 @@ def time_stream(synthesizer: Synthesizer, steps: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def time_parts(speaker: Speaker, steps: int) -> dict[str, float]:
+def time_parts(acoustic: AcousticModel, steps: int) -> dict[str, float]:
     """Return the seconds that each network takes for one sentence, and how long that is."""
-    spelling = speaker.spell(TEXT.split())
-    durations = speaker.predict(spelling)
-    length = max(round(durations.sum() / speaker.latent_shift_s), 1)
-    gap = torch.zeros(1, length, speaker.latent_dim, device=speaker.device)
-    blocks: Iterator[Tensor] = speaker.fill(
-        speaker.batch(spelling, durations, gap), 0, length, seeds=[0], num_steps=steps
+    spelling = acoustic.spell(TEXT.split())
+    durations = acoustic.predict(spelling)
+    length = max(round(durations.sum() / acoustic.latent_shift_s), 1)
+    gap = torch.zeros(1, length, acoustic.latent_dim, device=acoustic.device)
+    blocks: Iterator[Tensor] = acoustic.fill(
+        acoustic.batch(spelling, durations, gap), 0, length, seeds=[0], num_steps=steps
     )
     times = [time.perf_counter()]
     latents = torch.cat(list(blocks), dim=1)[0]
     times.append(time.perf_counter())
-    feats = speaker.decode(latents)
+    feats = acoustic.decode(latents)
     times.append(time.perf_counter())
-    speaker.vocode(feats)
+    acoustic.vocode(feats)
     times.append(time.perf_counter())
     ardit, codec, vocoder = (end - begin for begin, end in itertools.pairwise(times))
-    return {"ardit": ardit, "codec": codec, "vocoder": vocoder, "audio_s": length * speaker.latent_shift_s}
+    return {"ardit": ardit, "codec": codec, "vocoder": vocoder, "audio_s": length * acoustic.latent_shift_s}
 
 
 def shown(case: dict[str, Any]) -> str:

@@ -30,15 +30,15 @@ from speechnar.models import MODELS, translation
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.mt.fretna import Fretna
 from speechnar.models.mt.fretna_ctc import FretnaCtc
-from speechnar.mt.systems import System, SystemOptions, build_system
+from speechnar.mt.systems import System, TranslationOptions, build_system
 from speechnar.text.tokenizer import SentencePieceTokenizer, Tokenizer
 
 SYSTEMS = {
-    "one pass": ("fretna_ctc", SystemOptions()),
-    "ReTA greedy": ("reta", SystemOptions()),
-    "ReTA beam 4": ("reta", SystemOptions(beam_size=4, token_reward=0.3)),
-    "wait-k": ("wait_k", SystemOptions()),
-    "Levenshtein": ("fretna", SystemOptions()),
+    "one pass": ("fretna_ctc", TranslationOptions()),
+    "ReTA greedy": ("reta", TranslationOptions()),
+    "ReTA beam 4": ("reta", TranslationOptions(beam_size=4, token_reward=0.3)),
+    "wait-k": ("wait_k", TranslationOptions()),
+    "Levenshtein": ("fretna", TranslationOptions()),
 }
 SIDES = ("one pass", "ReTA greedy")
 KINDS = sorted({kind for kind, _ in SYSTEMS.values()})

@@ -7,17 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechnar.asr.clips import DecodeOptions
+    from speechnar.asr.options import DecodeOptions
     from speechnar.asr.stream import SpeechStream
-    from speechnar.asr.transcriber import (
-        Comparison,
-        DetectedLanguage,
-        Transcriber,
-        align,
-        detect_language,
-        transcribe,
-        translate,
-    )
+    from speechnar.asr.transcriber import Comparison, DetectedLanguage, Transcriber
+    from speechnar.asr.verbs import align, detect_language, transcribe, translate
     from speechnar.audio.io import Audio
     from speechnar.captions import CaptionStream, CaptionUpdate
     from speechnar.errors import (
@@ -31,6 +24,7 @@ if TYPE_CHECKING:
     )
     from speechnar.hub import list_models
     from speechnar.mt.stream import TranslationStream, TranslationUpdate
+    from speechnar.mt.systems import TranslationOptions
     from speechnar.mt.translator import TranslatedPiece, Translation, Translator
     from speechnar.sound.generator import Generator, GeneratorOptions, Sound, generate
     from speechnar.text.transcript import Segment, Transcript, Word
@@ -67,6 +61,7 @@ __all__ = [
     "Transcript",
     "TranslatedPiece",
     "Translation",
+    "TranslationOptions",
     "TranslationStream",
     "TranslationUpdate",
     "Translator",
@@ -88,7 +83,7 @@ _MODULE_OF = {
     "CaptionUpdate": "captions",
     "Change": "tts.editor",
     "Comparison": "asr.transcriber",
-    "DecodeOptions": "asr.clips",
+    "DecodeOptions": "asr.options",
     "DetectedLanguage": "asr.transcriber",
     "EditedSpeech": "tts.editor",
     "Generator": "sound.generator",
@@ -102,26 +97,29 @@ _MODULE_OF = {
     "Transcript": "text.transcript",
     "TranslatedPiece": "mt.translator",
     "Translation": "mt.translator",
+    "TranslationOptions": "mt.systems",
     "TranslationStream": "mt.stream",
     "TranslationUpdate": "mt.stream",
     "Translator": "mt.translator",
     "Voice": "tts.voice",
     "Word": "text.transcript",
-    "align": "asr.transcriber",
-    "detect_language": "asr.transcriber",
+    "align": "asr.verbs",
+    "detect_language": "asr.verbs",
     "edit": "tts.synthesizer",
     "generate": "sound.generator",
     "list_models": "hub",
     "synthesize": "tts.synthesizer",
-    "transcribe": "asr.transcriber",
-    "translate": "asr.transcriber",
+    "transcribe": "asr.verbs",
+    "translate": "asr.verbs",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+if not TYPE_CHECKING:  # type checkers read the imports above, so that a name that does not exist is an error
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -31,7 +31,7 @@ from speechnar.models.sound.enat import EnatConfig
 from speechnar.models.sound.magnet import MagnetConfig
 from speechnar.models.sound.music_ar import MusicArConfig
 from speechnar.text.transcript import Segment, Transcript, Word
-from speechnar.tts.acoustic import Speaker
+from speechnar.tts.acoustic import AcousticModel
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.tiny import RATE, save_tiny_model, speechlike, vowels
 
@@ -276,11 +276,11 @@ def test_streams_are_timed_to_the_end_of_each_recording(tmp_path):
 
 
 def test_synthesis_is_timed_and_its_evaluations_counted():
-    speaker = Speaker(synthesis.random_model(quick=True))
-    one, all_at_once = (synthesis.time_case(speaker, size, 2, 1) for size in (1, None))
+    acoustic = AcousticModel(synthesis.random_model(quick=True))
+    one, all_at_once = (synthesis.time_case(acoustic, size, 2, 1) for size in (1, None))
     assert one["audio_s"] == all_at_once["audio_s"] > 3
     # A pause between the two sentences needs none.
-    assert one["evaluations_per_s"] == pytest.approx(2 / speaker.latent_shift_s, rel=0.06)
+    assert one["evaluations_per_s"] == pytest.approx(2 / acoustic.latent_shift_s, rel=0.06)
     assert all_at_once["evaluations_per_s"] == pytest.approx(2 * 2 / one["audio_s"], abs=0.01)  # two sentences
     assert one["speech_ms_per_evaluation"] == pytest.approx(20, rel=0.06)
     assert 0 < all_at_once["ardit_rtf"] < one["ardit_rtf"] < one["rtf"]

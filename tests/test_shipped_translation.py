@@ -12,7 +12,7 @@ from speechnar.data.download import find_corpus
 from speechnar.hub import DEFAULT_MT_MODEL, list_models, resolve_model
 from speechnar.metrics.simultaneous import normalized_erasure
 from speechnar.metrics.translation import bleu
-from speechnar.mt.systems import SystemOptions
+from speechnar.mt.systems import TranslationOptions
 
 ROOT = Path(__file__).parents[1]
 TEACHER = f"{DEFAULT_MT_MODEL}-reta"
@@ -82,7 +82,11 @@ def test_little_is_taken_back_while_texts_grow(model, pairs):
 def test_drafts_change_nothing_but_the_time(pairs):
     """What the teacher says of them is what it says without, word for word, in all updates."""
     teacher = Translator.load(TEACHER, device="cpu")
-    options = (SystemOptions(), SystemOptions(verify=True), SystemOptions(draft=resolve_model(DEFAULT_MT_MODEL)))
+    options = (
+        TranslationOptions(),
+        TranslationOptions(verify=True),
+        TranslationOptions(draft=resolve_model(DEFAULT_MT_MODEL)),
+    )
     for source, _ in pairs[:NUM_VERIFIED]:
         lines = source.split()
         plain, *drafted = ([update.text for update in teacher.live(lines, options=kind)] for kind in options)

@@ -8,7 +8,7 @@ import torch
 from benchmarks import translation
 from speechnar.models.base import save_model
 from speechnar.models.mt import translation as model_parts
-from speechnar.mt.systems import SystemOptions, build_system
+from speechnar.mt.systems import TranslationOptions, build_system
 from speechnar.text.tokenizer import SentencePieceTokenizer
 from tests.unit.models.texts import sentences
 
@@ -65,7 +65,7 @@ def test_random_models_write_as_much_as_they_are_told(models, kind):
     updates = translation.updates_of(["abc", "d", "ab", "cd", "a", "bcd"], tokenizer)
     before = model_parts.MIN_MAX_LEN
     with translation.as_long_as(0.75, [models[kind]]):
-        system = build_system(models[kind], SystemOptions())
+        system = build_system(models[kind], TranslationOptions())
         translating = system()
         lengths = [
             len(translating.update(tokens, is_final=number == len(updates)))

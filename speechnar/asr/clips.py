@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
 from speechnar.audio.blocks import Samples, batches
 from speechnar.decode.align import WORD_START, CtcPath
 from speechnar.decode.ctc import greedy, prefix_beam_search
@@ -29,69 +30,11 @@ from speechnar.text.languages import UNDETERMINED, to_iso3
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
 CTC = "ctc"
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
 SCORED_BEAM_SIZE = 16
 """Beam of a search with a language model or hotwords when none is given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeOptions:
-    """Choices beyond language and word times; the defaults suit most recordings.
-
-    Raises:
-        ConfigError: a value lies outside its range.
-    """
-
-    decoder: str | None = None
-    """``ctc``, ``cassnat``, ``paraformer`` or ``transformer_ar``; None takes the model's own, which is CTC where it has
-    one."""
-    num_samples: int | None = None
-    """CASS-NAT: alignments sampled and decoded, of which the best result is kept; None takes the best path alone."""
-    beam_size: int | None = None
-    """Prefixes kept by the beam search; None takes the best path, unless there is a language model or a hotword."""
-    lm: str | Path | None = None
-    """ARPA file, plain or gzip, over words or over the model's pieces."""
-    lm_weight: float = 0.5
-    hotwords: tuple[str, ...] = ()
-    """Phrases to favour, in the model's own spelling."""
-    hotword_weight: float = 1.0
-    """Nats per token of a hotword in CTC's search, for characters; subwords take 1 to 3. A higher one finds more of the
-    words and writes more of them where they were not said. A model that learnt hotwords (SeACo) weighs them itself."""
-    prompt: str | None = None
-    """What was said before."""
-    vad: bool | None = None
-    """Decode only what voice activity detection calls speech; None: only where a recording is longer than a window."""
-    window_s: float = 30.0
-    """What the model hears at once; longer recordings are cut at pauses or, without VAD, into overlapping windows."""
-    pad: bool = False
-    """Pad every clip with silence to a window, as the published OWSM-CTC models were trained."""
-    batch_seconds: float = 120.0
-    """Audio decoded together, padding included."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if isinstance(self.hotwords, str):
-            raise ConfigError(f"hotwords must be a sequence of phrases, got one string {self.hotwords!r}")
-        object.__setattr__(self, "hotwords", tuple(self.hotwords))
-        for name in ("beam_size", "num_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        if not 1 <= self.window_s < math.inf:
-            raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
-        if not 0 < self.batch_seconds < math.inf:
-            raise ConfigError(f"batch_seconds must be above 0, got {self.batch_seconds}")
-        for name in ("lm_weight", "hotword_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be finite, got {getattr(self, name)}")
-
-    @property
-    def needs_search(self) -> bool:
-        """Whether the best path is not enough."""
-        return self.beam_size is not None or self.lm is not None or bool(self.hotwords)
 
 
 @runtime_checkable
@@ -123,7 +66,7 @@ class HotwordModel(Protocol):
     knows_hotwords: bool
 
     def hotword_vectors(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
-        """Return what `ManyDecoders.decode` takes as ``hotwords``, for their token ids."""
+        """Return what `ManyDecoders.decode` takes as ``hotwords`` (and weighs by ``hotword_weight``), for token ids."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +105,7 @@ class ClipDecoder:
     ) -> None:
         if not isinstance(loaded.model, SpeechModel):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
-        self.name = loaded.name
+        self.name, self.kind = loaded.name, loaded.kind
         self.model = cast(SpeechModel, loaded.model)
         self.device = next(loaded.model.parameters()).device
         self.tokenizer = loaded.tokenizer
@@ -176,7 +119,7 @@ class ClipDecoder:
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
         self._lm, self._hotwords = self._scorers()
-        self._hotword_vectors = self._embed_hotwords()
+        self._options_of_decoder = self._decoder_options()
 
     @property
     def window_samples(self) -> int:
@@ -297,10 +240,7 @@ class ClipDecoder:
     @torch.inference_mode()
     def _decode_with(self, out: Any) -> list[CtcPath]:
         """Decode with the model's decoder of that name."""
-        options = {"num_samples": self.options.num_samples, "beam_size": self.options.beam_size}
-        return cast(ManyDecoders, self.model).decode(
-            out, self.decoder, **{k: v for k, v in options.items() if v is not None}, **self._hotword_vectors
-        )
+        return cast(ManyDecoders, self.model).decode(out, self.decoder, **self._options_of_decoder)
 
     def _search(self, log_probs: Tensor, lens: Tensor) -> Sequence[CtcPath]:
         options = self.options
@@ -312,7 +252,7 @@ class ClipDecoder:
             blank_id=self.model.blank_id,
             beam_size=options.beam_size or SCORED_BEAM_SIZE,
             lm=self._lm,
-            lm_weight=options.lm_weight,
+            lm_weight=DEFAULT_LM_WEIGHT if options.lm_weight is None else options.lm_weight,
             hotwords=self._hotwords,
         )
         return [hypotheses[0] for hypotheses in nbest]
@@ -348,10 +288,14 @@ class ClipDecoder:
             raise ConfigError(f"model {self.name} decodes with {', '.join(names)}; got decoder {decoder!r}")
         if decoder != CTC and self.task != "asr":
             raise ConfigError(f"decoder {decoder} writes transcripts; leave it at {CTC} to translate")
-        honoured = {CTC: {"beam_size", "lm", "hotwords"}, "cassnat": {"num_samples"}, "transformer_ar": {"beam_size"}}
+        honoured = {
+            CTC: {"beam_size", "lm", "hotwords"},
+            "cassnat": {"num_alignments"},
+            "transformer_ar": {"beam_size"},
+        }
         if isinstance(self.model, HotwordModel) and self.model.knows_hotwords:
             honoured["paraformer"] = {"hotwords"}
-        for name in ("beam_size", "lm", "hotwords", "num_samples"):
+        for name in ("beam_size", "lm", "hotwords", "num_alignments"):
             if getattr(options, name) and name not in honoured.get(decoder, ()):
                 able = [other for other in names if name in honoured.get(other, ())]
                 raise ConfigError(
@@ -398,14 +342,23 @@ class ClipDecoder:
         if not self.options.hotwords or self.decoder != CTC:
             return scorer, None
         phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
-        return scorer, HotwordBooster(phrases, self.options.hotword_weight, pieces=pieces)
+        weight = self.options.hotword_weight
+        return scorer, HotwordBooster(phrases, DEFAULT_HOTWORD_WEIGHT if weight is None else weight, pieces=pieces)
 
-    def _embed_hotwords(self) -> dict[str, Tensor]:
-        """Return the hotwords as a decoder other than CTC takes them; they serve every clip."""
-        if not self.options.hotwords or self.decoder == CTC:
-            return {}
-        phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
-        return {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases)}
+    def _decoder_options(self) -> dict[str, Any]:
+        """Return what a decoder other than CTC is to do otherwise than by default; it serves every clip."""
+        options = self.options
+        given: dict[str, Any] = {"num_alignments": options.num_alignments, "beam_size": options.beam_size}
+        if options.hotwords and self.decoder != CTC:
+            weight = options.hotword_weight
+            if weight is not None and not 0 <= weight <= 1:
+                raise ConfigError(
+                    f"hotword_weight must lie in [0, 1] for decoder {self.decoder}, where it is the share of the bias "
+                    f"decoder; got {weight}"
+                )
+            phrases = [self.spell(phrase, "hotword") for phrase in options.hotwords]
+            given |= {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases), "hotword_weight": weight}
+        return {name: value for name, value in given.items() if value is not None}
 
     def spell(self, text: str, what: str) -> list[int]:
         """Return the tokens of ``text``.

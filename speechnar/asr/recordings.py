@@ -11,7 +11,7 @@ import torch
 from speechnar.asr.clips import CTC, ClipDecoder, Decoded
 from speechnar.asr.segments import to_segments
 from speechnar.audio.blocks import Blocks, Samples, cut, gather
-from speechnar.audio.source import Source
+from speechnar.audio.source import Recording
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import VadConfig, detect_speech, group_segments
@@ -35,7 +35,7 @@ def utterances(window_s: float) -> VadConfig:
 
 
 @dataclass
-class _Recording:
+class _Unfinished:
     """A recording on its way: clips not decoded yet, and those that are, each with its place in seconds."""
 
     name: str | None
@@ -44,33 +44,33 @@ class _Recording:
     decoded: list[tuple[float, Decoded]] = field(default_factory=list)
 
 
-class Recognizer:
+class RecordingTranscriber:
     """A decoder of clips applied to whole recordings; ``word_timestamps`` gives segments their words."""
 
     def __init__(self, decoder: ClipDecoder, *, word_timestamps: bool = False) -> None:
         self.decoder = decoder
         self.word_timestamps = word_timestamps
 
-    def transcribe(self, sources: Iterable[Source]) -> Iterator[Transcript | SpeechnarError]:
-        """Yield for every source, in order, its transcript or the error that prevents it.
+    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | SpeechnarError]:
+        """Yield for every recording, in order, its transcript or the error that prevents it.
 
         Short recordings are read ahead and decoded together; a long one is decoded as it is read.
         """
-        pool: list[_Recording | SpeechnarError] = []
+        pool: list[_Unfinished | SpeechnarError] = []
         pooled_s = 0.0
-        for source in sources:
+        for recording in recordings:
             try:
-                pool.append(self._prepare(source))
+                pool.append(self._prepare(recording))
             except SpeechnarError as error:
                 pool.append(error)
             last = pool[-1]
-            pooled_s += last.duration_s if isinstance(last, _Recording) and last.waiting else 0.0
+            pooled_s += last.duration_s if isinstance(last, _Unfinished) and last.waiting else 0.0
             if pooled_s > POOLED_BATCHES * self.decoder.options.batch_seconds:
                 yield from self._finish(pool)
                 pool, pooled_s = [], 0.0
         yield from self._finish(pool)
 
-    def language_probabilities(self, source: Source) -> dict[str, float]:
+    def language_probabilities(self, recording: Recording) -> dict[str, float]:
         """Return the probability of every language of the model for the first window, most probable first.
 
         Raises:
@@ -78,13 +78,13 @@ class Recognizer:
         """
         if not self.decoder.language_ids:
             raise ConfigError(f"model {self.decoder.name} does not tell languages; use one with language tokens")
-        clip, _ = self._head(source)
+        clip, _ = self._head(recording)
         (decoded,) = self.decoder.decode([clip])
         mass = decoded.language_mass / max(decoded.language_mass.sum(), np.finfo(np.float64).tiny)
         ranked = sorted(zip(self.decoder.language_ids, mass.tolist(), strict=True), key=lambda pair: -pair[1])
         return dict(ranked)
 
-    def align(self, source: Source, text: str) -> Transcript:
+    def align(self, recording: Recording, text: str) -> Transcript:
         """Return ``text`` with the times of its words in a recording of at most one window.
 
         Raises:
@@ -95,10 +95,10 @@ class Recognizer:
         if CTC not in decoder.model.decoder_names:
             raise ConfigError(f"model {decoder.name} has no CTC to align by; use one that has")
         tokens = decoder.spell(text, "text")
-        clip, rest = self._head(source)
+        clip, rest = self._head(recording)
         if next(rest, None) is not None:
             limit_s = decoder.options.window_s
-            raise AudioError(f"{source.name or 'audio'}: align takes up to {limit_s:g} s; cut it first")
+            raise AudioError(f"{recording.name or 'audio'}: align takes up to {limit_s:g} s; cut it first")
         out = decoder.encode([clip])
         language, probability = decoder.decide_language(decoder.language_mass(out)[0])
         targets = torch.tensor([decoder.target_head(language) + tokens])
@@ -106,28 +106,30 @@ class Recognizer:
         aligned = viterbi_align(out.log_probs, out.lens, targets, target_lens, decoder.model.blank_id)
         duration_s = len(clip) / decoder.sample_rate
         if not aligned.possible.all():
-            raise AudioError(f"{source.name or 'audio'}: {duration_s:.2f} s cannot hold {len(tokens)} tokens of text")
+            raise AudioError(
+                f"{recording.name or 'audio'}: {duration_s:.2f} s cannot hold {len(tokens)} tokens of text"
+            )
         path = decoder.text_path(aligned.paths()[0])
         segments = self._segments_of_words([(0.0, path)], duration_s, language)
-        return self.transcript(source.name, duration_s, segments, language, probability, task="align")
+        return self.transcript(recording.name, duration_s, segments, language, probability, task="align")
 
     # From one recording to clips.
 
-    def _prepare(self, source: Source) -> _Recording:
+    def _prepare(self, recording: Recording) -> _Unfinished:
         """Read a recording: a short one waits to be decoded with others, a long one is decoded at once."""
         decoder = self.decoder
-        clip, rest = self._head(source)
+        clip, rest = self._head(recording)
         following = next(rest, None)
         if decoder.options.vad or (decoder.options.vad is None and following is not None):
-            return self._decode_speech(source)
+            return self._decode_speech(recording)
         if following is None:
-            return _Recording(source.name, len(clip) / decoder.sample_rate, waiting=[(0.0, clip)])
+            return _Unfinished(recording.name, len(clip) / decoder.sample_rate, waiting=[(0.0, clip)])
         decoded, num_samples = decoder.decode_windows(chain([clip, following], rest))
-        return _Recording(source.name, num_samples / decoder.sample_rate, decoded=[(0.0, decoded)])
+        return _Unfinished(recording.name, num_samples / decoder.sample_rate, decoded=[(0.0, decoded)])
 
-    def _head(self, source: Source) -> tuple[Samples, Blocks]:
+    def _head(self, recording: Recording) -> tuple[Samples, Blocks]:
         """Return what fits into one window, and the blocks that follow."""
-        blocks = Blocks(source.blocks(self.decoder.sample_rate))
+        blocks = Blocks(recording.blocks(self.decoder.sample_rate))
         head: list[Samples] = []
         missing = self.decoder.window_samples
         for block in blocks:
@@ -138,58 +140,58 @@ class Recognizer:
                 break
         return np.concatenate(head) if head else np.zeros(0, dtype=np.float32), blocks
 
-    def _decode_speech(self, source: Source) -> _Recording:
+    def _decode_speech(self, recording: Recording) -> _Unfinished:
         """Find speech in a first pass and decode its clips in a second one."""
         decoder = self.decoder
-        heard = Blocks(source.blocks(VAD_RATE))
+        heard = Blocks(recording.blocks(VAD_RATE))
         window_s, rate = decoder.options.window_s, decoder.sample_rate
         groups = group_segments(detect_speech(heard, utterances(window_s)), window_s)
         duration_s = heard.num_samples / VAD_RATE
         places_s = [(group[0].start_s, group[-1].end_s) for group in groups]
         speech_s = sum(end - start for start, end in places_s)
-        logger.info("%s: %.1f of %.1f s are speech", source.name or "audio", speech_s, duration_s)
-        clips = cut(source.blocks(rate), [(round(start * rate), round(end * rate)) for start, end in places_s])
-        recording = _Recording(source.name, duration_s)
+        logger.info("%s: %.1f of %.1f s are speech", recording.name or "audio", speech_s, duration_s)
+        clips = cut(recording.blocks(rate), [(round(start * rate), round(end * rate)) for start, end in places_s])
+        unfinished = _Unfinished(recording.name, duration_s)
         for some in gather(clips, POOLED_BATCHES * decoder.batch_samples):
-            done = len(recording.decoded)
+            done = len(unfinished.decoded)
             starts = [start for start, _ in places_s[done : done + len(some)]]
-            recording.decoded += zip(starts, decoder.decode(some), strict=True)
-        return recording
+            unfinished.decoded += zip(starts, decoder.decode(some), strict=True)
+        return unfinished
 
     # From tokens to transcripts.
 
-    def _finish(self, pool: Sequence[_Recording | SpeechnarError]) -> Iterator[Transcript | SpeechnarError]:
+    def _finish(self, pool: Sequence[_Unfinished | SpeechnarError]) -> Iterator[Transcript | SpeechnarError]:
         """Decode what waits in the pool and yield the results in order."""
-        recordings = [item for item in pool if isinstance(item, _Recording)]
+        waiting = [item for item in pool if isinstance(item, _Unfinished)]
         try:
-            self._decode_waiting(recordings)
+            self._decode_waiting(waiting)
         except SpeechnarError:  # one clip spoils the batch: find it
-            pool = [self._decode_alone(item) if isinstance(item, _Recording) else item for item in pool]
+            pool = [self._decode_alone(item) if isinstance(item, _Unfinished) else item for item in pool]
         for item in pool:
             yield item if isinstance(item, SpeechnarError) else self._assemble(item)
 
-    def _decode_waiting(self, recordings: Sequence[_Recording]) -> None:
-        results = iter(self.decoder.decode([clip for recording in recordings for _, clip in recording.waiting]))
-        for recording in recordings:
-            recording.decoded += [(start_s, next(results)) for start_s, _ in recording.waiting]
-            recording.waiting.clear()
+    def _decode_waiting(self, waiting: Sequence[_Unfinished]) -> None:
+        results = iter(self.decoder.decode([clip for unfinished in waiting for _, clip in unfinished.waiting]))
+        for unfinished in waiting:
+            unfinished.decoded += [(start_s, next(results)) for start_s, _ in unfinished.waiting]
+            unfinished.waiting.clear()
 
-    def _decode_alone(self, recording: _Recording) -> _Recording | SpeechnarError:
+    def _decode_alone(self, unfinished: _Unfinished) -> _Unfinished | SpeechnarError:
         try:
-            self._decode_waiting([recording])
+            self._decode_waiting([unfinished])
         except SpeechnarError as error:
             return error
-        return recording
+        return unfinished
 
-    def _assemble(self, recording: _Recording) -> Transcript:
+    def _assemble(self, unfinished: _Unfinished) -> Transcript:
         mass = sum(
-            (decoded.language_mass for _, decoded in recording.decoded), np.zeros(len(self.decoder.language_ids))
+            (decoded.language_mass for _, decoded in unfinished.decoded), np.zeros(len(self.decoder.language_ids))
         )
         language, probability = self.decoder.decide_language(mass)
-        paths = [(start_s, decoded.path) for start_s, decoded in recording.decoded]
-        segments = self.segments(paths, duration_s=recording.duration_s, language=language)
+        paths = [(start_s, decoded.path) for start_s, decoded in unfinished.decoded]
+        segments = self.segments(paths, duration_s=unfinished.duration_s, language=language)
         task = "transcribe" if self.decoder.task == "asr" else "translate"
-        return self.transcript(recording.name, recording.duration_s, segments, language, probability, task=task)
+        return self.transcript(unfinished.name, unfinished.duration_s, segments, language, probability, task=task)
 
     def segments(self, paths: Sequence[tuple[float, CtcPath]], *, duration_s: float, language: str) -> list[Segment]:
         """Return what the token paths of clips, each with the second at which it begins, say until ``duration_s``."""

@@ -9,22 +9,27 @@ Shapes: S samples.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
 
 from speechnar.asr.clips import ClipDecoder, Decoded
-from speechnar.asr.recordings import Recognizer, utterances
+from speechnar.asr.recordings import RecordingTranscriber, utterances
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import PushedAudio
-from speechnar.decode.align import CtcPath
+from speechnar.decode.align import CtcPath, join_paths
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import Endpointer, HeardSpeech
 from speechnar.errors import ConfigError
-from speechnar.models.asr.paraformer import PARAFORMER, Paraformer
-from speechnar.models.asr.paraformer_stream import ParaformerStream, join_paths, missing_to_stream
 from speechnar.text.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from speechnar.models.asr.paraformer import Paraformer
+    from speechnar.models.asr.paraformer_stream import ParaformerStream
+
+PARAFORMER = "paraformer"
+"""The kind of model, and the decoder, that can write tokens as they fire."""
 
 
 class SpeechStream:
@@ -40,17 +45,17 @@ class SpeechStream:
     >>> print(stream.finish().text)  # doctest: +SKIP
     """
 
-    def __init__(self, recognizer: Recognizer, *, sample_rate: int | None = None) -> None:
+    def __init__(self, transcriber: RecordingTranscriber, *, sample_rate: int | None = None) -> None:
         """Start a recording of ``sample_rate`` Hz; None is what the model hears.
 
         Raises:
             ConfigError: the options switch voice activity detection off, or a model that streams cannot honour one.
             AudioError: there is no audio of this rate.
         """
-        decoder = recognizer.decoder
+        decoder = transcriber.decoder
         if decoder.options.vad is False:
             raise ConfigError("a stream is cut into utterances by voice activity detection; leave vad at None")
-        self._recognizer = recognizer
+        self._transcriber = transcriber
         self._audio = PushedAudio(decoder.sample_rate if sample_rate is None else sample_rate, decoder.sample_rate)
         self._vad_audio = PushedAudio(decoder.sample_rate, VAD_RATE)
         self._endpointer = Endpointer(utterances(decoder.options.window_s))
@@ -85,7 +90,7 @@ class SpeechStream:
         """
         if self._utterance is None:
             return ""
-        return self._recognizer.decoder.tokenizer.decode(self._utterance.partial().tokens)
+        return self._transcriber.decoder.tokenizer.decode(self._utterance.partial().tokens)
 
     def finish(self) -> Transcript:
         """Return the transcript of all that was pushed, to the last sample; calling it again returns the same."""
@@ -94,10 +99,10 @@ class SpeechStream:
             self._follow(self._endpointer.push(self._vad_audio.finish()))
             self._follow(self._endpointer.finish())
             self._utterance = None  # if it was too short to count
-            duration_s = (self._num_passed + len(self._held)) / self._recognizer.decoder.sample_rate
+            duration_s = (self._num_passed + len(self._held)) / self._transcriber.decoder.sample_rate
             self._held = self._held[:0]
-            language, probability = self._recognizer.decoder.decide_language(self._language_mass)
-            self._transcript = self._recognizer.transcript(
+            language, probability = self._transcriber.decoder.decide_language(self._language_mass)
+            self._transcript = self._transcriber.transcript(
                 None, duration_s, self._segments, language, probability, task="transcribe"
             )
         return self._transcript
@@ -110,7 +115,7 @@ class SpeechStream:
     def _follow(self, heard: Iterable[HeardSpeech]) -> None:
         """Bring the utterance to where speech is certain."""
         for speech in heard:
-            rate = self._recognizer.decoder.sample_rate
+            rate = self._transcriber.decoder.sample_rate
             begin, end = (round(place * rate / VAD_RATE) for place in (speech.begin, speech.end))
             if speech.begin == speech.end:
                 self._pass(begin)
@@ -118,7 +123,7 @@ class SpeechStream:
                 continue
             if self._utterance is None:
                 self._pass(begin)
-                self._utterance = _open(self._recognizer.decoder)
+                self._utterance = _open(self._transcriber.decoder)
             self._utterance.push(self._pass(end))
             if speech.is_over:
                 self._close(self._utterance.finish(), begin / rate, end / rate)
@@ -132,8 +137,8 @@ class SpeechStream:
 
     def _close(self, decoded: Decoded, start_s: float, end_s: float) -> None:
         self._language_mass += decoded.language_mass
-        language, _ = self._recognizer.decoder.decide_language(self._language_mass)
-        for segment in self._recognizer.segments([(start_s, decoded.path)], duration_s=end_s, language=language):
+        language, _ = self._transcriber.decoder.decide_language(self._language_mass)
+        for segment in self._transcriber.segments([(start_s, decoded.path)], duration_s=end_s, language=language):
             self._segments.append(replace(segment, id=len(self._segments)))
 
 
@@ -151,11 +156,13 @@ class _Utterance(Protocol):
 
 
 def _open(decoder: ClipDecoder) -> _Utterance:
-    model, options = decoder.model, decoder.options
-    streams = isinstance(model, Paraformer) and decoder.decoder == PARAFORMER and not missing_to_stream(model)
-    # Neither hotwords nor padding to a window are known to the stream; as a clip, the utterance gets both.
-    if isinstance(model, Paraformer) and streams and not options.hotwords and not options.pad:
-        return _FiringUtterance(decoder, model)
+    # Neither hotwords nor padding to a window are known to a model that streams; as a clip, the utterance gets both.
+    if decoder.kind == decoder.decoder == PARAFORMER and not decoder.options.hotwords and not decoder.options.pad:
+        from speechnar.models.asr.paraformer_stream import ParaformerStream, missing_to_stream  # noqa: PLC0415  # loaded
+
+        model = cast("Paraformer", decoder.model)
+        if not missing_to_stream(model):
+            return _FiringUtterance(decoder, ParaformerStream(model))
     return _ClipUtterance(decoder)
 
 
@@ -180,9 +187,9 @@ class _ClipUtterance:
 class _FiringUtterance:
     """An utterance whose tokens come as they fire."""
 
-    def __init__(self, decoder: ClipDecoder, model: Paraformer) -> None:
+    def __init__(self, decoder: ClipDecoder, stream: "ParaformerStream") -> None:
         self._decoder = decoder
-        self._stream = ParaformerStream(model)
+        self._stream = stream
         self._path = join_paths([])
         self._num_samples = 0
 

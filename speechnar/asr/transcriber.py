@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
-from speechnar.asr.clips import AUTO, ClipDecoder, DecodeOptions, translation_targets
-from speechnar.asr.recordings import Recognizer
+from speechnar.asr.clips import ClipDecoder, translation_targets
+from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.asr.recordings import RecordingTranscriber
 from speechnar.asr.stream import SpeechStream
-from speechnar.audio.source import AnyInput, AudioInput, Source, open_audio
+from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
@@ -153,10 +153,10 @@ class Transcriber:
             options: rarer choices.
 
         Raises:
-            AudioError: a recording cannot be read (in a list, the first such; see `outcomes` to go on).
+            AudioError: a recording cannot be read (in a list, the first such; see `transcribe_many` to go on).
             ConfigError: the model cannot honour an option.
         """
-        found = self.outcomes(
+        found = self.transcribe_many(
             _as_list(audio),
             sample_rate=sample_rate,
             language=language,
@@ -189,7 +189,7 @@ class Transcriber:
             AudioError: there is no audio of this rate.
         """
         decoder = ClipDecoder(self._loaded, language=language, default_language=self._language, options=options)
-        return SpeechStream(Recognizer(decoder, word_timestamps=word_timestamps), sample_rate=sample_rate)
+        return SpeechStream(RecordingTranscriber(decoder, word_timestamps=word_timestamps), sample_rate=sample_rate)
 
     @overload
     def translate(
@@ -234,7 +234,7 @@ class Transcriber:
             ConfigError: the model does not translate into ``to`` (the message names those it does), or cannot honour
                 an option.
         """
-        found = self.outcomes(
+        found = self.transcribe_many(
             _as_list(audio),
             to=to,
             sample_rate=sample_rate,
@@ -259,12 +259,12 @@ class Transcriber:
             AudioError: a recording cannot be read.
             ConfigError: the model does not tell languages.
         """
-        recognizer = Recognizer(ClipDecoder(self._loaded))
+        transcriber = RecordingTranscriber(ClipDecoder(self._loaded))
 
-        def detect(source: Source) -> DetectedLanguage:
-            probabilities = recognizer.language_probabilities(source)
+        def detect(recording: Recording) -> DetectedLanguage:
+            probabilities = transcriber.language_probabilities(recording)
             language, probability = next(iter(probabilities.items()))
-            return DetectedLanguage(source.name, language, probability, probabilities)
+            return DetectedLanguage(recording.name, language, probability, probabilities)
 
         return _one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in _as_list(audio)))
 
@@ -279,8 +279,10 @@ class Transcriber:
             AudioError: the recording cannot be read, is too long, or is too short for the text.
             ConfigError: the text is empty or has letters unknown to the model.
         """
-        recognizer = Recognizer(ClipDecoder(self._loaded, language=language, default_language=self._language))
-        return recognizer.align(open_audio(audio, sample_rate), text)
+        transcriber = RecordingTranscriber(
+            ClipDecoder(self._loaded, language=language, default_language=self._language)
+        )
+        return transcriber.align(open_audio(audio, sample_rate), text)
 
     def align_words(
         self,
@@ -340,7 +342,7 @@ class Transcriber:
             found.append(Comparison(decoder, transcript, wall_s, tuple(agrees)))
         return tuple(found)
 
-    def outcomes(
+    def transcribe_many(
         self,
         audios: Iterable[AudioInput],
         *,
@@ -364,61 +366,8 @@ class Transcriber:
             default_language=self._language,
             options=options,
         )
-        recognizer = Recognizer(decoder, word_timestamps=word_timestamps)
-        return recognizer.transcribe(open_audio(audio, sample_rate) for audio in audios)
-
-
-@overload
-def transcribe(audio: AudioInput, *, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
-@overload
-def transcribe(audio: list[AnyInput], *, model: str = ..., device: str = ..., **options: Any) -> list[Transcript]: ...
-def transcribe(audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
-    """Write down what is said; see `Transcriber.transcribe` for the options. Each model is loaded once."""
-    return _transcriber(model, device).transcribe(audio, **options)
-
-
-@overload
-def translate(audio: AudioInput, *, to: str, model: str = ..., device: str = ..., **options: Any) -> Transcript: ...
-@overload
-def translate(
-    audio: list[AnyInput], *, to: str, model: str = ..., device: str = ..., **options: Any
-) -> list[Transcript]: ...
-def translate(audio: Any, *, to: str, model: str = DEFAULT_MODEL, device: str = "auto", **options: Any) -> Any:
-    """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
-    return _transcriber(model, device).translate(audio, to=to, **options)
-
-
-@overload
-def detect_language(
-    audio: AudioInput, *, model: str = ..., device: str = ..., sample_rate: int | None = ...
-) -> DetectedLanguage: ...
-@overload
-def detect_language(
-    audio: list[AnyInput], *, model: str = ..., device: str = ..., sample_rate: int | None = ...
-) -> list[DetectedLanguage]: ...
-def detect_language(
-    audio: Any, *, model: str = DEFAULT_MODEL, device: str = "auto", sample_rate: int | None = None
-) -> Any:
-    """Tell the language spoken; see `Transcriber.detect_language`."""
-    return _transcriber(model, device).detect_language(audio, sample_rate=sample_rate)
-
-
-def align(
-    audio: AudioInput,
-    text: str,
-    *,
-    model: str = DEFAULT_MODEL,
-    device: str = "auto",
-    sample_rate: int | None = None,
-    language: str = AUTO,
-) -> Transcript:
-    """Find the times of the words of ``text``; see `Transcriber.align`."""
-    return _transcriber(model, device).align(audio, text, sample_rate=sample_rate, language=language)
-
-
-@lru_cache(maxsize=2)
-def _transcriber(model: str, device: str) -> Transcriber:
-    return Transcriber.load(model, device=device)
+        transcriber = RecordingTranscriber(decoder, word_timestamps=word_timestamps)
+        return transcriber.transcribe(open_audio(audio, sample_rate) for audio in audios)
 
 
 def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ AnyInput = TypeVar("AnyInput", bound=AudioInput)
 BLOCK_S = 30.0
 
 
-class Source(Protocol):
+class Recording(Protocol):
     """A recording that can be read more than once, in bounded memory."""
 
     @property
@@ -54,7 +54,7 @@ class _ArrayAudio:
         yield read_audio(self.samples, sample_rate=self.sample_rate, target_rate=sample_rate).samples
 
 
-def open_audio(audio: Any, sample_rate: int | None) -> Source:
+def open_audio(audio: Any, sample_rate: int | None) -> Recording:
     """Name an input and make it readable twice.
 
     Raises:

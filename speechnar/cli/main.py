@@ -24,7 +24,7 @@ from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
 from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_MUSIC_MODEL, DEFAULT_TTS_MODEL
 
 if TYPE_CHECKING:
-    from speechnar.asr.clips import DecodeOptions
+    from speechnar.asr.options import DecodeOptions
     from speechnar.asr.transcriber import DetectedLanguage, Transcriber
     from speechnar.captions import CaptionUpdate
     from speechnar.mt.stream import TranslationUpdate
@@ -286,11 +286,11 @@ def _searching() -> argparse.ArgumentParser:
     group = _group()
     group.add_argument("--decoder", choices=DECODERS, help="default: the model's own, ctc where it has one")
     group.add_argument(
-        "--num-samples", type=int, metavar="N", help="cassnat: alignments to sample and rank; default: the best path"
+        "--num-alignments", type=int, metavar="N", help="cassnat: alignments to sample and rank; default: the best path"
     )
     group.add_argument("--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm or --hotwords")
     group.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
-    group.add_argument("--lm-weight", type=float, default=0.5, metavar="W", help="default: %(default)s")
+    group.add_argument("--lm-weight", type=float, metavar="W", help="of --lm; default: 0.5")
     group.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
     group.add_argument("--pad", action="store_true", help="pad clips to 30 s, as the published OWSM-CTC models expect")
     return group
@@ -302,7 +302,7 @@ def _decoding(num_files: str = "+") -> argparse.ArgumentParser:
     group.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
     group.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
     group.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
-    group.add_argument("--hotword-weight", type=float, default=1.0, metavar="W", help="default: %(default)s")
+    group.add_argument("--hotword-weight", type=float, metavar="W", help="of --hotwords; default: 1")
     group.add_argument(
         "--vad",
         action=argparse.BooleanOptionalAction,
@@ -392,7 +392,7 @@ def _recognize(args: argparse.Namespace, to: str | None) -> int:
         hotword_weight=args.hotword_weight,
         vad=args.vad,
     )
-    outcomes = transcriber.outcomes(
+    outcomes = transcriber.transcribe_many(
         args.files, to=to, language=args.language, word_timestamps=args.word_timestamps, options=options
     )
     started = time.monotonic()
@@ -683,9 +683,9 @@ def _refuse(args: argparse.Namespace, what: str, *groups: argparse.ArgumentParse
 
 
 def _decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
-    from speechnar.asr.clips import DecodeOptions  # noqa: PLC0415
+    from speechnar.asr.options import DecodeOptions  # noqa: PLC0415
 
-    names = ("decoder", "num_samples", "beam_size", "lm", "lm_weight", "batch_seconds", "pad")
+    names = ("decoder", "num_alignments", "beam_size", "lm", "lm_weight", "batch_seconds", "pad")
     searching = {name: getattr(args, name) for name in names}
     return DecodeOptions(**searching, **more)
 

@@ -34,6 +34,17 @@ class CtcPath:
     """Log-probability of the whole frame path, blanks included, in nats."""
 
 
+def join_paths(paths: Sequence[CtcPath]) -> CtcPath:
+    """Return consecutive pieces of a path, whose frames count from the same one, as one path, which may be empty."""
+    return CtcPath(
+        tokens=[token for path in paths for token in path.tokens],
+        starts=[start for path in paths for start in path.starts],
+        ends=[end for path in paths for end in path.ends],
+        scores=[score for path in paths for score in path.scores],
+        total=sum(path.total for path in paths),
+    )
+
+
 @dataclass(frozen=True)
 class Alignment:
     """Best frame path of each utterance through its token sequence."""

@@ -38,12 +38,12 @@ def sample_segments(
     lens: Tensor,
     blank_id: int,
     *,
-    num_samples: int,
+    num_alignments: int,
     num_kept: int | None = None,
     threshold: float = 0.9,
     generator: torch.Generator | None = None,
 ) -> SampledSegments:
-    """Draw ``num_samples`` paths per utterance of ``log_probs`` (B, T, V), and keep one of each segmentation.
+    """Draw ``num_alignments`` paths per utterance of ``log_probs`` (B, T, V), and keep one of each segmentation.
 
     The first path is the best one. In the others, every frame whose best probability is below ``threshold`` takes its
     best or its second best label, with even chances. What is drawn for a frame is the same for all utterances of a
@@ -53,29 +53,29 @@ def sample_segments(
         log_probs: float, CTC log-probabilities.
         lens: frames, at least 1 each.
         blank_id: id of the CTC blank.
-        num_samples: paths per utterance, the best one included.
+        num_alignments: paths per utterance, the best one included.
         num_kept: segmentations kept per utterance, those with the most probable paths (ours: on a CPU each one costs
             as much as the first); None keeps all that were drawn.
         threshold: probability at which a frame is certain.
         generator: of a CPU; None draws the same every time.
 
     Raises:
-        ConfigError: ``num_samples`` is below 1, or ``threshold`` outside [0, 1].
+        ConfigError: ``num_alignments`` is below 1, or ``threshold`` outside [0, 1].
     """
-    if min(num_samples, 1 if num_kept is None else num_kept) < 1 or not 0 <= threshold <= 1:
+    if min(num_alignments, 1 if num_kept is None else num_kept) < 1 or not 0 <= threshold <= 1:
         raise ConfigError(
-            "sampling needs num_samples >= 1, num_kept >= 1 and threshold in [0, 1], "
-            f"got {num_samples}, {num_kept} and {threshold}"
+            "sampling needs num_alignments >= 1, num_kept >= 1 and threshold in [0, 1], "
+            f"got {num_alignments}, {num_kept} and {threshold}"
         )
     batch, num_frames, _ = log_probs.shape
-    if num_samples == 1:
+    if num_alignments == 1:
         segments = path_segments(log_probs.argmax(-1), lens, blank_id)
         return SampledSegments(segments=segments, utterance_index=torch.arange(batch, device=log_probs.device))
     if generator is None:
         generator = torch.Generator().manual_seed(DEFAULT_SEED)
     scores, labels = log_probs.topk(2, dim=-1)
     # Frame by frame, so that a longer batch draws the same for the frames of a shorter one.
-    drawn = torch.rand(num_frames, num_samples - 1, generator=generator).to(scores.device) < 0.5
+    drawn = torch.rand(num_frames, num_alignments - 1, generator=generator).to(scores.device) < 0.5
     swapped = F.pad(drawn, (1, 0)).T & (scores[..., :1].transpose(1, 2).exp() < threshold)  # (B, S, T)
     paths = labels[:, None, :, 1].where(swapped, labels[:, None, :, 0])
     utterance_index, sample = _different(paths, lens, blank_id)
@@ -94,16 +94,16 @@ def _different(paths: Tensor, lens: Tensor, blank_id: int) -> tuple[Tensor, Tens
 
     Segments depend on nothing but the frames at which a new token begins.
     """
-    batch, num_samples, num_frames = paths.shape
+    batch, num_alignments, num_frames = paths.shape
     valid = torch.arange(num_frames, device=paths.device) < lens.to(paths.device)[:, None, None]
     begins = (paths != blank_id) & F.pad(paths[..., 1:] != paths[..., :-1], (1, 0), value=True) & valid
-    utterances = torch.arange(batch, device=paths.device)[:, None, None].expand(-1, num_samples, 1)
+    utterances = torch.arange(batch, device=paths.device)[:, None, None].expand(-1, num_alignments, 1)
     keys = torch.cat([utterances, begins.to(utterances.dtype)], dim=2).flatten(0, 1)
     _, group = torch.unique(keys, dim=0, return_inverse=True)
     rows = torch.arange(len(group), device=group.device)
     first = torch.full_like(group, len(group)).scatter_reduce(0, group, rows, "amin")
     kept = (first[group] == rows).nonzero().squeeze(1)
-    return kept // num_samples, kept % num_samples
+    return kept // num_alignments, kept % num_alignments
 
 
 def _least(losses: Tensor, utterance_index: Tensor, num_kept: int) -> Tensor:

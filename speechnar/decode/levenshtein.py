@@ -143,6 +143,10 @@ class Refined:
     evaluations: int
     """Of the decoder, one after another."""
 
+    def inner_rows(self) -> list[list[int]]:
+        """Return the tokens of each sentence without start and end."""
+        return [row[1 : n - 1] for row, n in zip(self.tokens.tolist(), self.lens.tolist(), strict=True)]
+
 
 def refine(
     editor: Editor,

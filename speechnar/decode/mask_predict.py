@@ -241,8 +241,9 @@ class _Filler:
         current.scatter_(1, positions, self.predict.mask_id)
         current.copy_(torch.where(self.known, self.original, current))
         is_guided = abs(guidance - 1) > EPSILON
-        told, untold = self.predict(self.codes, self.codebook, positions, is_guided=is_guided)
-        logits = told if untold is None or not is_guided else untold + (told - untold) * guidance
+        logits, unconditional = self.predict(self.codes, self.codebook, positions, is_guided=is_guided)
+        if is_guided and unconditional is not None:
+            logits = unconditional + (logits - unconditional) * guidance
         probs = (logits.float() / temperature).softmax(-1)
         picks = draw_codes(probs, uniforms.gather(1, positions), top_p)
         chosen = probs.gather(-1, picks[..., None])[..., 0]

@@ -29,6 +29,15 @@ class Previous:
     """Weight of the previous token in the next one's distribution, in [0, 1)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EditBias:
+    """Against edits of what was shown before: costs, in nats, of those more than ``margin`` before its end."""
+
+    delete: float = 0.0
+    insert: float = 0.0
+    margin: int = 0
+
+
 class BiasedStep:
     """A `Step` whose distributions lean to the previous output while a hypothesis repeats it.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from speechnar.asr.clips import AUTO, DecodeOptions
+from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.source import AudioInput
 from speechnar.data.dataset import read_utterance
@@ -73,7 +73,7 @@ def decode_dir(
     outcomes: dict[str, Transcript | SpeechnarError] = {}
     for lang, group in _by_language(utterances, language, data_dir).items():
         read: list[Utterance] = []
-        found = transcriber.outcomes(
+        found = transcriber.transcribe_many(
             _waveforms(group, transcriber.sample_rate, read, outcomes),
             to=None if task == "asr" else task.removeprefix("st_"),
             sample_rate=transcriber.sample_rate,

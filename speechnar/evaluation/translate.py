@@ -23,7 +23,7 @@ from speechnar.errors import DataError, SpeechnarError
 from speechnar.metrics.simultaneous import StreamedSentence, Update
 from speechnar.models.base import load_model
 from speechnar.mt.stream import TranslationStream
-from speechnar.mt.systems import SystemOptions, build_system
+from speechnar.mt.systems import TranslationOptions, build_system
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=float, metavar="X")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = SystemOptions(**{name: getattr(args, name) for name in SystemOptions.__dataclass_fields__})
+    options = TranslationOptions(**{name: getattr(args, name) for name in TranslationOptions.__dataclass_fields__})
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:

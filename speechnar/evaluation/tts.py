@@ -311,7 +311,7 @@ def check_complete(utterances: Sequence[Utterance], systems: Mapping[str, str | 
 
 
 def _transcribe(judge: Transcriber, wavs: Iterable[Samples], language: str) -> list[dict[str, Any]]:
-    outcomes = judge.outcomes(wavs, sample_rate=RATE, language=language)
+    outcomes = judge.transcribe_many(wavs, sample_rate=RATE, language=language)
     return [
         {"heard": " ".join(outcome.text.split()), "failed": False}
         if isinstance(outcome, Transcript)

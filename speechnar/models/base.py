@@ -91,7 +91,7 @@ class Recognizer(Protocol):
 
 
 @runtime_checkable
-class Translator(Protocol):
+class TextTranslator(Protocol):
     """A model of texts whose translations can be scored against references while it trains."""
 
     def translate(self, batch: Any) -> list[list[int]]:
@@ -149,6 +149,11 @@ class LoadedModel:
     config: Config
     name: str
     """Name of the folder."""
+
+    @property
+    def kind(self) -> str:
+        """The key of its row in `speechnar.models.MODELS`."""
+        return str(getattr(self.config, "kind", ""))  # `Config` says nothing of it, its subclasses for models do
 
 
 def model_entry(kind: object) -> ModelEntry:

@@ -9,19 +9,21 @@ Sources: those of the models.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
-from speechnar.decode.retranslation import Previous
+from speechnar.decode.retranslation import EditBias, Previous
 from speechnar.decode.verify import rest_of, verify
 from speechnar.errors import ConfigError
 from speechnar.models.base import LoadedModel, load_model
-from speechnar.models.mt.fretna import FIRST_ITERATIONS, EditBias, Fretna, inner_rows
-from speechnar.models.mt.fretna_ctc import FretnaCtc
-from speechnar.models.mt.reta import Reta
-from speechnar.models.mt.wait_k import WaitK, WaitKStream
 from speechnar.text.tokenizer import WORD_START, Tokenizer
+
+if TYPE_CHECKING:  # of the models, only what is loaded is imported
+    from speechnar.models.mt.fretna import Fretna
+    from speechnar.models.mt.fretna_ctc import FretnaCtc
+    from speechnar.models.mt.reta import Reta
+    from speechnar.models.mt.wait_k import WaitK
 
 
 class Translating(Protocol):
@@ -42,7 +44,7 @@ System = Callable[[], Translating]
 class Retranslating:
     """An autoregressive model that translates the source so far anew, perhaps leaning to what it said before."""
 
-    def __init__(self, model: Reta, *, beam_size: int = 1, token_reward: float = 0.0, bias: float = 0.0) -> None:
+    def __init__(self, model: "Reta", *, beam_size: int = 1, token_reward: float = 0.0, bias: float = 0.0) -> None:
         self.evaluations = 0
         self._model = model
         self._beam_size = beam_size
@@ -69,7 +71,7 @@ class Verifying:
     Without a bias it says what a greedy `Retranslating` says. With one, only what it said before is favoured.
     """
 
-    def __init__(self, model: Reta, *, drafter: FretnaCtc | None = None, bias: float = 0.0) -> None:
+    def __init__(self, model: "Reta", *, drafter: "FretnaCtc | None" = None, bias: float = 0.0) -> None:
         self.evaluations = 0
         self._model = model
         self._drafter = drafter
@@ -116,7 +118,7 @@ class Editing:
     """
 
     def __init__(
-        self, model: Fretna, *, max_iterations: int = 1, bias: EditBias | None = None, forget: int = 0
+        self, model: "Fretna", *, max_iterations: int = 1, bias: EditBias | None = None, forget: int = 0
     ) -> None:
         if forget < 0:
             raise ConfigError(f"forget must be at least 0 tokens, got {forget}")
@@ -130,19 +132,19 @@ class Editing:
     def update(self, src_tokens: list[int], *, is_final: bool) -> list[int]:
         """See `Translating`."""
         src, lens = _tensors(src_tokens, self._model)
-        iterations = max(self._max_iterations, FIRST_ITERATIONS) if is_final else self._max_iterations
+        iterations = max(self._max_iterations, self._model.first_iterations) if is_final else self._max_iterations
         kept = self._said[: max(len(self._said) - self._forget, 0)]
         said, said_lens = _tensors(kept, self._model)
         refined = self._model.edit(src, lens, said, said_lens, max_iterations=iterations, bias=self._bias)
         self.evaluations += refined.evaluations
-        (self._said,) = inner_rows(refined)
+        (self._said,) = refined.inner_rows()
         return self._said
 
 
-class Naming:
-    """FReTNA in one pass, perhaps leaning to the names it gave before."""
+class OnePass:
+    """FReTNA by CTC, in one pass, perhaps leaning to the names it gave before."""
 
-    def __init__(self, model: FretnaCtc, *, bias: float = 0.0) -> None:
+    def __init__(self, model: "FretnaCtc", *, bias: float = 0.0) -> None:
         self.evaluations = 0
         self._model = model
         self._bias = bias
@@ -161,8 +163,8 @@ class Naming:
 class Waiting:
     """Wait-k, whose unfinished last word is kept back until it is whole."""
 
-    def __init__(self, model: WaitK, tokenizer: Tokenizer, *, delay: int) -> None:
-        self._stream = WaitKStream(model, delay)
+    def __init__(self, model: "WaitK", tokenizer: Tokenizer, *, delay: int) -> None:
+        self._stream = model.stream(delay)
         self._tokenizer = tokenizer
         self._num_read = 0
 
@@ -182,8 +184,8 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SystemOptions:
-    """How a model is to translate; None: as it does if nothing is said."""
+class TranslationOptions:
+    """How a model is to translate a text that grows; None: as it does if nothing is said."""
 
     beam_size: int | None = None
     """reta: hypotheses; 1."""
@@ -209,55 +211,75 @@ class SystemOptions:
     """wait_k: tokens; what the model was scored by in training."""
 
 
-_HONOURED = {
-    Reta: {"beam_size", "token_reward", "bias", "verify", "draft"},
-    Fretna: {"max_iterations", "delete_cost", "insert_cost", "margin", "forget"},
-    FretnaCtc: {"bias"},
-    WaitK: {"delay"},
-}
-
-
-def build_system(loaded: LoadedModel, options: SystemOptions) -> System:
+def build_system(loaded: LoadedModel, options: TranslationOptions) -> System:
     """Return what starts sources with a loaded model.
 
     Raises:
         ConfigError: the model does not translate texts, or cannot honour an option.
         ModelNotFoundError, CheckpointError: the drafter cannot be loaded.
     """
-    model = loaded.model
     given = {name: value for name, value in asdict(options).items() if value is not None}
-    honoured = _HONOURED.get(type(model))
-    if honoured is None:
-        kinds = "reta, fretna, fretna_ctc or wait_k"
-        raise ConfigError(f"{loaded.name}: must be a model of kind {kinds}, got {type(model).__name__}")
+    if loaded.kind not in _SYSTEMS:
+        *others, last = _SYSTEMS
+        kinds = f"{', '.join(others)} or {last}"
+        raise ConfigError(f"{loaded.name}: must be a model of kind {kinds}, got {type(loaded.model).__name__}")
+    build, honoured = _SYSTEMS[loaded.kind]
     if wrong := sorted(given.keys() - honoured):
-        raise ConfigError(f"{loaded.name}: a {type(model).__name__} has no {', '.join(wrong)}; leave that out")
-    bias = float(given.get("bias", 0.0))
-    if isinstance(model, Fretna):
-        costs = EditBias(
-            delete=given.get("delete_cost", 0.0), insert=given.get("insert_cost", 0.0), margin=given.get("margin", 0)
+        name = type(loaded.model).__name__
+        raise ConfigError(f"{loaded.name}: a {name} has no {', '.join(wrong)}; leave that out")
+    return build(loaded, given)
+
+
+def _build_editing(loaded: LoadedModel, given: dict[str, Any]) -> System:
+    model = cast("Fretna", loaded.model)
+    if "margin" in given and not given.keys() & {"delete_cost", "insert_cost"}:
+        raise ConfigError(
+            "margin is where costs of edits do not apply; give delete_cost or insert_cost, or leave it out"
         )
-        iterations, forget = given.get("max_iterations", 1), given.get("forget", 0)
-        return lambda: Editing(model, max_iterations=iterations, bias=costs, forget=forget)
-    if isinstance(model, FretnaCtc):
-        return lambda: Naming(model, bias=bias)
-    if isinstance(model, WaitK):
-        return lambda: Waiting(model, loaded.tokenizer, delay=given.get("delay", model.config.delay))
-    assert isinstance(model, Reta)
-    if not (options.verify or options.draft):
+    bias = EditBias(
+        delete=given.get("delete_cost", 0.0), insert=given.get("insert_cost", 0.0), margin=given.get("margin", 0)
+    )
+    iterations, forget = given.get("max_iterations", 1), given.get("forget", 0)
+    return lambda: Editing(model, max_iterations=iterations, bias=bias, forget=forget)
+
+
+def _build_one_pass(loaded: LoadedModel, given: dict[str, Any]) -> System:
+    model = cast("FretnaCtc", loaded.model)
+    return lambda: OnePass(model, bias=given.get("bias", 0.0))
+
+
+def _build_waiting(loaded: LoadedModel, given: dict[str, Any]) -> System:
+    model = cast("WaitK", loaded.model)
+    return lambda: Waiting(model, loaded.tokenizer, delay=given.get("delay", model.config.delay))
+
+
+def _build_retranslating(loaded: LoadedModel, given: dict[str, Any]) -> System:
+    model, bias, draft = cast("Reta", loaded.model), given.get("bias", 0.0), given.get("draft")
+    if not given.get("verify", draft is not None):
+        if draft is not None:
+            raise ConfigError("a draft is verified; leave out draft, or verify=False")
         beam_size, reward = given.get("beam_size", 1), given.get("token_reward", 0.0)
         return lambda: Retranslating(model, beam_size=beam_size, token_reward=reward, bias=bias)
-    if "beam_size" in given or "token_reward" in given:
+    if given.keys() & {"beam_size", "token_reward"}:
         raise ConfigError("drafts are read greedily; leave out beam_size and token_reward, or verify and draft")
-    drafter = _load_drafter(options.draft, loaded) if options.draft else None
+    drafter = None if draft is None else _load_drafter(draft, loaded)
     return lambda: Verifying(model, drafter=drafter, bias=bias)
 
 
-def _load_drafter(folder: Path, loaded: LoadedModel) -> FretnaCtc:
+_SYSTEMS: dict[str, tuple[Callable[[LoadedModel, dict[str, Any]], System], frozenset[str]]] = {
+    "reta": (_build_retranslating, frozenset({"beam_size", "token_reward", "bias", "verify", "draft"})),
+    "fretna": (_build_editing, frozenset({"max_iterations", "delete_cost", "insert_cost", "margin", "forget"})),
+    "fretna_ctc": (_build_one_pass, frozenset({"bias"})),
+    "wait_k": (_build_waiting, frozenset({"delay"})),
+}
+"""By kind of model: what builds a system of it, and the options that it honours."""
+
+
+def _load_drafter(folder: Path, loaded: LoadedModel) -> "FretnaCtc":
     drafter = load_model(folder, device=next(loaded.model.parameters()).device)
-    if not isinstance(drafter.model, FretnaCtc) or drafter.tokenizer.pieces != loaded.tokenizer.pieces:
+    if drafter.kind != "fretna_ctc" or drafter.tokenizer.pieces != loaded.tokenizer.pieces:
         raise ConfigError(f"{folder}: a drafter must be of kind fretna_ctc, with the tokenizer of {loaded.name}")
-    return drafter.model
+    return cast("FretnaCtc", drafter.model)
 
 
 def _tensors(tokens: list[int], model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

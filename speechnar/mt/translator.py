@@ -21,7 +21,7 @@ from speechnar.errors import ConfigError
 from speechnar.hub import DEFAULT_MT_MODEL, find_device, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.mt.stream import TranslationStream, TranslationUpdate, mute_ids
-from speechnar.mt.systems import SystemOptions, build_system
+from speechnar.mt.systems import TranslationOptions, build_system
 from speechnar.text.languages import to_iso3
 from speechnar.text.sentences import cut_sentences
 
@@ -72,7 +72,7 @@ class Translator:
         source: str | None = None,
         target: str | None = None,
         num_masked: int = 0,
-        options: SystemOptions | None = None,
+        options: TranslationOptions | None = None,
     ) -> None:
         """Wrap a model in memory that translates from ``source`` to ``target``, where that is known.
 
@@ -81,7 +81,7 @@ class Translator:
         Raises:
             ConfigError: the model does not translate texts, cannot honour an option, or a language is unknown.
         """
-        self._options = options or SystemOptions()
+        self._options = options or TranslationOptions()
         self._num_masked = num_masked
         build_system(loaded, self._options)  # refuses models of other tasks
         self._loaded = loaded
@@ -96,7 +96,7 @@ class Translator:
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
 
         The front matter of its card (README.md) tells the languages (``source`` and ``target``) and how much texts
-        that grow may flicker (``masked`` and ``bias``; see `stream` and `SystemOptions`).
+        that grow may flicker (``masked`` and ``bias``; see `stream` and `TranslationOptions`).
 
         Args:
             name_or_folder: of kind reta, fretna, fretna_ctc or wait_k.
@@ -116,7 +116,7 @@ class Translator:
                 f"{folder}/README.md: masked must be a number of words, and bias one, got {num_masked!r} and {bias!r}"
             )
         loaded = load_model(folder, device=find_device(device))
-        return cls(loaded, source=source, target=target, num_masked=num_masked, options=SystemOptions(bias=bias))
+        return cls(loaded, source=source, target=target, num_masked=num_masked, options=TranslationOptions(bias=bias))
 
     @property
     def name(self) -> str:
@@ -167,7 +167,7 @@ class Translator:
         source: str | None = None,
         target: str | None = None,
         num_masked: int | None = None,
-        options: SystemOptions | None = None,
+        options: TranslationOptions | None = None,
     ) -> TranslationStream:
         """Return what translates one growing source after another, by ``start``, ``push`` and ``finish``.
 
@@ -192,7 +192,7 @@ class Translator:
         source: str | None = None,
         target: str | None = None,
         num_masked: int | None = None,
-        options: SystemOptions | None = None,
+        options: TranslationOptions | None = None,
     ) -> Iterator[TranslationUpdate]:
         """Yield what to show after each of ``lines``, the words by which a source grows, as soon as it is known.
 

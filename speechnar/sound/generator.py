@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -27,10 +27,17 @@ from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
 from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
 from speechnar.hub import DEFAULT_MUSIC_MODEL, check_seed, find_device, resolve_model
 from speechnar.models.base import LoadedModel, load_model
-from speechnar.models.sound.code_model import Told
-from speechnar.models.sound.enat import Enat
-from speechnar.models.sound.magnet import Magnet
-from speechnar.models.sound.music_ar import MusicAr
+
+if TYPE_CHECKING:  # of the models, only what is loaded is imported
+    from typing_extensions import TypeIs
+
+    from speechnar.models.sound.code_model import Condition
+    from speechnar.models.sound.enat import Enat
+    from speechnar.models.sound.magnet import Magnet
+    from speechnar.models.sound.music_ar import MusicAr
+
+MODEL_KINDS = ("magnet", "enat", "music_ar")
+AUTOREGRESSIVE = "music_ar"
 
 MAX_SECONDS = 600.0
 """That are made at one call; more is a typing error."""
@@ -43,7 +50,7 @@ DECODE_S, MARGIN_S = 20.0, 1.0
 """Codes are turned into sound in parts of this length, each with what is before and after it."""
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, how many of its network evaluations are done, and how many it has in all windows."""
+"""Is given the stage, how many of its network evaluations are done, and how many it has in all windows."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,14 @@ class Sound(Audio):
     """Seconds at which a window goes on from the one before, from a recording, or from what the partner made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratorOptions:
-    """How to generate; None: as the model says."""
+    """How to generate, for whoever wants it otherwise; None: as the model says."""
 
     steps: int | tuple[int, ...] | None = None
     """Network evaluations for each window of a parallel model, or for each codebook of a window."""
     guidance: float | None = None
-    """Weight of the prompt, at first for a parallel model; 1: none beyond it."""
+    """Weight of a prompt, at first for a parallel model; 1: none beyond it."""
     temperature: float | None = None
     rescore: bool = False
     """Let the autoregressive partner have a say in what a parallel model keeps."""
@@ -84,20 +91,19 @@ class Generator:
         Raises:
             ConfigError: a model is none of generation, or the codecs differ.
         """
-        model = loaded.model
-        if not isinstance(model, Magnet | Enat | MusicAr):
-            raise ConfigError(f"{loaded.name}: {type(model).__name__} does not make music or sound")
+        if loaded.kind not in MODEL_KINDS:
+            raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} does not make music or sound")
         self.name = loaded.name
-        self._model: Magnet | Enat | MusicAr = model
+        self._model = cast("Magnet | Enat | MusicAr", loaded.model)
         self._partner: MusicAr | None = None
         if partner is not None:
-            if not isinstance(partner.model, MusicAr):
+            if partner.kind != AUTOREGRESSIVE:
                 raise ConfigError(
-                    f"{partner.name}: a partner must be of kind music_ar, got {type(partner.model).__name__}"
+                    f"{partner.name}: a partner must be of kind {AUTOREGRESSIVE}, got {type(partner.model).__name__}"
                 )
-            if not _same_codec(model, partner.model):
+            self._partner = cast("MusicAr", partner.model)
+            if not _same_codec(self._model, self._partner):
                 raise ConfigError(f"{partner.name}: its codes are not those of {loaded.name}; train both on one codec")
-            self._partner = partner.model
 
     @classmethod
     def load(
@@ -150,7 +156,7 @@ class Generator:
         seed: int = 0,
         continue_from: AudioInput | None = None,
         sample_rate: int | None = None,
-        options: GeneratorOptions = GeneratorOptions(),  # it is frozen
+        options: GeneratorOptions | None = None,
         progress: Progress | None = None,
     ) -> Sound:
         """Make music or sound; the same seed makes the same.
@@ -159,22 +165,29 @@ class Generator:
             prompt: what to make, in words that the model knows; None: whatever it likes.
             seconds: how much is made, besides what it goes on from.
             steps: network evaluations for each window, shared out over the codebooks, or for each codebook; more is
-                better and slower. As ``options.steps``.
+                better and slower. May be given as ``options.steps`` instead.
             seed: 0 or more.
             continue_from: a recording to go on from; it stays as it is, to the last hundredth of a second.
             sample_rate: of ``continue_from``, where it is an array.
-            options: how.
+            options: rarer choices.
             progress: called after each evaluation.
 
         Returns:
             What was made, at -16 LUFS; or the recording with what was made behind it, as loud as it goes on.
 
         Raises:
-            ConfigError: the prompt is empty or has unknown words, or an option is out of its range.
+            ConfigError: the prompt is empty or has unknown words, or an option is out of its range or has no effect.
             AudioError: the recording cannot be read, or is shorter than a span of frames.
         """
-        settings = _Settings.of(self._model, seconds, steps if steps is not None else options.steps, options)
-        if (options.rescore or options.lead_seconds) and (self._partner is None or isinstance(self._model, MusicAr)):
+        options = options or GeneratorOptions()
+        if steps is not None and options.steps is not None:
+            raise ConfigError("steps are given twice; leave out steps or options.steps")
+        if options.guidance is not None and prompt is None:
+            raise ConfigError("guidance is the weight of a prompt; give one, or leave guidance out")
+        if sample_rate is not None and continue_from is None:
+            raise ConfigError("sample_rate is that of continue_from; give both, or leave it out")
+        settings = _Settings.of(self._model, seconds, options.steps if steps is None else steps, options)
+        if (options.rescore or options.lead_seconds) and (self._partner is None or _is_autoregressive(self._model)):
             raise ConfigError(
                 "rescore and lead_seconds need a parallel model with a partner; load it with partner=FOLDER"
             )
@@ -248,7 +261,7 @@ class _Settings:
     @classmethod
     def of(
         cls,
-        model: Magnet | Enat | MusicAr,
+        model: "Magnet | Enat | MusicAr",
         seconds: float,
         steps: int | tuple[int, ...] | None,
         options: GeneratorOptions,
@@ -260,14 +273,14 @@ class _Settings:
         if options.temperature is not None and not 0 < options.temperature <= MAX_GUIDANCE:
             raise ConfigError(f"temperature must lie in (0, {MAX_GUIDANCE:g}], got {options.temperature}")
         config = model.config
-        span_len = 1 if isinstance(model, MusicAr) else model.config.span_len
+        span_len = 1 if _is_autoregressive(model) else model.config.span_len
         window = -(-config.window_frames // span_len) * span_len  # 10 s are 500 frames: rounded down, they would be two
         lead = options.lead_seconds * config.codec.frame_rate
         if not 0 <= lead <= window - span_len:
             limit = (window - span_len) / config.codec.frame_rate
             raise ConfigError(f"lead_seconds must lie in [0, {limit:g}], got {options.lead_seconds}")
         sampling = None
-        if isinstance(model, MusicAr):
+        if _is_autoregressive(model):
             if steps is not None:
                 raise ConfigError("steps are for a parallel model; an autoregressive one takes one for each frame")
             guidance = model.config.sampling.guidance
@@ -312,8 +325,8 @@ class _Writer:
 
     def __init__(
         self,
-        model: Magnet | Enat | MusicAr,
-        partner: MusicAr | None,
+        model: "Magnet | Enat | MusicAr",
+        partner: "MusicAr | None",
         settings: _Settings,
         *,
         prompt: str | None,
@@ -323,16 +336,16 @@ class _Writer:
         self.model, self.partner, self.settings = model, partner, settings
         self.generator, self.progress = generator, progress
         self.device = next(model.parameters()).device
-        self.told = self._tell(model, prompt)
+        self.condition = self._condition_of(model, prompt)
         is_guided = prompt is not None and settings.guidance != 1.0
-        self.nothing = self._tell(model, None) if is_guided else None
-        self.partner_told = None if partner is None else self._tell(partner, prompt)
+        self.unconditional = self._condition_of(model, None) if is_guided else None
+        self.partner_condition = None if partner is None else self._condition_of(partner, prompt)
         self.done: Counter[str] = Counter()
         self.total: Counter[str] = Counter()
         self.joins: list[int] = []
         """Frames at which what is made goes on from what is there."""
 
-    def _tell(self, model: Magnet | Enat | MusicAr, prompt: str | None) -> Told:
+    def _condition_of(self, model: "Magnet | Enat | MusicAr", prompt: str | None) -> "Condition":
         if prompt is not None and not prompt.strip():
             raise ConfigError("a prompt must have a word; leave it out (None) to generate without one")
         return model.condition.of_texts([prompt], self.device)
@@ -351,8 +364,8 @@ class _Writer:
                 self.joins.append(codes.size(2))
             if settings.lead > known.size(2):
                 self.joins.append(codes.size(2) - known.size(2) + settings.lead)
-            if isinstance(self.model, MusicAr):
-                made = self._write_frames(self.model, self.told, self.nothing, known, settings.window)
+            if _is_autoregressive(self.model):
+                made = self._write_frames(self.model, self.condition, self.unconditional, known, settings.window)
             else:
                 made = self._fill(known)
             codes = torch.cat([codes, made[:, :, known.size(2) :]], dim=2)
@@ -370,7 +383,14 @@ class _Writer:
         if self.progress is not None:
             self.progress(stage, self.done[stage], self.total[stage])
 
-    def _write_frames(self, model: MusicAr, told: Told, nothing: Told | None, known: Tensor, num_frames: int) -> Tensor:
+    def _write_frames(
+        self,
+        model: "MusicAr",
+        condition: "Condition",
+        unconditional: "Condition | None",
+        known: Tensor,
+        num_frames: int,
+    ) -> Tensor:
         """Return a window (1, K, num_frames) by an autoregressive model."""
         updates: dict[str, float] = {"guidance": self.settings.guidance} if model is self.model else {}
         if self.settings.temperature is not None and model is self.model:
@@ -378,8 +398,8 @@ class _Writer:
         return model.generate(
             known,
             num_frames,
-            told,
-            nothing=nothing,
+            condition,
+            unconditional=unconditional,
             generators=[self.generator],
             sampling=model.config.sampling.model_copy(update=updates),
             progress=(lambda _done, _total: self._tick("frames")) if model is self.model else None,
@@ -389,27 +409,31 @@ class _Writer:
         """Return a window (1, K, T) by a parallel model, with help of the partner if that is asked for."""
         settings, model = self.settings, self.model
         assert settings.sampling is not None
-        assert not isinstance(model, MusicAr)
-        partner, told = self.partner, self.partner_told
-        if settings.lead > known.size(2) and partner is not None and told is not None:
-            nothing = None if self.nothing is None else self._tell(partner, None)
-            known = self._write_frames(partner, told, nothing, known, settings.lead)
+        assert not _is_autoregressive(model)
+        partner, condition = self.partner, self.partner_condition
+        if settings.lead > known.size(2) and partner is not None and condition is not None:
+            unconditional = None if self.unconditional is None else self._condition_of(partner, None)
+            known = self._write_frames(partner, condition, unconditional, known, settings.lead)
         codes = torch.zeros(1, known.size(1), settings.window, dtype=torch.int64, device=self.device)
         codes[:, :, : known.size(2)] = known
         stages = self._stages(known.size(2))
         return mask_predict(
-            model.predictor(self.told, self.nothing),
+            model.predictor(self.condition, self.unconditional),
             codes,
             torch.arange(settings.window, device=self.device) < known.size(2),
             settings.sampling,
             span_len=settings.span_len,
             generators=[self.generator],
-            rescore=partner.rescorer(told) if settings.rescore and partner and told else None,
+            rescore=partner.rescorer(condition) if settings.rescore and partner and condition else None,
             progress=lambda done, _total: self._tick(stages[done - 1]),
         )
 
 
-def _same_codec(one: Magnet | Enat | MusicAr, other: MusicAr) -> bool:
+def _is_autoregressive(model: "Magnet | Enat | MusicAr") -> "TypeIs[MusicAr]":
+    return model.config.kind == AUTOREGRESSIVE
+
+
+def _same_codec(one: "Magnet | Enat | MusicAr", other: "MusicAr") -> bool:
     if one.codec.config != other.codec.config:
         return False
     pairs = zip(one.codec.state_dict().values(), other.codec.state_dict().values(), strict=True)
@@ -442,10 +466,32 @@ def _join(before: Samples, samples: Samples, num_known: int, fade: int) -> Sampl
 
 
 def generate(
-    prompt: str | None = None, *, model: str = DEFAULT_MUSIC_MODEL, device: str = "auto", **options: Any
+    prompt: str | None = None,
+    *,
+    seconds: float = 10.0,
+    steps: int | tuple[int, ...] | None = None,
+    seed: int = 0,
+    continue_from: AudioInput | None = None,
+    sample_rate: int | None = None,
+    options: GeneratorOptions | None = None,
+    progress: Progress | None = None,
+    model: str = DEFAULT_MUSIC_MODEL,
+    device: str = "auto",
 ) -> Sound:
-    """Make music or sound; see `Generator.generate` for the options. Each model is loaded once."""
-    return _generator(model, device).generate(prompt, **options)
+    """Make music or sound; the arguments are those of `Generator.generate` and `Generator.load`.
+
+    The model named last stays loaded.
+    """
+    return _generator(model, device).generate(
+        prompt,
+        seconds=seconds,
+        steps=steps,
+        seed=seed,
+        continue_from=continue_from,
+        sample_rate=sample_rate,
+        options=options,
+        progress=progress,
+    )
 
 
 @lru_cache(maxsize=1)

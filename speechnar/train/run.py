@@ -29,7 +29,7 @@ from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
     WEIGHTS_FILE,
     Recognizer,
-    Translator,
+    TextTranslator,
     exported_part,
     load_state,
     model_entry,
@@ -126,7 +126,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
-    if isinstance(model, Translator):
+    if isinstance(model, TextTranslator):
         data = _open_pairs(config, tokenizer)
     elif isinstance(config.data, CodeDataConfig):
         data = _open_codes(config, tokenizer, model)
@@ -345,7 +345,7 @@ def translation_error(dev_data: PairDataset, tokenizer: Tokenizer) -> Evaluate:
     """Return a function that translates ``dev_data`` greedily and reports ``1-bleu``, detokenised and cased."""
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        assert isinstance(model, Translator)
+        assert isinstance(model, TextTranslator)
         device = next(model.parameters()).device
         refs: list[str] = []
         hyps: list[str] = []

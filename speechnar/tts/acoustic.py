@@ -65,7 +65,7 @@ class TimedWord:
         return replace(self, start=self.start + seconds, end=self.end + seconds)
 
 
-class Speaker:
+class AcousticModel:
     """A synthesis model in memory.
 
     Raises:

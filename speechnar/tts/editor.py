@@ -32,7 +32,15 @@ from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import delay_frames
 from speechnar.text.sentences import clean, is_speakable
 from speechnar.text.spoken import spoken_words
-from speechnar.tts.acoustic import Seconds, Speaker, Spelling, TimedWord, derive_seed, observed_durations, speaking_rate
+from speechnar.tts.acoustic import (
+    AcousticModel,
+    Seconds,
+    Spelling,
+    TimedWord,
+    derive_seed,
+    observed_durations,
+    speaking_rate,
+)
 from speechnar.tts.voice import Listener
 
 logger = logging.getLogger(__name__)
@@ -109,7 +117,7 @@ def click(samples: Samples, sample_rate: int, at: int) -> float:
 
 
 def edit_speech(
-    speaker: Speaker,
+    acoustic: AcousticModel,
     listener: Listener,
     audio: AudioInput,
     new_text: str,
@@ -141,7 +149,7 @@ def edit_speech(
             num_changed,
             len(words),
         )
-    take = _Take(speaker, recording.samples, recording.sample_rate, words)
+    take = _Take(acoustic, recording.samples, recording.sample_rate, words)
     changes: list[Change] = []
     for number, (first, last, new_first, new_last) in reversed(list(enumerate(spans))):
         seeds = [derive_seed(seed, number, candidate) for candidate in range(num_candidates)]
@@ -173,9 +181,9 @@ def find_changes(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int,
 class _Take:
     """A recording that is being edited, from right to left, so that times further left stay true."""
 
-    def __init__(self, speaker: Speaker, samples: Samples, sample_rate: int, words: list[TimedWord]) -> None:
+    def __init__(self, acoustic: AcousticModel, samples: Samples, sample_rate: int, words: list[TimedWord]) -> None:
         self.samples = samples
-        self._speaker = speaker
+        self._acoustic = acoustic
         self._rate = sample_rate
         self._words = words
         self._untouched = len(samples)
@@ -183,13 +191,13 @@ class _Take:
 
     def respeak(self, first: int, last: int, new: Sequence[str], *, seeds: Sequence[int], num_steps: int) -> Change:
         """Replace words ``first`` to ``last`` - 1 by ``new``."""
-        speaker, shift_s = self._speaker, self._speaker.latent_shift_s
+        acoustic, shift_s = self._acoustic, self._acoustic.latent_shift_s
         begin_s, end_s = self._bounds(first, last)
         lower, upper, window = self._window(first, last, begin_s, end_s)
         origin_s = window.start / self._rate
         begin_s, end_s = begin_s - origin_s, end_s - origin_s
-        clip = resample(self.samples[window], self._rate, speaker.sample_rate)
-        latents = speaker.encode(clip)
+        clip = resample(self.samples[window], self._rate, acoustic.sample_rate)
+        latents = acoustic.encode(clip)
         if len(latents) == 0:
             raise AudioError(f"the recording must last {shift_s:g} s at least to be edited")
         # What is spoken anew, in latents of the window; not what has been already.
@@ -206,10 +214,10 @@ class _Take:
         placed = plan.place(begin_s, end_s, max(length * shift_s - margins_s, 0.0))
         known = torch.cat([latents[:gap_begin], latents.new_zeros(length, latents.size(1)), latents[gap_end:]])
         durations = observed_durations(plan.spelling, plan.predicted, placed, len(known) * shift_s)
-        speech = speaker.batch(plan.spelling, durations, known.expand(len(seeds), -1, -1))
+        speech = acoustic.batch(plan.spelling, durations, known.expand(len(seeds), -1, -1))
         best = self._generate(speech, gap_begin, length, seeds=seeds, num_steps=num_steps)
 
-        spoken, spoken_s = self._sound(best, speaker.log_mel(clip), (gap_begin, gap_end), length)
+        spoken, spoken_s = self._sound(best, acoustic.log_mel(clip), (gap_begin, gap_end), length)
         start = self._samples(gap_begin * shift_s - spoken_s)
         piece = self._join(cut, spoken, start, start + self._samples(length * shift_s))
         fresh = [word.moved(origin_s) for word in placed[first - lower : first - lower + len(new)]]
@@ -284,15 +292,15 @@ class _Take:
     def _plan(self, lower: int, upper: int, span: tuple[int, int], new: Sequence[str], origin_s: float) -> "_Plan":
         """Spell what is going to be said in the window, and say how long the new words would last here."""
         first, last = span
-        speaker = self._speaker
+        acoustic = self._acoustic
         words = [word.moved(-origin_s) for word in self._words]
         old = words[lower:upper]
-        old_spelling = speaker.spell([word.text for word in old])
-        rate = speaking_rate(old_spelling, speaker.predict(old_spelling), old) if old else 1.0
+        old_spelling = acoustic.spell([word.text for word in old])
+        rate = speaking_rate(old_spelling, acoustic.predict(old_spelling), old) if old else 1.0
         before, after = words[lower:first], words[last:upper]
         texts = [*(word.text for word in before), *new, *(word.text for word in after)]
-        spelling = speaker.spell(texts)
-        return _Plan(before, new, after, spelling, speaker.predict(spelling) * rate)
+        spelling = acoustic.spell(texts)
+        return _Plan(before, new, after, spelling, acoustic.predict(spelling) * rate)
 
     def _generate(
         self,
@@ -308,17 +316,17 @@ class _Take:
         Both are mean squares over latents and channels: how far it is from the mean of the candidates, `TYPICAL` times,
         and how far what the model says after it is from the recording.
         """
-        speaker, known = self._speaker, speech.latents
+        acoustic, known = self._acoustic, speech.latents
         end = begin + length
-        made = torch.cat(list(speaker.fill(speech, begin, length, seeds=seeds, num_steps=num_steps)), dim=1)
+        made = torch.cat(list(acoustic.fill(speech, begin, length, seeds=seeds, num_steps=num_steps)), dim=1)
         whole = torch.cat([known[:, :begin], made, known[:, end:]], dim=1)
-        num_next = min(speaker.model.config.ardit.block_size or CONTINUED_LATENTS, known.size(1) - end)
+        num_next = min(acoustic.model.config.ardit.block_size or CONTINUED_LATENTS, known.size(1) - end)
         distances = TYPICAL * (made - made.mean(0)).square().mean((1, 2))
         if num_next > 0 and len(seeds) > 1:
             following = replace(speech, latents=whole)
             # The same noise after each candidate, so that it alone makes the difference.
             same = [seeds[0]] * len(seeds)
-            blocks = list(speaker.fill(following, end, num_next, seeds=same, num_steps=num_steps))
+            blocks = list(acoustic.fill(following, end, num_next, seeds=same, num_steps=num_steps))
             distances += (torch.cat(blocks, dim=1) - known[:, end : end + num_next]).square().mean((1, 2))
         return whole[int(distances.argmin())]
 
@@ -331,19 +339,19 @@ class _Take:
             gap: the latents of the recorded window that are replaced, first and last + 1.
             length: of the latents in their place.
         """
-        speaker = self._speaker
-        num_frames, hop_length = speaker.frames_per_latent, speaker.hop_length
+        acoustic = self._acoustic
+        num_frames, hop_length = acoustic.frames_per_latent, acoustic.hop_length
         begin, end = gap[0] * num_frames, (gap[0] + length) * num_frames
         template = torch.cat(
             [feats[:begin], feats.new_zeros(end - begin, feats.size(1)), feats[gap[1] * num_frames :]], dim=0
         )
         frames = torch.arange(len(template), device=template.device)
         known = KnownFrames(template[None], ((frames < begin) | (frames >= end))[None])
-        mixed = speaker.decode(latents, known)
-        reach = delay_frames(speaker.model.vocoder) + round(2 * MAX_SHIFT_S * speaker.sample_rate / hop_length)
+        mixed = acoustic.decode(latents, known)
+        reach = delay_frames(acoustic.model.vocoder) + round(2 * MAX_SHIFT_S * acoustic.sample_rate / hop_length)
         first = max(begin - reach, 0)
-        samples = speaker.vocode(mixed[first : end + reach])
-        return resample(samples, speaker.sample_rate, self._rate), first * hop_length / speaker.sample_rate
+        samples = acoustic.vocode(mixed[first : end + reach])
+        return resample(samples, acoustic.sample_rate, self._rate), first * hop_length / acoustic.sample_rate
 
     def _join(self, cut: tuple[int, int], spoken: Samples, start: int, end: int) -> Samples:
         """Return ``spoken[start:end]``, its ends shifted a little and blended with the recording inside ``cut``."""

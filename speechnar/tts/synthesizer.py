@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import VocoderStream
 from speechnar.text.sentences import clean, split_sentences
 from speechnar.text.transcript import Segment
-from speechnar.tts.acoustic import Speaker, check_steps, derive_seed, share
+from speechnar.tts.acoustic import AcousticModel, check_steps, derive_seed, share
 from speechnar.tts.editor import EditedSpeech, edit_speech
 from speechnar.tts.voice import Listener, Voice, learn_voice
 
@@ -55,13 +54,13 @@ class Speech(Audio):
 class Synthesizer:
     """A model that turns text into speech, and changes the words of recorded speech.
 
-    >>> speaker = Synthesizer.load("path/to/model")  # doctest: +SKIP
-    >>> speaker.synthesize("Hello there.", seed=7).save("hello.wav")  # doctest: +SKIP
+    >>> synthesizer = Synthesizer.load("path/to/model")  # doctest: +SKIP
+    >>> synthesizer.synthesize("Hello there.", seed=7).save("hello.wav")  # doctest: +SKIP
     """
 
-    def __init__(self, speaker: Speaker, listener: Listener) -> None:
+    def __init__(self, acoustic: AcousticModel, listener: Listener) -> None:
         """Wrap a model in memory, and a recogniser for voices without text and for what is to be edited."""
-        self._speaker = speaker
+        self._acoustic = acoustic
         self._listener = listener
 
     @classmethod
@@ -87,18 +86,18 @@ class Synthesizer:
         found = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
         loaded = load_model(found, device=find_device(device))
         card = read_card(found)
-        speaker = Speaker(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
-        return cls(speaker, Listener(recognizer, device, speaker))
+        acoustic = AcousticModel(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
+        return cls(acoustic, Listener(recognizer, device, acoustic))
 
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self._speaker.name
+        return self._acoustic.name
 
     @property
     def sample_rate(self) -> int:
         """Of what the model speaks, in Hz."""
-        return self._speaker.sample_rate
+        return self._acoustic.sample_rate
 
     def voice(self, audio: AudioInput, *, text: str | None = None, sample_rate: int | None = None) -> Voice:
         """Learn a voice, to be given to `synthesize` any number of times.
@@ -115,7 +114,7 @@ class Synthesizer:
                 its text is given; or no word is recognised in it.
             ConfigError: the text has nothing that the model can speak.
         """
-        return learn_voice(self._speaker, self._listener, audio, text=text, sample_rate=sample_rate)
+        return learn_voice(self._acoustic, self._listener, audio, text=text, sample_rate=sample_rate)
 
     def synthesize(
         self,
@@ -210,13 +209,13 @@ class Synthesizer:
             ConfigError: a text has nothing to speak, or an option is out of its range.
         """
         return edit_speech(
-            self._speaker,
+            self._acoustic,
             self._listener,
             audio,
             new_text,
             old_text=old_text,
             sample_rate=sample_rate,
-            num_steps=check_steps(steps, self._speaker.default_edit_steps),
+            num_steps=check_steps(steps, self._acoustic.default_edit_steps),
             seed=check_seed(seed),
             num_candidates=candidates,
         )
@@ -232,7 +231,7 @@ class Synthesizer:
         speed: float,
     ) -> tuple[list[str], Iterator[tuple[int | None, Samples]]]:
         """Check everything; return the sentences, and their samples with the number of the sentence, None in pauses."""
-        num_steps, seed = check_steps(steps, self._speaker.default_steps), check_seed(seed)
+        num_steps, seed = check_steps(steps, self._acoustic.default_steps), check_seed(seed)
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ConfigError(f"speed must lie in [{SPEED_RANGE[0]:g}, {SPEED_RANGE[1]:g}], got {speed}")
         if voice is None and voice_text is not None:
@@ -244,7 +243,7 @@ class Synthesizer:
             raise ConfigError(f"text must have a letter or a digit to speak, got {clean(text)[:60]!r}")
         if voice is not None and not isinstance(voice, Voice):
             voice = self.voice(voice, text=voice_text)
-        lines = ((i, _plan(self._speaker, sentence.split(), voice, speed)) for i, sentence in enumerate(sentences))
+        lines = ((i, _plan(self._acoustic, sentence.split(), voice, speed)) for i, sentence in enumerate(sentences))
         spoken = ((i, line) for i, line in lines if line is not None)
         first = next(spoken, None)
         if first is None:
@@ -260,7 +259,7 @@ class Synthesizer:
                 pause_s = SENTENCE_PAUSE_S if before.rstrip(_CLOSING)[-1:] in _SENTENCE_MARKS else CLAUSE_PAUSE_S
                 yield None, np.zeros(round(pause_s * self.sample_rate), dtype=np.float32)
             before = sentences[index]
-            samples = _sound(self._speaker, line, derive_seed(seed, index), num_steps)
+            samples = _sound(self._acoustic, line, derive_seed(seed, index), num_steps)
             yield from ((index, part) for part in samples)
 
 
@@ -276,24 +275,24 @@ class _Line:
     voice: Voice | None
 
 
-def _plan(speaker: Speaker, words: list[str], voice: Voice | None, speed: float) -> _Line | None:
+def _plan(acoustic: AcousticModel, words: list[str], voice: Voice | None, speed: float) -> _Line | None:
     """Say how long a sentence is, and put it between what the voice says; None if nothing in it can be spoken."""
     before = after = () if voice is None else voice.words
-    spelling = speaker.spell([*before, *words, *after])
+    spelling = acoustic.spell([*before, *words, *after])
     begin, end = 0, len(spelling.tokens)
     if voice is not None:
         begin, end = spelling.words[len(before)][0], spelling.words[len(before) + len(words) - 1][1]
     if not any(spelling.sounds[begin:end]):
-        logger.warning("%s: can speak nothing of %r, left out", speaker.name, " ".join(words)[:60])
+        logger.warning("%s: can speak nothing of %r, left out", acoustic.name, " ".join(words)[:60])
         return None
-    predicted = speaker.predict(spelling)
+    predicted = acoustic.predict(spelling)
     seconds = predicted[begin:end].sum() * (1 if voice is None else voice.rate) / speed
-    shift_s = speaker.latent_shift_s
+    shift_s = acoustic.latent_shift_s
     length = max(round(seconds / shift_s), 1)
-    gap = torch.zeros(length, speaker.latent_dim, device=speaker.device)
+    gap = torch.zeros(length, acoustic.latent_dim, device=acoustic.device)
     spoken = share(predicted[begin:end], length * shift_s)
     if voice is None:
-        return _Line(speaker.batch(spelling, spoken, gap[None]), 0, length, None)
+        return _Line(acoustic.batch(spelling, spoken, gap[None]), 0, length, None)
     parts = [predicted[:begin], predicted[end:]]
     known_s = len(voice.latents) * shift_s
     if max(map(len, parts)) <= len(voice.durations):  # the silence on the side of the sentence has no token here
@@ -305,19 +304,19 @@ def _plan(speaker: Speaker, words: list[str], voice: Voice | None, speed: float)
             part[at] = max(part[at] + known_s - part.sum(), 0.0)  # rounding may go below
     durations = np.concatenate([share(parts[0], known_s), spoken, share(parts[1], known_s)])
     latents = torch.cat([voice.latents, gap, voice.latents])
-    return _Line(speaker.batch(spelling, durations, latents[None]), len(voice.latents), length, voice)
+    return _Line(acoustic.batch(spelling, durations, latents[None]), len(voice.latents), length, voice)
 
 
-def _sound(speaker: Speaker, line: _Line, seed: int, num_steps: int) -> Iterator[Samples]:
+def _sound(acoustic: AcousticModel, line: _Line, seed: int, num_steps: int) -> Iterator[Samples]:
     """Yield the samples of a sentence as they become certain."""
-    stream = VocoderStream(speaker.model.vocoder)
-    blocks = speaker.fill(line.speech, line.start, line.length, seeds=[seed], num_steps=num_steps)
+    stream = VocoderStream(acoustic.model.vocoder)
+    blocks = acoustic.fill(line.speech, line.start, line.length, seeds=[seed], num_steps=num_steps)
     frames: Iterator[Tensor]
-    if speaker.decodes_alone:
-        frames = (speaker.decode(block[0]) for block in blocks)
+    if acoustic.decodes_alone:
+        frames = (acoustic.decode(block[0]) for block in blocks)
     else:
-        frames = iter([_decode_after(speaker, torch.cat(list(blocks), dim=1)[0], line.voice)])
-    ramp = np.linspace(0.0, 1.0, round(FADE_S * speaker.sample_rate), dtype=np.float32)
+        frames = iter([_decode_after(acoustic, torch.cat(list(blocks), dim=1)[0], line.voice)])
+    ramp = np.linspace(0.0, 1.0, round(FADE_S * acoustic.sample_rate), dtype=np.float32)
     begun = False
     for feats in frames:
         part = stream.push(feats).cpu().numpy()
@@ -334,26 +333,61 @@ def _scale_head(samples: Samples, ramp: Samples) -> Samples:
     return np.concatenate([samples[:size] * ramp[:size], samples[size:]])
 
 
-def _decode_after(speaker: Speaker, latents: Tensor, voice: Voice | None) -> Tensor:
+def _decode_after(acoustic: AcousticModel, latents: Tensor, voice: Voice | None) -> Tensor:
     """Return the log-mels (T, F) of latents that follow those of the voice, whose log-mels the decoder is given."""
     if voice is None:
-        return speaker.decode(latents)
+        return acoustic.decode(latents)
     num_known = len(voice.feats)
-    feats = F.pad(voice.feats, (0, 0, 0, len(latents) * speaker.frames_per_latent))
+    feats = F.pad(voice.feats, (0, 0, 0, len(latents) * acoustic.frames_per_latent))
     known = torch.arange(len(feats), device=feats.device) < num_known
-    return speaker.decode(torch.cat([voice.latents, latents]), KnownFrames(feats[None], known[None]))[num_known:]
+    return acoustic.decode(torch.cat([voice.latents, latents]), KnownFrames(feats[None], known[None]))[num_known:]
 
 
-def synthesize(text: str, *, model: str = DEFAULT_TTS_MODEL, device: str = "auto", **options: Any) -> Speech:
-    """Speak ``text``; see `Synthesizer.synthesize` for the options. Each model is loaded once."""
-    return _synthesizer(model, device).synthesize(text, **options)
+def synthesize(
+    text: str,
+    *,
+    voice: Voice | AudioInput | None = None,
+    voice_text: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    speed: float = 1.0,
+    model: str = DEFAULT_TTS_MODEL,
+    device: str = "auto",
+) -> Speech:
+    """Speak ``text``; the arguments are those of `Synthesizer.synthesize` and `Synthesizer.load`.
+
+    The model named last stays loaded.
+    """
+    return _synthesizer(model, device).synthesize(
+        text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed
+    )
 
 
 def edit(
-    audio: AudioInput, new_text: str, *, model: str = DEFAULT_TTS_MODEL, device: str = "auto", **options: Any
+    audio: AudioInput,
+    new_text: str,
+    *,
+    old_text: str | None = None,
+    sample_rate: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    candidates: int = 8,
+    model: str = DEFAULT_TTS_MODEL,
+    device: str = "auto",
 ) -> EditedSpeech:
-    """Change the words of a recording; see `Synthesizer.edit` for the options. Each model is loaded once."""
-    return _synthesizer(model, device).edit(audio, new_text, **options)
+    """Change the words of a recording; the arguments are those of `Synthesizer.edit` and `Synthesizer.load`.
+
+    The model named last stays loaded.
+    """
+    return _synthesizer(model, device).edit(
+        audio,
+        new_text,
+        old_text=old_text,
+        sample_rate=sample_rate,
+        steps=steps,
+        seed=seed,
+        candidates=candidates,
+    )
 
 
 @lru_cache(maxsize=1)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.blocks import Samples
-from speechnar.audio.source import AudioInput, Source, open_audio
+from speechnar.audio.source import AudioInput, Recording, open_audio
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
 from speechnar.text.sentences import clean, is_speakable
-from speechnar.tts.acoustic import Seconds, Speaker, TimedWord, observed_durations, share, speaking_rate
+from speechnar.tts.acoustic import AcousticModel, Seconds, TimedWord, observed_durations, share, speaking_rate
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,11 @@ class Voice:
 class Listener:
     """Where the words of a recording come from: a recogniser, which is loaded when it is first needed.
 
-    When they are said is left to the speaker's own aligner, if it has one: it knows sounds better than CTC does.
+    When they are said is left to the aligner of the voice, if it has one: it knows sounds better than CTC does.
     """
 
-    def __init__(self, name: str, device: str, speaker: Speaker) -> None:
-        self._speaker = speaker
+    def __init__(self, name: str, device: str, acoustic: AcousticModel) -> None:
+        self._acoustic = acoustic
         self._name, self._device = name, device
         self._transcriber: Transcriber | None = None
 
@@ -81,7 +81,7 @@ class Listener:
         found: list[TimedWord] = []
         for (first, begin_s), (last, end_s) in pairwise(bounds):
             part = samples[round(begin_s * sample_rate) : round(end_s * sample_rate)]
-            aligned = self._speaker.align(part, sample_rate, [word.text for word in words[first:last]])
+            aligned = self._acoustic.align(part, sample_rate, [word.text for word in words[first:last]])
             found += words[first:last] if aligned is None else [word.moved(begin_s) for word in aligned]
         return found
 
@@ -92,7 +92,7 @@ class Listener:
             AudioError, ConfigError: as of `Transcriber.align_words`.
         """
         if len(samples) <= MAX_ALIGNED_S * sample_rate:
-            aligned = self._speaker.align(samples, sample_rate, text.split())
+            aligned = self._acoustic.align(samples, sample_rate, text.split())
             if aligned is not None:
                 return aligned
         found = self.transcriber.align_words(samples, text.split(), sample_rate=sample_rate)
@@ -120,7 +120,7 @@ def _cuts(words: Sequence[TimedWord], total_s: float) -> list[tuple[int, float]]
 
 
 def learn_voice(
-    speaker: Speaker, listener: Listener, audio: AudioInput, *, text: str | None, sample_rate: int | None
+    acoustic: AcousticModel, listener: Listener, audio: AudioInput, *, text: str | None, sample_rate: int | None
 ) -> Voice:
     """Return the voice in a clip of up to 15 s of which the text is given, or at the beginning of a longer one.
 
@@ -129,16 +129,16 @@ def learn_voice(
             given; or there is no text and no word is recognised.
         ConfigError: the text has nothing to speak.
     """
-    source = open_audio(audio, sample_rate)
-    name = source.name or "voice"
-    samples, rest = _read(source, speaker.sample_rate, HEARD_S if text is None else MAX_VOICE_S)
+    recording = open_audio(audio, sample_rate)
+    name = recording.name or "voice"
+    samples, rest = _read(recording, acoustic.sample_rate, HEARD_S if text is None else MAX_VOICE_S)
     if len(samples) == 0 or float(np.abs(samples).max()) < MIN_PEAK:
         raise AudioError(f"{name}: a voice needs a clip with speech in it; this one is silent")
-    seconds = len(samples) / speaker.sample_rate
+    seconds = len(samples) / acoustic.sample_rate
     if seconds < MIN_VOICE_S:
         raise AudioError(f"{name}: a voice needs at least {MIN_VOICE_S:g} s of speech, got {seconds:.2f} s")
     if text is None:
-        heard = listener.hear(samples, speaker.sample_rate)
+        heard = listener.hear(samples, acoustic.sample_rate)
         words: list[TimedWord] | None = [word for word in heard if word.end <= heard[0].start + MAX_VOICE_S]
         if not words:
             raise AudioError(f"{name}: no word is recognised in it; say what is spoken there by voice_text")
@@ -152,8 +152,8 @@ def learn_voice(
         text = " ".join(clean(text).split())
         if not is_speakable(text):
             raise ConfigError(f"voice_text must be what the clip says, got {text[:60]!r}")
-        words = _find_words(listener, samples, speaker.sample_rate, text)
-    return _to_voice(speaker, samples, text, words)
+        words = _find_words(listener, samples, acoustic.sample_rate, text)
+    return _to_voice(acoustic, samples, text, words)
 
 
 def _find_words(listener: Listener, samples: Samples, sample_rate: int, text: str) -> list[TimedWord] | None:
@@ -164,22 +164,22 @@ def _find_words(listener: Listener, samples: Samples, sample_rate: int, text: st
         return None
 
 
-def _to_voice(speaker: Speaker, samples: Samples, text: str, words: list[TimedWord] | None) -> Voice:
+def _to_voice(acoustic: AcousticModel, samples: Samples, text: str, words: list[TimedWord] | None) -> Voice:
     """Cut the clip close to its words where their times are known, and tell how long their tokens last."""
-    begin_s, end_s = 0.0, len(samples) / speaker.sample_rate
+    begin_s, end_s = 0.0, len(samples) / acoustic.sample_rate
     if words:
         begin_s, end_s = max(words[0].start - EDGE_S, 0.0), min(words[-1].end + EDGE_S, end_s)
-    samples = samples[round(begin_s * speaker.sample_rate) : round(end_s * speaker.sample_rate)]
-    latents = speaker.encode(samples)
-    feats = speaker.log_mel(samples)
-    total_s = len(latents) * speaker.latent_shift_s
-    if text[-1] not in MARKS and "." in speaker.tokenizer.pieces:
+    samples = samples[round(begin_s * acoustic.sample_rate) : round(end_s * acoustic.sample_rate)]
+    latents = acoustic.encode(samples)
+    feats = acoustic.log_mel(samples)
+    total_s = len(latents) * acoustic.latent_shift_s
+    if text[-1] not in MARKS and "." in acoustic.tokenizer.pieces:
         text += "."
     written = tuple(text.split())
-    spelling = speaker.spell(written)
+    spelling = acoustic.spell(written)
     if not any(spelling.sounds):
-        raise ConfigError(f"model {speaker.name} cannot speak what the voice says: {text[:60]!r}")
-    predicted = speaker.predict(spelling)
+        raise ConfigError(f"model {acoustic.name} cannot speak what the voice says: {text[:60]!r}")
+    predicted = acoustic.predict(spelling)
     if not words:
         whole = [TimedWord(text, begin_s, end_s)]
         return Voice(
@@ -194,11 +194,11 @@ def _to_voice(speaker: Speaker, samples: Samples, text: str, words: list[TimedWo
     return Voice(written, latents, feats, durations, speaking_rate(spelling, predicted, placed))
 
 
-def _read(source: Source, sample_rate: int, max_s: float) -> tuple[Samples, bool]:
+def _read(recording: Recording, sample_rate: int, max_s: float) -> tuple[Samples, bool]:
     """Return the first ``max_s`` seconds, and whether there is more."""
     limit = round(max_s * sample_rate)
     read: list[Samples] = []
-    for block in source.blocks(sample_rate):
+    for block in recording.blocks(sample_rate):
         read.append(block)
         if sum(map(len, read)) > limit:
             return np.concatenate(read)[:limit], True

@@ -47,27 +47,27 @@ def model(golden, tmp_path_factory) -> Magnet:
     return load_model(root / "ours").model
 
 
-def told_of(model, golden):
+def condition_of(model, golden):
     features, lens = torch.from_numpy(golden["features"]), torch.from_numpy(golden["text_lens"])
     return model.condition.of_features(features, lens), model.condition.of_features(features, 0 * lens)
 
 
 @torch.no_grad()
 def test_logits_of_every_codebook(model, golden):
-    codes, (told, _) = torch.from_numpy(golden["codes"]), told_of(model, golden)
+    codes, (condition, _) = torch.from_numpy(golden["codes"]), condition_of(model, golden)
     for codebook in range(4):
-        found = model(codes, codebook, told)
+        found = model(codes, codebook, condition)
         torch.testing.assert_close(found, torch.from_numpy(golden[f"logits{codebook}"]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "num_known"), [("generated", 0), ("continued", 7)])
 def test_the_same_random_numbers_make_the_same_codes(model, golden, name, num_known):
-    told, nothing = told_of(model, golden)
+    condition, unconditional = condition_of(model, golden)
     prompt = torch.from_numpy(golden["prompt"])
     codes = torch.zeros(2, 4, 24, dtype=torch.int64)
     codes[..., :7] = prompt
     found = mask_predict(
-        model.predictor(told, nothing),
+        model.predictor(condition, unconditional),
         codes,
         torch.arange(24) < num_known,
         model.config.sampling,

@@ -52,7 +52,7 @@ decode_sets() { # the language is never told; only CTC translates
     for set in asterisk an4 fsdd; do
         for decoder in $decoders; do # cassnat-esa16: of 16 sampled alignments, the best
             samples=()
-            if [[ $decoder == *-esa* ]]; then samples=(--num-samples "${decoder##*-esa}"); fi
+            if [[ $decoder == *-esa* ]]; then samples=(--num-alignments "${decoder##*-esa}"); fi
             decode "$set/test" "$set.asr.$decoder" --decoder "${decoder%-esa*}" "${samples[@]}"
         done
     done

@@ -472,7 +472,7 @@ class CassNatHead(nn.Module):
         self,
         speech: EncodedSpeech,
         *,
-        num_samples: int = 1,
+        num_alignments: int = 1,
         num_kept: int | None = KEPT_ALIGNMENTS,
         threshold: float = 0.9,
         generator: torch.Generator | None = None,
@@ -480,13 +480,13 @@ class CassNatHead(nn.Module):
     ) -> list[CtcPath]:
         """Return the most probable token of every slot, up to the first end of the sentence.
 
-        The slots are those of the best CTC path or, with ``num_samples`` above 1, of the best of that many alignments
+        The slots are those of the best CTC path or, with ``num_alignments`` above 1, of the best of that many
         (error-based sampling, see `speechnar.decode.esa`). Blank and sentence start are never chosen. A token stands on
         the frames that emit the CTC label of its slot; ``total`` is the log-probability of the tokens and of the end.
 
         Args:
             speech: encoder output.
-            num_samples: alignments to draw; the papers take 50. Equal ones are decoded once.
+            num_alignments: alignments to draw; the papers take 50. Equal ones are decoded once.
             num_kept: alignments to decode of those drawn, the most probable; None decodes all, as in the papers.
             threshold: probability at which a frame's CTC label is certain.
             generator: of the draws, on a CPU; None draws the same every time.
@@ -498,12 +498,12 @@ class CassNatHead(nn.Module):
             cut_posteriors(speech, self.blank_id, lose_last=self.config.lose_last_emission),
             speech.lens,
             self.blank_id,
-            num_samples=num_samples,
+            num_alignments=num_alignments,
             num_kept=num_kept,
             threshold=threshold,
             generator=generator,
         )
-        index = None if num_samples == 1 else sampled.utterance_index
+        index = None if num_alignments == 1 else sampled.utterance_index
         x, _ = self.decode_slots(speech, sampled.segments, index)
         named = self._name(x, sampled.segments)
         if index is not None:

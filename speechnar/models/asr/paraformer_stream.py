@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from speechnar.audio.cmvn import GlobalCmvn
 from speechnar.audio.fbank import KaldiFbank, KaldiFbankConfig
-from speechnar.decode.align import CtcPath
+from speechnar.decode.align import CtcPath, join_paths
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.models.asr.paraformer import Paraformer
 from speechnar.nn.cif import CifPredictor, CifStream
@@ -184,14 +184,3 @@ class _FeatureStream:
         first = max(self._first, min(count * config.lfr_shift - early, last))
         self._frames, self._first = self._frames[:, first - self._first :], first
         return stacks.view(1, len(starts), config.lfr_window * config.num_mels)
-
-
-def join_paths(paths: list[CtcPath]) -> CtcPath:
-    """Return consecutive pieces of a path, as `ParaformerStream` returns them, as one."""
-    return CtcPath(
-        tokens=[token for path in paths for token in path.tokens],
-        starts=[start for path in paths for start in path.starts],
-        ends=[end for path in paths for end in path.ends],
-        scores=[score for path in paths for score in path.scores],
-        total=sum(path.total for path in paths),
-    )

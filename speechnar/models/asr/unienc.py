@@ -246,9 +246,9 @@ class UniEnc(nn.Module):
         out: TrunkOutput,
         decoder: str = "cassnat",
         *,
-        num_samples: int = 1,
+        num_alignments: int = 1,
         num_passes: int = 2,
-        later_samples: int = 1,
+        later_alignments: int = 1,
         threshold: float = 0.9,
         generator: torch.Generator | None = None,
         ranker: Ranker | None = None,
@@ -261,9 +261,9 @@ class UniEnc(nn.Module):
         Args:
             out: of `encode`.
             decoder: ``cassnat``.
-            num_samples: alignments drawn from the first pass.
+            num_alignments: alignments drawn from the first pass.
             num_passes: of the encoder, the first included.
-            later_samples: alignments drawn from each result of a later pass.
+            later_alignments: alignments drawn from each result of a later pass.
             threshold: probability at which a frame's CTC label is certain.
             generator: of the draws, on a CPU; None draws the same every time.
             ranker: as in `CassNatHead.decode`.
@@ -282,7 +282,7 @@ class UniEnc(nn.Module):
                 cut_posteriors(speech, self.blank_id, lose_last=self.config.lose_last_emission),
                 speech.lens,
                 self.blank_id,
-                num_samples=num_samples if number == 1 else later_samples,
+                num_alignments=num_alignments if number == 1 else later_alignments,
                 threshold=threshold,
                 generator=generator,
             )

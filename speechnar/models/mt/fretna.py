@@ -17,7 +17,6 @@ two of them, and the aim to append; the buckets of offsets, what is edited in tr
 `EditBias`, and `FretnaConfig.delete_cost` and ``repeat_penalty`` are ours.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -34,6 +33,7 @@ from speechnar.decode.levenshtein import (
     refine,
     select,
 )
+from speechnar.decode.retranslation import EditBias
 from speechnar.models.base import LossOutput
 from speechnar.models.mt.translation import (
     TINY,
@@ -45,7 +45,6 @@ from speechnar.models.mt.translation import (
     max_lens_of,
     new_embeddings,
     new_parallel_decoder,
-    rows_of,
 )
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
@@ -59,7 +58,6 @@ OWN_SHARE, PREVIOUS_SHARE, NOISE, EMPTY_SHARE = 0.4, 0.5, 0.1, 1 / 3
 edit a shorter reference; share of its tokens that are wrong or lacking; of the rest, which lack random tokens, share
 that lack all."""
 INSERT_SMOOTHING = 0.01
-FIRST_ITERATIONS = 4
 
 
 class FretnaConfig(TranslationConfig):
@@ -85,17 +83,11 @@ class FretnaConfig(TranslationConfig):
         return cls(**TINY, max_inserts=16, offset_dim=8)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EditBias:
-    """Against edits of what was shown before: costs, in nats, of those more than ``margin`` before its end."""
-
-    delete: float = 0.0
-    insert: float = 0.0
-    margin: int = 0
-
-
 class Fretna(nn.Module):
     """Source tokens and a previous translation to a better one."""
+
+    first_iterations = 4
+    """Of a translation where nothing was said before, at most."""
 
     def __init__(self, config: FretnaConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -188,7 +180,7 @@ class Fretna(nn.Module):
         tokens: Tensor | None = None,
         lens: Tensor | None = None,
         *,
-        max_iterations: int = FIRST_ITERATIONS,
+        max_iterations: int = first_iterations,
         bias: EditBias | None = None,
     ) -> Refined:
         """Return the translation of each source (B, S) that a previous one, ``tokens`` (B, U), is edited to.
@@ -221,7 +213,7 @@ class Fretna(nn.Module):
 
     def translate(self, batch: PairBatch) -> list[list[int]]:
         """Return the translation of each source of a batch, written from nothing."""
-        return inner_rows(self.edit(batch.src_tokens, batch.src_lens))
+        return self.edit(batch.src_tokens, batch.src_lens).inner_rows()
 
     def _states(self, tokens: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
         x = self.dropout(embed_tokens(self.embed, tokens))
@@ -324,11 +316,6 @@ class _Editor:
     def _is_old(self, num_positions: int, old_lens: Tensor) -> Tensor:
         offsets = torch.arange(num_positions, device=old_lens.device) - old_lens[:, None]
         return (offsets < -self._bias.margin).float()
-
-
-def inner_rows(refined: Refined) -> list[list[int]]:
-    """Return the tokens of each sentence without start and end."""
-    return [row[1:-1] for row in rows_of(refined.tokens, refined.lens)]
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -93,6 +93,14 @@ class WaitK(nn.Module):
         decoded = greedy_search(step, max_lens, sos_id=self.head.sos_id, eos_id=self.head.eos_id)
         return rows_of(decoded.tokens, decoded.lens)
 
+    def stream(self, delay: int) -> "WaitKStream":
+        """Start a source that is read token by token, ``delay`` tokens ahead of what is written.
+
+        Raises:
+            ConfigError: ``delay`` is less than 1.
+        """
+        return WaitKStream(self, delay)
+
     def translate(self, batch: PairBatch) -> list[list[int]]:
         """Return the translation of each source of a batch with the configured delay."""
         return self.decode(batch.src_tokens, batch.src_lens, delay=self.config.delay)

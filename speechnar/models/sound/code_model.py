@@ -1,10 +1,10 @@
-"""What all generators of codes share: a frozen codec, what is told about the sound, embeddings and heads of codes.
+"""What all generators of codes share: a frozen codec, the condition, embeddings and heads of codes.
 
 Shapes: B utterances, S samples, T frames, K codebooks, V codes of a codebook, D model width, U text tokens, M memory
 tokens.
 Sources: Copet et al., "Simple and Controllable Music Generation", NeurIPS 2023, section 2; Ho and Salimans,
 "Classifier-Free Diffusion Guidance", 2022 (conditions are left out of a share of the utterances).
-Differs from audiocraft: conditions are left out utterance by utterance, not batch by batch; words may be told by a
+Differs from audiocraft: conditions are left out utterance by utterance, not batch by batch; words may be read by a
 small encoder that is trained along (``words``), besides a text encoder that is not (``text``).
 """
 
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import Self
 
 from speechnar.config import Config
@@ -31,7 +32,7 @@ EMBED_INIT_STD = 0.02
 
 
 class WordsConfig(Config):
-    """Words told by the mean of their embeddings, which is added to every frame: names of classes, short captions."""
+    """Words as the mean of their embeddings, which is added to every frame: names of classes, short captions."""
 
     kind: Literal["words"] = "words"
     word_dim: PositiveInt = 64
@@ -40,7 +41,7 @@ class WordsConfig(Config):
 
 
 class TextConfig(Config):
-    """Text told by a frozen encoder, to which all layers attend."""
+    """Text as features of a frozen encoder, to which all layers attend."""
 
     kind: Literal["text"] = "text"
     encoder: str = "t5-base"
@@ -86,7 +87,7 @@ class CodeGeneratorConfig(Config):
     piece_frames: PositiveInt | None = None
     """Length of the pieces it learns from; None: ``window_frames``, as it must be where positions are absolute."""
     left_out_prob: float = Field(default=0.15, ge=0, le=1)
-    """Share of the utterances of which nothing is told."""
+    """Share of the utterances whose condition is left out."""
 
     @property
     def learned_frames(self) -> int:
@@ -103,23 +104,38 @@ class CodeGeneratorConfig(Config):
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told about the sound of each utterance."""
+class Condition:
+    """What the sound of each utterance is to be like."""
 
     added: Tensor | None = None
     """(B, 1, D) to every frame."""
     memory: Tensor | None = None
     """(B, M, D) that layers attend to."""
 
-    def rows(self, index: Tensor) -> "Told":
-        """Return what is told of the utterances ``index`` (N,)."""
-        return Told(
+    def rows(self, index: Tensor) -> "Condition":
+        """Return the condition of the utterances ``index`` (N,)."""
+        return Condition(
             None if self.added is None else self.added[index], None if self.memory is None else self.memory[index]
         )
 
 
+def join_conditions(several: Sequence[Condition]) -> Condition:
+    """Return the condition of all utterances of ``several``, their memories padded by zeros.
+
+    Those at the end with no memory but zeros need none: attention to zeros gives zeros.
+    """
+    added = [condition.added for condition in several if condition.added is not None]
+    memories = [condition.memory for condition in several if condition.memory is not None]
+    longest = max((memory.size(1) for memory in memories), default=0)
+    padded = [F.pad(memory, (0, 0, 0, longest - memory.size(1))) for memory in memories]
+    memory = torch.cat(padded) if padded else None
+    if memory is not None:
+        memory = memory[: int(memory.any(2).any(1).nonzero().max()) + 1] if memory.any() else None
+    return Condition(torch.cat(added) if added else None, memory)
+
+
 class WordsCondition(nn.Module):
-    """Mean of the embeddings of words, through a perceptron; where nothing is told, a vector of its own."""
+    """Mean of the embeddings of words, through a perceptron; without a condition, a vector of its own."""
 
     def __init__(self, config: WordsConfig, model_dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -127,22 +143,22 @@ class WordsCondition(nn.Module):
         self.tokenizer = tokenizer
         self.embed = nn.Embedding(tokenizer.vocab_size, config.word_dim)
         self.project = nn.Sequential(nn.Linear(config.word_dim, model_dim), nn.GELU(), nn.Linear(model_dim, model_dim))
-        self.nothing = nn.Parameter(torch.zeros(model_dim))
+        self.nothing = nn.Parameter(torch.zeros(model_dim))  # the name of it in weights that exist
         nn.init.normal_(self.nothing, std=EMBED_INIT_STD)
 
-    def forward(self, tokens: Tensor, token_lens: Tensor, left_out: Tensor) -> Told:
-        """Return what is told by ``tokens`` (B, U), anything in their padding; nothing where ``left_out`` (B,)."""
+    def forward(self, tokens: Tensor, token_lens: Tensor, left_out: Tensor) -> Condition:
+        """Return the condition of ``tokens`` (B, U), anything in their padding; none where ``left_out`` (B,)."""
         valid = valid_mask(token_lens, tokens.size(1))
         if self.training and self.word_dropout:
             valid = valid & (torch.rand(tokens.shape, device=tokens.device) >= self.word_dropout)
         counts = valid.sum(1, keepdim=True)
         words = zero_padding(self.embed(tokens.masked_fill(~valid, 0)), valid)
-        told = self.project(words.sum(1) / counts.clamp(min=1))
+        condition = self.project(words.sum(1) / counts.clamp(min=1))
         is_nothing = left_out[:, None] | (counts == 0)
-        return Told(added=torch.where(is_nothing, self.nothing.to(told.dtype), told)[:, None])
+        return Condition(added=torch.where(is_nothing, self.nothing.to(condition.dtype), condition)[:, None])
 
-    def of_texts(self, texts: Sequence[str | None], device: torch.device) -> Told:
-        """Return what is told by ``texts``; None tells nothing.
+    def of_texts(self, texts: Sequence[str | None], device: torch.device) -> Condition:
+        """Return the condition of ``texts``; None: without one.
 
         Raises:
             ConfigError: a text has a word that was not in the training data, or none.
@@ -169,7 +185,7 @@ class WordsCondition(nn.Module):
 
 
 class TextCondition(nn.Module):
-    """Features of text as a memory; where nothing is told, a memory of zeros."""
+    """Features of text as a memory; without a condition, a memory of zeros."""
 
     def __init__(self, config: TextConfig, model_dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -177,20 +193,20 @@ class TextCondition(nn.Module):
         self.encoder = TextEncoder(config.encoder, config.text_dim)
         self.project = nn.Linear(config.text_dim, model_dim)
 
-    def forward(self, tokens: Tensor, token_lens: Tensor, left_out: Tensor) -> Told:
-        """Return what is told by the text of ``tokens`` (B, U); nothing where ``left_out`` (B,)."""
+    def forward(self, tokens: Tensor, token_lens: Tensor, left_out: Tensor) -> Condition:
+        """Return the condition of the text of ``tokens`` (B, U); none where ``left_out`` (B,)."""
         texts = [self.tokenizer.decode(row[:n]) for row, n in zip(tokens.tolist(), token_lens.tolist(), strict=True)]
         kept = [None if out else text for text, out in zip(texts, left_out.tolist(), strict=True)]
         return self.of_texts(kept, tokens.device)
 
-    def of_texts(self, texts: Sequence[str | None], device: torch.device) -> Told:
-        """Return what is told by ``texts``; None, or no words, tells nothing."""
+    def of_texts(self, texts: Sequence[str | None], device: torch.device) -> Condition:
+        """Return the condition of ``texts``; None, or no words: without one."""
         features, lens = self.encoder.encode([text or "" for text in texts], device)
         return self.of_features(features, lens)
 
-    def of_features(self, features: Tensor, lens: Tensor) -> Told:
-        """Return what is told by features (B, M, text_dim) of the text encoder and their lengths (B,), 0: nothing."""
-        return Told(memory=zero_padding(self.project(features), valid_mask(lens, features.size(1))))
+    def of_features(self, features: Tensor, lens: Tensor) -> Condition:
+        """Return the condition of features (B, M, text_dim) of the text encoder; lengths (B,) of 0: without one."""
+        return Condition(memory=zero_padding(self.project(features), valid_mask(lens, features.size(1))))
 
 
 def build_condition(
@@ -227,14 +243,14 @@ class CodeEmbedding(nn.Module):
         return frames + self.positions(first, codes.size(2), codes.device).to(frames)
 
     def positions(self, first: int, num_frames: int, device: torch.device) -> Tensor:
-        """Return (T, D) what is added to frames for their position; zeros if distances are told instead."""
+        """Return (T, D) what is added to frames for their position; zeros if layers see distances instead."""
         if self.sizes.positions == "relative":
             return torch.zeros(num_frames, self.sizes.model_dim, device=device)
         return frame_sinusoids(torch.arange(first, first + num_frames, device=device), self.sizes.model_dim)
 
 
 class CodeGenerator(nn.Module):
-    """What all generators have: a codec that never learns, what is told, embeddings of codes, heads behind a norm."""
+    """What all generators have: a codec that never learns, a condition, embeddings of codes, heads behind a norm."""
 
     warm_starts: Mapping[str, str] = {"encodec": "codec."}
     """Where the weights of a model of another kind belong in this one."""
@@ -330,13 +346,13 @@ def draw_codes_of(
 
 
 def draw_left_out(count: int, prob: float, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """Return bool (B,), True for a share ``prob`` of the utterances: what is told of them is left out."""
+    """Return bool (B,), True for a share ``prob`` of the utterances, whose condition is left out."""
     return torch.rand(count, generator=generator, device=device) < prob
 
 
 def build_context(
     sizes: CodeModelConfig,
-    told: Told,
+    condition: Condition,
     places: Tensor,
     keys: Tensor | None = None,
     *,
@@ -344,11 +360,11 @@ def build_context(
     mask: Tensor | None = None,
     is_causal: bool = False,
 ) -> CodeContext:
-    """Return the context of layers of ``sizes`` that see ``told``.
+    """Return the context of layers of ``sizes`` that see ``condition``.
 
     Args:
         sizes: of the layers.
-        told: about each utterance.
+        condition: of each utterance.
         places: (N,) or (B, N) positions of the frames.
         keys: (L + N,) or (B, L + N) positions of all that are seen; None: ``places``.
         reach: frames before and after that each may see; None: all.
@@ -357,7 +373,7 @@ def build_context(
     """
     if sizes.positions == "absolute":
         mask = None if mask is None else mask[:, None]
-        return CodeContext(reach=reach, mask=mask, is_causal=is_causal, memory=told.memory)
+        return CodeContext(reach=reach, mask=mask, is_causal=is_causal, memory=condition.memory)
     keys = places if keys is None else keys
     if is_causal:
         mask = (keys[..., None, :] <= places[..., :, None]).view(-1, places.size(-1), keys.size(-1))
@@ -368,10 +384,10 @@ def build_context(
         head_dim=sizes.model_dim // sizes.num_heads,
         reach=reach,
         mask=mask,
-        memory=told.memory,
+        memory=condition.memory,
     )
 
 
-def add_told(frames: Tensor, told: Told) -> Tensor:
-    """Return ``frames`` (B, T, D) with what is told of all of them."""
-    return frames if told.added is None else frames + told.added.to(frames)
+def add_condition(frames: Tensor, condition: Condition) -> Tensor:
+    """Return ``frames`` (B, T, D) with what their condition adds to all of them."""
+    return frames if condition.added is None else frames + condition.added.to(frames)

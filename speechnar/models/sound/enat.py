@@ -26,13 +26,14 @@ from speechnar.models.base import LossOutput
 from speechnar.models.sound.code_model import (
     CodeGenerator,
     CodeModelConfig,
+    Condition,
     TextConfig,
-    Told,
-    add_told,
+    add_condition,
     build_context,
     build_transformer,
+    join_conditions,
 )
-from speechnar.models.sound.magnet import MagnetConfig, join_told, masked_loss, split_guided
+from speechnar.models.sound.magnet import MagnetConfig, masked_loss, split_guided
 from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeLayer, initialize, local_attention
 from speechnar.nn.decoder import KeyValueCache
 from speechnar.nn.positions import rotate
@@ -61,7 +62,7 @@ class EnatConfig(MagnetConfig):
 
 
 class Enat(CodeGenerator):
-    """What is told, and codes of which some are masked, to the masked ones."""
+    """A condition, and codes of which some are masked, to the masked ones."""
 
     def __init__(self, config: EnatConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
@@ -76,25 +77,25 @@ class Enat(CodeGenerator):
         for depth, layer in enumerate(self.decoder):
             initialize(layer, sizes.num_layers + depth)
 
-    def forward(self, codes: Tensor, codebook: int, told: Told, steps: Tensor | None = None) -> Tensor:
+    def forward(self, codes: Tensor, codebook: int, condition: Condition, steps: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) float32 of ``codebook``; those of known frames mean nothing.
 
         Args:
             codes: (B, K, T), V where masked and in the codebooks above.
             codebook: which.
-            told: about each utterance.
+            condition: of each utterance.
             steps: (B, T) int64, at which each known code of the first codebook was revealed; None: in training they
                 are drawn, in evaluation all are revealed at once.
         """
         known = codes[:, codebook] != self.embed.mask_id
-        base = add_told(self.embed(codes[:, :codebook]) if codebook else self._places(codes), told)
+        base = add_condition(self.embed(codes[:, :codebook]) if codebook else self._places(codes), condition)
         places = torch.arange(codes.size(2), device=codes.device)
         reach = self.config.reach if codebook else None
-        context = build_context(self.config.network, told, places, reach=reach)
+        context = build_context(self.config.network, condition, places, reach=reach)
         if codebook:
             base = self.encoder(base, context)
         x = base + self.embed.codes[codebook](codes[:, codebook])
-        features = x if codebook else self._encode_known(x, known, told, steps)
+        features = x if codebook else self._encode_known(x, known, condition, steps)
         for layer in cast(list[_DecoderLayer], self.decoder):
             keys, values = layer.project(self.norm_known(features), context.angles)
             x = layer(x, keys, values, context, masked=~known)
@@ -104,7 +105,7 @@ class Enat(CodeGenerator):
         """Return (1, T, D) frames of which nothing is known but where they are."""
         return self.embed.positions(0, codes.size(2), codes.device)[None].to(self.norm.weight.dtype)
 
-    def _encode_known(self, frames: Tensor, known: Tensor, told: Told, steps: Tensor | None) -> Tensor:
+    def _encode_known(self, frames: Tensor, known: Tensor, condition: Condition, steps: Tensor | None) -> Tensor:
         """Return the encoder's features (B, T, D) at known frames; elsewhere they mean nothing.
 
         Only as many frames are encoded as the utterance that knows most has.
@@ -117,7 +118,7 @@ class Enat(CodeGenerator):
         index = order[..., None].expand(-1, -1, frames.size(2))
         seen = valid[:, None] & (steps[:, None] <= steps[:, :, None])
         seen = seen | torch.eye(num_known, dtype=torch.bool, device=seen.device)  # padding sees itself, to stay finite
-        context = build_context(self.config.network, told, order, mask=seen)
+        context = build_context(self.config.network, condition, order, mask=seen)
         found = self.encoder(frames.gather(1, index), context)
         return torch.zeros_like(frames, dtype=found.dtype).scatter(1, index, found)
 
@@ -135,9 +136,9 @@ class Enat(CodeGenerator):
         """Return the cross-entropy of masked codes, as `speechnar.models.sound.magnet.Magnet.loss`."""
         return masked_loss(self, batch)
 
-    def predictor(self, told: Told, nothing: Told | None) -> "EnatPredictor":
-        """Return what `speechnar.decode.mask_predict.mask_predict` asks; ``nothing`` told is for guidance."""
-        return EnatPredictor(self, told, nothing)
+    def predictor(self, condition: Condition, unconditional: Condition | None) -> "EnatPredictor":
+        """Return what `speechnar.decode.mask_predict.mask_predict` asks; ``unconditional`` is for guidance."""
+        return EnatPredictor(self, condition, unconditional)
 
 
 class _DecoderLayer(nn.Module):
@@ -197,11 +198,11 @@ class _DecoderLayer(nn.Module):
 class EnatPredictor:
     """A `speechnar.decode.mask_predict.Predictor` that encodes a code once, when it is revealed."""
 
-    def __init__(self, model: Enat, told: Told, nothing: Told | None) -> None:
+    def __init__(self, model: Enat, condition: Condition, unconditional: Condition | None) -> None:
         self.model = model
         self.mask_id = model.embed.mask_id
-        self.is_guided = nothing is not None
-        self.told = told if nothing is None else join_told([told, nothing])
+        self.is_guided = unconditional is not None
+        self.condition = condition if unconditional is None else join_conditions([condition, unconditional])
         self._caches: list[KeyValueCache] = []
         self._base = self._keys = self._values = torch.empty(0)
         self._places = torch.empty(0)
@@ -215,7 +216,7 @@ class EnatPredictor:
         """Encode the codes below ``codebook``; of the first, nothing yet."""
         model = self.model
         codes = self._twice(codes)
-        base = add_told(model.embed(codes[:, :codebook]) if codebook else model._places(codes), self.told)
+        base = add_condition(model.embed(codes[:, :codebook]) if codebook else model._places(codes), self.condition)
         self._places = torch.arange(codes.size(2), device=codes.device)
         self._order = self._places.new_zeros(len(codes), 0)
         if codebook:
@@ -230,7 +231,7 @@ class EnatPredictor:
     def __call__(
         self, codes: Tensor, codebook: int, positions: Tensor, *, is_guided: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits (B, M, V) with what is told and without, wanted or not: what is cached must be complete."""
+        """Return logits (B, M, V) with the condition and without, wanted or not: what is cached must be complete."""
         del is_guided
         model = self.model
         codes, positions = self._twice(codes), self._twice(positions)
@@ -262,7 +263,7 @@ class EnatPredictor:
         return split_guided(model.heads[codebook](model.norm(x)).float(), is_guided=self.is_guided)
 
     def _context(self, places: Tensor, keys: Tensor, reach: int | None) -> CodeContext:
-        return build_context(self.model.config.network, self.told, places, keys, reach=reach)
+        return build_context(self.model.config.network, self.condition, places, keys, reach=reach)
 
     def _twice(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows]) if self.is_guided else rows

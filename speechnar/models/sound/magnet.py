@@ -7,12 +7,11 @@ Shapes: B utterances, T frames, K codebooks, V codes of a codebook, D model widt
 Source: Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer", ICLR 2024, section 3.
 Differs from the paper: a share of the utterances learns with first frames that are known in all codebooks, as those of
 a prompt are when it generates (there, training never has them); the codebook to be learned and whether the condition is
-told are drawn for each utterance, not for a batch, and the first codebook, which is hardest and depends on the
-condition most, more often than the others; what is told of classes and by small captions is added to every frame (see
+given are drawn for each utterance, not for a batch, and the first codebook, which is hardest and depends on the
+condition most, more often than the others; a condition of classes and small captions is added to every frame (see
 `speechnar.models.sound.code_model`); unless positions are to be absolute, as there, frames know distances only.
 """
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -30,15 +29,16 @@ from speechnar.models.sound.code_model import (
     CodeGenerator,
     CodeGeneratorConfig,
     CodeModelConfig,
+    Condition,
     TextCondition,
     TextConfig,
-    Told,
     WordsCondition,
-    add_told,
+    add_condition,
     build_context,
     build_transformer,
     draw_codes_of,
     draw_left_out,
+    join_conditions,
 )
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.text.tokenizer import Tokenizer
@@ -110,29 +110,29 @@ class MagnetConfig(CodeGeneratorConfig):
 
 
 class Magnet(CodeGenerator):
-    """What is told, and codes of which some are masked, to the masked ones."""
+    """A condition, and codes of which some are masked, to the masked ones."""
 
     def __init__(self, config: MagnetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.config = config
         self.transformer = build_transformer(config)
 
-    def features(self, codes: Tensor, codebook: int, told: Told, wanted: Tensor | None = None) -> Tensor:
+    def features(self, codes: Tensor, codebook: int, condition: Condition, wanted: Tensor | None = None) -> Tensor:
         """Return (B, T, D) of ``codes`` (B, K, T) with masks, for the head of ``codebook``; or of frames ``wanted``."""
         places = torch.arange(codes.size(2), device=codes.device)
         reach = self.config.reach if codebook else None
-        context = build_context(self.config.network, told, places, reach=reach)
-        return self.norm(self.transformer(add_told(self.embed(codes), told), context, wanted=wanted))
+        context = build_context(self.config.network, condition, places, reach=reach)
+        return self.norm(self.transformer(add_condition(self.embed(codes), condition), context, wanted=wanted))
 
-    def forward(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
+    def forward(self, codes: Tensor, codebook: int, condition: Condition) -> Tensor:
         """Return logits (B, T, V) float32 of ``codebook``.
 
         Args:
             codes: (B, K, T), V where masked and in the codebooks above.
             codebook: which.
-            told: about each utterance.
+            condition: of each utterance.
         """
-        return self.heads[codebook](self.features(codes, codebook, told)).float()
+        return self.heads[codebook](self.features(codes, codebook, condition)).float()
 
     def loss(self, batch: SpeechBatch | CodeBatch) -> LossOutput:
         """Return the cross-entropy of masked codes, in nats.
@@ -146,9 +146,9 @@ class Magnet(CodeGenerator):
         """
         return masked_loss(self, batch)
 
-    def predictor(self, told: Told, nothing: Told | None) -> "MagnetPredictor":
-        """Return what `speechnar.decode.mask_predict.mask_predict` asks; ``nothing`` told is for guidance."""
-        return MagnetPredictor(self, told, nothing)
+    def predictor(self, condition: Condition, unconditional: Condition | None) -> "MagnetPredictor":
+        """Return what `speechnar.decode.mask_predict.mask_predict` asks; ``unconditional`` is for guidance."""
+        return MagnetPredictor(self, condition, unconditional)
 
 
 class MaskedModel(Protocol):
@@ -164,7 +164,7 @@ class MaskedModel(Protocol):
     heads: nn.ModuleList
     training: bool
 
-    def __call__(self, codes: Tensor, codebook: int, told: Told) -> Tensor:
+    def __call__(self, codes: Tensor, codebook: int, condition: Condition) -> Tensor:
         """Return logits (B, T, V) as `Magnet.forward`."""
 
 
@@ -176,30 +176,30 @@ def masked_loss(model: MaskedModel, batch: SpeechBatch | CodeBatch) -> LossOutpu
     count, device = len(codes), codes.device
     if model.training:
         left_out = draw_left_out(count, config.left_out_prob, device)
-        told = model.condition(batch.tokens, batch.token_lens, left_out)
+        condition = model.condition(batch.tokens, batch.token_lens, left_out)
         # On the CPU: which utterances go together must not wait for the device.
         drawn = torch.multinomial(torch.tensor(config.shares), count, replacement=True)
         losses, weights = [], []
         for codebook in range(config.codec.num_codebooks):
             index = (drawn == codebook).nonzero()[:, 0].to(device)
             if len(index):
-                nll, masked = _masked_nll(model, codes[index], codebook, told.rows(index), None)
+                nll, masked = _masked_nll(model, codes[index], codebook, condition.rows(index), None)
                 losses.append(nll.sum())
                 weights.append(masked.sum())
             else:  # several processes must all have a gradient of every weight
                 losses += [0.0 * weight.sum() for weight in model.heads[codebook].parameters()]
         weight = torch.stack(weights).sum().clamp(min=1)
         return LossOutput(torch.stack(losses).sum() / weight, weight=weight)
-    told = model.condition(batch.tokens, batch.token_lens, torch.zeros(count, dtype=torch.bool, device=device))
+    condition = model.condition(batch.tokens, batch.token_lens, torch.zeros(count, dtype=torch.bool, device=device))
     parts = {}
     for codebook in range(config.codec.num_codebooks):
-        nll, masked = _masked_nll(model, codes, codebook, told, generator)
+        nll, masked = _masked_nll(model, codes, codebook, condition, generator)
         parts[f"nll_{codebook}"] = (nll.sum(1) / masked.sum(1)).mean()
     return LossOutput(torch.stack(list(parts.values())).mean(), parts, torch.tensor(float(count), device=device))
 
 
 def _masked_nll(
-    model: MaskedModel, codes: Tensor, codebook: int, told: Told, generator: torch.Generator | None
+    model: MaskedModel, codes: Tensor, codebook: int, condition: Condition, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Mask spans of ``codebook``; return the nats (B, T) of its codes, 0 where not masked, and what is masked."""
     rates = torch.cos(torch.rand(len(codes), generator=generator, device=codes.device) * (torch.pi / 2))
@@ -212,7 +212,7 @@ def _masked_nll(
         masked, above = masked & ~prompted, above & ~prompted[:, None]
     given = codes.masked_fill(above, model.embed.mask_id)
     given[:, codebook] = given[:, codebook].masked_fill(masked, model.embed.mask_id)
-    logits = model(given, codebook, told)
+    logits = model(given, codebook, condition)
     nll = F.cross_entropy(logits.transpose(1, 2), codes[:, codebook], reduction="none")
     return nll * masked, masked
 
@@ -220,11 +220,11 @@ def _masked_nll(
 class MagnetPredictor:
     """A `speechnar.decode.mask_predict.Predictor`: all layers but the last at every frame, these where it is asked."""
 
-    def __init__(self, model: Magnet, told: Told, nothing: Told | None) -> None:
+    def __init__(self, model: Magnet, condition: Condition, unconditional: Condition | None) -> None:
         self.model = model
         self.mask_id = model.embed.mask_id
-        self.told = told
-        self.both = None if nothing is None else join_told([told, nothing])
+        self.condition = condition
+        self.both = None if unconditional is None else join_conditions([condition, unconditional])
 
     def begin(self, codes: Tensor, codebook: int) -> None:
         """Nothing is prepared."""
@@ -232,32 +232,17 @@ class MagnetPredictor:
     def __call__(
         self, codes: Tensor, codebook: int, positions: Tensor, *, is_guided: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits (B, M, V) with what is told and without."""
-        told = self.both if is_guided and self.both is not None else self.told
-        if told is self.both:
+        """Return logits (B, M, V) with the condition and without."""
+        condition = self.both if is_guided and self.both is not None else self.condition
+        if condition is self.both:
             codes, positions = torch.cat([codes, codes]), torch.cat([positions, positions])
-        features = self.model.features(codes, codebook, told, positions)
-        return split_guided(self.model.heads[codebook](features).float(), is_guided=told is self.both)
+        features = self.model.features(codes, codebook, condition, positions)
+        return split_guided(self.model.heads[codebook](features).float(), is_guided=condition is self.both)
 
 
 def split_guided(logits: Tensor, *, is_guided: bool) -> tuple[Tensor, Tensor | None]:
     """Return both halves of (2 B, M, V), or logits (B, M, V) and None."""
     if not is_guided:
         return logits, None
-    told, nothing = logits.chunk(2)
-    return told, nothing
-
-
-def join_told(several: Sequence[Told]) -> Told:
-    """Return what is told of all utterances of ``several``, their memories padded by zeros.
-
-    Those at the end with no memory but zeros need none: attention to zeros gives zeros.
-    """
-    added = [told.added for told in several if told.added is not None]
-    memories = [told.memory for told in several if told.memory is not None]
-    longest = max((memory.size(1) for memory in memories), default=0)
-    padded = [F.pad(memory, (0, 0, 0, longest - memory.size(1))) for memory in memories]
-    memory = torch.cat(padded) if padded else None
-    if memory is not None:
-        memory = memory[: int(memory.any(2).any(1).nonzero().max()) + 1] if memory.any() else None
-    return Told(torch.cat(added) if added else None, memory)
+    condition, unconditional = logits.chunk(2)
+    return condition, unconditional

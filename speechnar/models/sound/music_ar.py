@@ -30,16 +30,16 @@ from speechnar.models.sound.code_model import (
     CodeGenerator,
     CodeGeneratorConfig,
     CodeModelConfig,
+    Condition,
     TextConfig,
-    Told,
-    add_told,
+    add_condition,
     build_context,
     build_transformer,
     draw_codes_of,
     draw_left_out,
+    join_conditions,
 )
 from speechnar.models.sound.encodec import EncodecConfig
-from speechnar.models.sound.magnet import join_told
 from speechnar.nn.decoder import KeyValueCache
 from speechnar.text.tokenizer import Tokenizer
 
@@ -95,16 +95,16 @@ def delayed(codes: Tensor, fill: int) -> Tensor:
 
 
 class MusicAr(CodeGenerator):
-    """What is told, and the codes so far, to the next ones."""
+    """A condition, and the codes so far, to the next ones."""
 
     def __init__(self, config: MusicArConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.config = config
         self.transformer = build_transformer(config)
 
-    def forward(self, codes: Tensor, told: Told) -> Tensor:
+    def forward(self, codes: Tensor, condition: Condition) -> Tensor:
         """Return logits (B, K, T, V) float32 of every code, given those before it; V hides a code that is given."""
-        logits = self._steps(self._inputs(codes), told)
+        logits = self._steps(self._inputs(codes), condition)
         frames = codes.size(2)
         return torch.stack([logits[:, k, k : k + frames] for k in range(codes.size(1))], dim=1)
 
@@ -113,18 +113,18 @@ class MusicAr(CodeGenerator):
         fill = self.embed.mask_id
         return F.pad(delayed(codes, fill)[:, :, :-1], (1, 0), value=fill)
 
-    def _steps(self, inputs: Tensor, told: Told) -> Tensor:
+    def _steps(self, inputs: Tensor, condition: Condition) -> Tensor:
         """Return logits (B, K, N, V) float32 behind each step."""
         places = torch.arange(inputs.size(2), device=inputs.device)
-        context = build_context(self.config.network, told, places, is_causal=True)
-        x = self.norm(self.transformer(add_told(self.embed(inputs), told), context))
+        context = build_context(self.config.network, condition, places, is_causal=True)
+        x = self.norm(self.transformer(add_condition(self.embed(inputs), condition), context))
         return torch.stack([head(x) for head in self.heads], dim=1).float()
 
     def loss(self, batch: SpeechBatch | CodeBatch) -> LossOutput:
         """Return the cross-entropy of a code, in nats, the mean over codebooks; ``weight`` is in utterances.
 
         ``parts`` has that of each codebook (``nll_0``). In evaluation mode the same batch has the same loss every time,
-        all is told and nothing is hidden. What is hidden counts all the same, and cannot be known as well.
+        no condition is left out and nothing is hidden. What is hidden counts all the same, and cannot be known as well.
 
         Raises:
             DataError: as `speechnar.models.sound.code_model.draw_codes_of`.
@@ -134,14 +134,14 @@ class MusicAr(CodeGenerator):
         codes = draw_codes_of(batch, self.codec, config.learned_frames, generator)
         count, num_codebooks, _ = codes.shape
         left_out = draw_left_out(count, config.left_out_prob if self.training else 0.0, codes.device)
-        told = self.condition(batch.tokens, batch.token_lens, left_out)
+        condition = self.condition(batch.tokens, batch.token_lens, left_out)
         given = codes
         if self.training and config.hidden_prob:
             coins, places = torch.rand(2, count, 1, 1, device=codes.device)
             highest = (places * num_codebooks).long()
             above = torch.arange(num_codebooks, device=codes.device)[:, None] > highest
             given = codes.masked_fill(above & (coins < config.hidden_prob), self.embed.mask_id)
-        logits = self(given, told)
+        logits = self(given, condition)
         nll = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
         means = nll.mean((0, 2))
         parts = {f"nll_{k}": mean for k, mean in enumerate(means.detach())}
@@ -152,9 +152,9 @@ class MusicAr(CodeGenerator):
         self,
         prompt: Tensor,
         num_frames: int,
-        told: Told,
+        condition: Condition,
         *,
-        nothing: Told | None,
+        unconditional: Condition | None,
         generators: Sequence[torch.Generator],
         sampling: ArSamplingConfig | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -164,8 +164,8 @@ class MusicAr(CodeGenerator):
         Args:
             prompt: is kept.
             num_frames: P and more, at most ``window_frames``.
-            told: about each utterance.
-            nothing: told, for guidance; None: without.
+            condition: of each utterance.
+            unconditional: for guidance; None: without.
             generators: on the CPU, one for each utterance.
             sampling: how; None: as the configuration says.
             progress: told after each step how many are done, and how many there are.
@@ -183,14 +183,14 @@ class MusicAr(CodeGenerator):
         if num_frames > self.config.window_frames:
             raise ConfigError(f"at most {self.config.window_frames} frames at one go, got {num_frames}")
         sampling = sampling or self.config.sampling
-        both = told if nothing is None else join_told([told, nothing])
+        both = condition if unconditional is None else join_conditions([condition, unconditional])
         fill, num_steps = self.embed.mask_id, num_frames + num_codebooks - 1
         steps = delayed(F.pad(prompt, (0, num_frames - num_known), value=fill), fill)  # (B, K, N), to be filled in
         inputs = F.pad(steps[:, :, :num_known], (1, 0), value=fill)  # what leads to the first step with a new code
         caches = self.transformer.new_caches()
         codebooks = torch.arange(num_codebooks, device=prompt.device)
         for step in range(num_known, num_steps):
-            logits = self._next(inputs, both, caches, is_guided=nothing is not None, guidance=sampling.guidance)
+            logits = self._next(inputs, both, caches, is_guided=unconditional is not None, guidance=sampling.guidance)
             uniforms = torch.stack([torch.rand(num_codebooks, generator=generator) for generator in generators])
             picks = _draw_top_k(logits / sampling.temperature, uniforms.to(logits.device), sampling.top_k)
             frames = step - codebooks
@@ -202,26 +202,26 @@ class MusicAr(CodeGenerator):
         return torch.stack([steps[:, k, k : k + num_frames] for k in range(num_codebooks)], dim=1)
 
     def _next(
-        self, inputs: Tensor, told: Told, caches: list[KeyValueCache], *, is_guided: bool, guidance: float
+        self, inputs: Tensor, condition: Condition, caches: list[KeyValueCache], *, is_guided: bool, guidance: float
     ) -> Tensor:
         """Return guided logits (B, K, V) behind the last of ``inputs`` (B, K, n), which go on from the caches."""
         first = caches[0].length
         if is_guided:
             inputs = torch.cat([inputs, inputs])
         keys = torch.arange(first + inputs.size(2), device=inputs.device)
-        context = build_context(self.config.network, told, keys[first:], keys, is_causal=first == 0)
-        x = self.norm(self.transformer(add_told(self.embed(inputs, first), told), context, caches)[:, -1])
+        context = build_context(self.config.network, condition, keys[first:], keys, is_causal=first == 0)
+        x = self.norm(self.transformer(add_condition(self.embed(inputs, first), condition), context, caches)[:, -1])
         logits = torch.stack([head(x) for head in self.heads], dim=1).float()
         if not is_guided:
             return logits
-        with_told, without = logits.chunk(2)
-        return without + (with_told - without) * guidance
+        conditional, unconditional = logits.chunk(2)
+        return unconditional + (conditional - unconditional) * guidance
 
-    def rescorer(self, told: Told) -> Callable[[Tensor, int, Tensor], Tensor]:
+    def rescorer(self, condition: Condition) -> Callable[[Tensor, int, Tensor], Tensor]:
         """Return what `speechnar.decode.mask_predict.mask_predict` takes as ``rescore``: a parallel pass each time."""
 
         def rescore(codes: Tensor, codebook: int, positions: Tensor) -> Tensor:
-            logits = self(codes, told)[:, codebook]
+            logits = self(codes, condition)[:, codebook]
             probs = logits.softmax(-1).gather(-1, codes[:, codebook].clamp(max=self.embed.mask_id - 1)[..., None])
             return probs[..., 0].gather(1, positions)
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from speechnar.asr.clips import DecodeOptions
+from speechnar.asr.options import DecodeOptions
 from speechnar.asr.recordings import utterances
 from speechnar.asr.stream import SpeechStream
 from speechnar.asr.transcriber import Transcriber
@@ -88,7 +88,7 @@ def run(stream: SpeechStream, wav: np.ndarray, sizes: list[int]) -> Transcript:
 CASES = [
     ("ctc", DecodeOptions()),
     ("ctc", DecodeOptions(beam_size=3, hotwords=("dog",))),
-    ("joint", DecodeOptions(decoder="cassnat", num_samples=4)),
+    ("joint", DecodeOptions(decoder="cassnat", num_alignments=4)),
     ("joint", DecodeOptions(decoder="paraformer")),
     ("joint", DecodeOptions(decoder="transformer_ar")),
     ("whole", DecodeOptions()),
@@ -264,7 +264,7 @@ def test_a_model_that_hears_another_rate(tmp_path, recording):
 def test_what_cannot_be_honoured_is_refused(models):
     for name, values, match in (
         ("ctc", {"options": DecodeOptions(vad=False)}, "voice activity detection"),
-        ("ctc", {"options": DecodeOptions(num_samples=3)}, "num_samples is not for decoder ctc"),
+        ("ctc", {"options": DecodeOptions(num_alignments=3)}, "num_alignments is not for decoder ctc"),
         ("windowed", {"options": DecodeOptions(hotwords=(ONE,))}, "hotwords is not for decoder paraformer"),
         ("windowed", {"options": DecodeOptions(beam_size=3)}, "beam_size is not for"),
         ("ctc", {"language": "ita"}, "language must be one of"),

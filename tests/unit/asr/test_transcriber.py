@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from speechnar.asr import transcriber as api
-from speechnar.asr.clips import ClipDecoder, DecodeOptions
-from speechnar.asr.recordings import Recognizer
+from speechnar.asr.clips import ClipDecoder
+from speechnar.asr.options import DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
+from speechnar.asr.recordings import RecordingTranscriber
 from speechnar.asr.segments import to_segments
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.blocks import Blocks, batches, cut, gather
@@ -253,7 +253,7 @@ def test_one_bad_file_does_not_stop_the_others(transcriber, tmp_path):
     bad = bad_files(tmp_path)
     good = write_speechlike(tmp_path / "good.wav", 1.0)
     order = [good, *bad.values(), good]
-    found = list(transcriber.outcomes(order))
+    found = list(transcriber.transcribe_many(order))
     assert len(found) == len(order)
     assert found[0].text == found[-1].text == transcriber.transcribe(good).text
     for path, outcome in zip(bad.values(), found[1:-1], strict=True):
@@ -286,7 +286,7 @@ def test_out_of_memory_halves_the_batch(transcriber, monkeypatch):
         return encode(self, wav, wav_lens, **context)
 
     monkeypatch.setattr(type(model), "encode", tiny)
-    first, second = transcriber.outcomes([speechlike(2.0), wavs[0]], sample_rate=RATE)
+    first, second = transcriber.transcribe_many([speechlike(2.0), wavs[0]], sample_rate=RATE)
     assert "out of memory" in str(first)
     assert second.text == expected[0]
 
@@ -310,8 +310,22 @@ def test_language_model_of_words_or_pieces(transcriber, tmp_path, word):
     path.write_text("\n".join(lines) + "\n")
     options = DecodeOptions(lm=path, lm_weight=3.0)
     strong = transcriber.transcribe(speechlike(2.0), sample_rate=RATE, options=options)
-    none = transcriber.transcribe(speechlike(2.0), sample_rate=RATE, options=replace(options, lm=None, beam_size=16))
+    none = transcriber.transcribe(speechlike(2.0), sample_rate=RATE, options=DecodeOptions(beam_size=16))
     assert len(strong.text) < len(none.text)  # all other words are unknown to it, and cost
+
+
+def test_weights_left_out_are_the_defaults(transcriber, tmp_path):
+    path = tmp_path / "lm.arpa"
+    path.write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-0.1 dog\n\n\\end\\\n")
+    for given, weight, default, other in (
+        ({"lm": path}, "lm_weight", DEFAULT_LM_WEIGHT, 0.0),
+        ({"hotwords": ("dog",)}, "hotword_weight", DEFAULT_HOTWORD_WEIGHT, 30.0),
+    ):
+        left_out, same, different = (
+            transcriber.transcribe(speechlike(2.0), sample_rate=RATE, options=DecodeOptions(**given, **more))
+            for more in ({}, {weight: default}, {weight: other})
+        )
+        assert left_out == same != different
 
 
 def test_prompt_reaches_the_model(transcriber):
@@ -334,9 +348,14 @@ def test_prompt_reaches_the_model(transcriber):
         {"window_s": 0.0},
         {"hotwords": "dog"},
         {"hotword_weight": float("nan")},
+        {"lm_weight": float("inf"), "lm": "lm.arpa"},
+        {"lm_weight": 0.5},
+        {"hotword_weight": 1.0},
+        {"hotword_weight": 1.0, "lm": "lm.arpa"},
+        {"num_alignments": 0},
     ],
 )
-def test_options_out_of_range(values):
+def test_options_out_of_range_or_without_effect(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         DecodeOptions(**values)
 
@@ -351,7 +370,7 @@ def test_options_out_of_range(values):
 )
 def test_what_the_model_cannot_honour_raises_before_anything_is_read(transcriber, call, match):
     with pytest.raises(ConfigError, match=match):
-        transcriber.outcomes(["/no/such/file.wav"], **call)
+        transcriber.transcribe_many(["/no/such/file.wav"], **call)
 
 
 def test_model_without_language_tokens(plain):
@@ -384,21 +403,6 @@ def test_loading_a_folder_touches_no_network(folder, monkeypatch):
     assert Transcriber.load(folder, device="cpu").name == "tiny"
 
 
-def test_module_functions_load_once(folder, tmp_path, monkeypatch):
-    loads = []
-    load = Transcriber.load
-    monkeypatch.setattr(Transcriber, "load", lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs))
-    api._transcriber.cache_clear()
-    path = write_speechlike(tmp_path / "a.wav", 1.0)
-    options = {"model": str(folder), "device": "cpu"}
-    first = api.transcribe(path, **options)
-    assert api.transcribe([path], word_timestamps=False, **options) == [first]
-    assert api.translate(path, to="deu", **options).task == "translate"
-    assert api.detect_language(path, **options).language == first.language
-    assert api.align(path, "the cat", **options).text == "the cat"
-    assert len(loads) == 1
-
-
 # Long recordings.
 
 
@@ -421,7 +425,7 @@ class Tape:
 
 def test_long_recording_in_windows(transcriber):
     decoder = ClipDecoder(transcriber._loaded, options=DecodeOptions(vad=False))
-    (transcript,) = Recognizer(decoder, word_timestamps=True).transcribe([Tape(95.0)])
+    (transcript,) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([Tape(95.0)])
     assert transcript.duration == 95.0
     assert transcript.text
     check_times(transcript)
@@ -450,7 +454,7 @@ def test_long_recording_by_speech(transcriber, monkeypatch):
     monkeypatch.setattr(recognizer, "detect_speech", found)
     tape = Tape(95.0)
     decoder = ClipDecoder(transcriber._loaded)
-    (transcript,) = Recognizer(decoder, word_timestamps=True).transcribe([tape])
+    (transcript,) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([tape])
     wav = np.concatenate(list(Tape(95.0).blocks(RATE)))
     first, second = decoder.decode([wav[12 * RATE : 20 * RATE], wav[60 * RATE : round(64.5 * RATE)]])
     decode = decoder.tokenizer.decode
@@ -575,11 +579,13 @@ def test_a_decoder_writes_the_same_alone_and_among_others(joint, decoder):
 def test_sampled_alignments_are_an_option_of_cassnat(joint):
     wav = speechlike(2.0)
     best, one, many = (
-        joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_samples=num)).text
+        joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_alignments=num)).text
         for num in (None, 1, 8)
     )
     assert one == best
-    assert many == joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_samples=8)).text
+    assert (
+        many == joint.transcribe(wav, sample_rate=RATE, options=DecodeOptions(decoder="cassnat", num_alignments=8)).text
+    )
 
 
 def test_a_decoder_that_cannot_honour_an_option_says_which_can(joint, transcriber):
@@ -593,12 +599,10 @@ def test_a_decoder_that_cannot_honour_an_option_says_which_can(joint, transcribe
     assert "decodes with ctc; got decoder 'cassnat'" in error(transcriber, decoder="cassnat")
     assert "use ctc" in error(joint, decoder="paraformer", hotwords=("the cat",))
     assert "use ctc or transformer_ar" in error(joint, decoder="cassnat", beam_size=4)
-    assert "use cassnat" in error(joint, num_samples=4)
-    assert "leave it out" in error(transcriber, num_samples=4)
+    assert "use cassnat" in error(joint, num_alignments=4)
+    assert "leave it out" in error(transcriber, num_alignments=4)
     with pytest.raises(ConfigError, match="leave it at ctc to translate"):
         joint.translate(wav, sample_rate=RATE, to="deu", options=DecodeOptions(decoder="cassnat"))
-    with pytest.raises(ConfigError, match="num_samples must be at least 1"):
-        DecodeOptions(num_samples=0)
 
 
 def test_only_ctc_decodes_by_overlapping_windows(joint):
@@ -628,10 +632,17 @@ def test_paraformer_that_learnt_hotwords_takes_them(tmp_path):
     model = Transcriber.load(tmp_path / "seaco", device="cpu")
     wav = speechlike(2.2)
 
-    def text(*hotwords):
-        return model.transcribe(wav, sample_rate=RATE, options=DecodeOptions(hotwords=hotwords)).text
+    def text(*hotwords, weight=None):
+        options = DecodeOptions(hotwords=hotwords, hotword_weight=weight)
+        return model.transcribe(wav, sample_rate=RATE, options=options).text
 
-    assert text("丄丅", "世且丗") != text()
+    listed = ("丄丅", "世且丗")
+    assert text(*listed) != text()
+    assert text(*listed, weight=0.0) == text()
+    assert text(*listed, weight=1.0) == text(*listed)
+    assert len({text(*listed, weight=weight) for weight in (0.0, 0.3, 0.6, 1.0)}) > 2, "the weight is only on or off"
+    with pytest.raises(ConfigError, match=r"hotword_weight must lie in \[0, 1\] for decoder paraformer.*got 2\.0"):
+        model.transcribe_many([], options=DecodeOptions(hotwords=listed, hotword_weight=2.0))
     loaded = load_model(tmp_path / "seaco")
     vectors = loaded.model.hotword_vectors([[7, 8], [25, 24, 26]])
     (path,) = loaded.model.decode(

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speechnar import hub
-from speechnar.asr.clips import DecodeOptions
+from speechnar.asr.options import DecodeOptions
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
@@ -296,7 +296,7 @@ def test_traceback_only_with_debug(model, wav, capsys):
 
 
 def test_bugs_are_one_line_too(model, wav, capsys, monkeypatch):
-    monkeypatch.setattr(Transcriber, "outcomes", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(Transcriber, "transcribe_many", lambda *args, **options: 1 / 0)
     assert main(["transcribe", wav, "-m", model]) == 1
     err = capsys.readouterr().err
     assert err.startswith("speechnar: internal error (ZeroDivisionError")
@@ -307,7 +307,7 @@ def test_interrupt_is_clean(model, wav, capsys, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Transcriber, "outcomes", interrupt)
+    monkeypatch.setattr(Transcriber, "transcribe_many", interrupt)
     assert main(["transcribe", wav, "-m", model]) == 130
     assert capsys.readouterr().err == "speechnar: interrupted\n"
 

@@ -29,7 +29,7 @@ def starts_of(labels):
 
 def test_enough_samples_find_every_segmentation_of_the_unsure_frames_and_no_other():
     log_probs = posteriors()
-    sampled = sample_segments(log_probs, LENS, 0, num_samples=3000, threshold=0.6)
+    sampled = sample_segments(log_probs, LENS, 0, num_alignments=3000, threshold=0.6)
     two_best = log_probs.topk(2).indices
     for i, num_frames in enumerate(LENS.tolist()):
         unsure = [float(log_probs[i, t].max().exp()) < 0.6 for t in range(num_frames)]
@@ -44,7 +44,7 @@ def test_enough_samples_find_every_segmentation_of_the_unsure_frames_and_no_othe
 
 def test_one_sample_is_the_best_path():
     log_probs = posteriors()
-    sampled = sample_segments(log_probs, LENS, 0, num_samples=1)
+    sampled = sample_segments(log_probs, LENS, 0, num_alignments=1)
     best = path_segments(log_probs.argmax(-1), LENS, 0)
     assert torch.equal(sampled.segments.starts, best.starts)
     assert sampled.utterance_index.tolist() == [0, 1, 2]
@@ -52,12 +52,12 @@ def test_one_sample_is_the_best_path():
 
 def test_half_of_the_draws_take_the_second_best():
     log_probs = torch.tensor([0.4, 0.35, 0.25]).log().expand(1, 4, 3)  # blank, then token 1
-    sampled = sample_segments(log_probs, torch.tensor([4]), 0, num_samples=2)
+    sampled = sample_segments(log_probs, torch.tensor([4]), 0, num_alignments=2)
     assert rows_of(sampled, 0)[0] == ()
     counts = [0, 0]
     for seed in range(200):
         generator = torch.Generator().manual_seed(seed)
-        sampled = sample_segments(log_probs, torch.tensor([4]), 0, num_samples=2, generator=generator)
+        sampled = sample_segments(log_probs, torch.tensor([4]), 0, num_alignments=2, generator=generator)
         counts[0] += len(rows_of(sampled, 0)) == 1  # all four frames stayed blank: 1 in 16
         counts[1] += any(0 in row for row in rows_of(sampled, 0))
     assert 3 <= counts[0] <= 25
@@ -69,11 +69,11 @@ def test_an_utterance_draws_the_same_in_any_batch_and_padding_may_be_nan():
     lens = torch.tensor([14, 6, 3])
     for i, num_frames in enumerate(lens.tolist()):
         log_probs[i, num_frames:] = torch.nan
-    whole = sample_segments(log_probs, lens, 0, num_samples=7)
+    whole = sample_segments(log_probs, lens, 0, num_alignments=7)
     for i, num_frames in enumerate(lens.tolist()):
-        alone = sample_segments(log_probs[i : i + 1, :num_frames], lens[i : i + 1], 0, num_samples=7)
+        alone = sample_segments(log_probs[i : i + 1, :num_frames], lens[i : i + 1], 0, num_alignments=7)
         assert rows_of(alone, 0) == rows_of(whole, i)
-    again = sample_segments(log_probs, lens, 0, num_samples=7)
+    again = sample_segments(log_probs, lens, 0, num_alignments=7)
     assert torch.equal(again.segments.starts, whole.segments.starts)
 
 
@@ -94,17 +94,17 @@ def test_likelihood_equals_the_ctc_loss_over_the_whole_vocabulary():
 
 
 def test_messages():
-    with pytest.raises(ConfigError, match="num_samples >= 1"):
-        sample_segments(posteriors(), LENS, 0, num_samples=0)
+    with pytest.raises(ConfigError, match="num_alignments >= 1"):
+        sample_segments(posteriors(), LENS, 0, num_alignments=0)
     with pytest.raises(ConfigError, match="threshold"):
-        sample_segments(posteriors(), LENS, 0, num_samples=2, threshold=1.5)
+        sample_segments(posteriors(), LENS, 0, num_alignments=2, threshold=1.5)
 
 
 @pytest.mark.parametrize("num_kept", [1, 2, 5])
 def test_the_kept_segmentations_are_those_of_the_most_probable_paths(num_kept):
     log_probs = posteriors()
-    drawn = sample_segments(log_probs, LENS, 0, num_samples=3000, threshold=0.6)
-    kept = sample_segments(log_probs, LENS, 0, num_samples=3000, num_kept=num_kept, threshold=0.6)
+    drawn = sample_segments(log_probs, LENS, 0, num_alignments=3000, threshold=0.6)
+    kept = sample_segments(log_probs, LENS, 0, num_alignments=3000, num_kept=num_kept, threshold=0.6)
     two_best = log_probs.topk(2).indices
     for i, num_frames in enumerate(LENS.tolist()):
         unsure = [float(log_probs[i, t].max().exp()) < 0.6 for t in range(num_frames)]
@@ -124,4 +124,4 @@ def test_the_kept_segmentations_are_those_of_the_most_probable_paths(num_kept):
 
 def test_an_impossible_number_to_keep_is_refused():
     with pytest.raises(ConfigError, match="num_kept"):
-        sample_segments(posteriors(), LENS, 0, num_samples=4, num_kept=0)
+        sample_segments(posteriors(), LENS, 0, num_alignments=4, num_kept=0)

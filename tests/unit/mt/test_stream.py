@@ -8,7 +8,7 @@ from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.mt.reta import Reta, RetaConfig
 from speechnar.models.mt.wait_k import WaitK, WaitKConfig
 from speechnar.mt.stream import MAX_SOURCE_TOKENS, TranslationStream
-from speechnar.mt.systems import Editing, Naming, Retranslating, Verifying, Waiting
+from speechnar.mt.systems import Editing, OnePass, Retranslating, Verifying, Waiting
 from tests.unit.models.texts import TOKENIZER
 
 WORDS = ["abc", "d", "ab", "cd", "a", "bcd"]
@@ -37,7 +37,7 @@ SYSTEMS = {
     "self_speculative": lambda: Verifying(RETA, bias=0.5),
     "edited": lambda: Editing(FRETNA, bias=EditBias(delete=1.0)),
     "forgetful": lambda: Editing(FRETNA, forget=2),
-    "named": lambda: Naming(CTC, bias=1.0),
+    "named": lambda: OnePass(CTC, bias=1.0),
     "wait_k": lambda: Waiting(WAIT_K, TOKENIZER, delay=2),
 }
 

@@ -12,7 +12,7 @@ from speechnar.models.mt.reta import Reta, RetaConfig
 from speechnar.models.mt.wait_k import WaitK, WaitKConfig
 from speechnar.models.pack import pack_model
 from speechnar.models.tts.vocos import Vocos, VocosConfig
-from speechnar.mt.systems import SystemOptions
+from speechnar.mt.systems import TranslationOptions
 from speechnar.mt.translator import MAX_PIECE_TOKENS, Translator
 from speechnar.text.tokenizer import CharTokenizer
 
@@ -204,10 +204,10 @@ def test_what_a_growing_text_shows_is_as_the_card_says(tmp_path):
     translator = Translator.load(tmp_path / "tiny", device="cpu")
     plain = Translator(LoadedModel(model, TOKENIZER, model.config, "plain"))
     lines = ["abc", "d ab", "bcd", "a cd"]
-    asked = list(plain.live(lines, num_masked=2, options=SystemOptions(bias=1.5)))
+    asked = list(plain.live(lines, num_masked=2, options=TranslationOptions(bias=1.5)))
     assert [update.text for update in translator.live(lines)] == [update.text for update in asked]
     shown = [update.text for update in plain.live(lines)]
-    assert [update.text for update in translator.live(lines, num_masked=0, options=SystemOptions())] == shown
+    assert [update.text for update in translator.live(lines, num_masked=0, options=TranslationOptions())] == shown
     assert shown != [update.text for update in asked]
     for wrong in ("masked: -1", "masked: yes", "bias: much"):
         (tmp_path / "tiny" / "README.md").write_text(f"---\n{wrong}\n---\n")
@@ -223,6 +223,6 @@ def test_what_cannot_be_translated():
         with pytest.raises(ConfigError, match=r"text must be a str, .* decode bytes"):
             TRANSLATORS["fretna_ctc"].translate(given)
     with pytest.raises(ConfigError, match="has no delay"):
-        TRANSLATORS["fretna_ctc"].stream(options=SystemOptions(delay=2))
+        TRANSLATORS["fretna_ctc"].stream(options=TranslationOptions(delay=2))
     with pytest.raises(ConfigError, match="num_masked"):
         TRANSLATORS["fretna_ctc"].live(["ab"], num_masked=-1)

@@ -102,7 +102,7 @@ def test_windows_begin_with_the_end_of_the_one_before():
         def __call__(self, codes, codebook, positions, *, is_guided=True):
             return 50 * torch.nn.functional.one_hot(positions % 16, 16).float(), None
 
-    model.predictor = lambda told, nothing: Repeat()
+    model.predictor = lambda condition, unconditional: Repeat()
     audio = generator.generate(seconds=1.0)
     assert len(audio.samples) == 16000
     assert len(seen) == 4  # 24 frames, then 12 more each time
@@ -131,7 +131,7 @@ def test_a_partner_leads_and_has_a_say():
         torch.zeros(1, 4, 0, dtype=torch.int64),
         10,
         generator._partner.condition.of_texts(["dog"], torch.device("cpu")),
-        nothing=generator._partner.condition.of_texts([None], torch.device("cpu")),
+        unconditional=generator._partner.condition.of_texts([None], torch.device("cpu")),
         generators=[torch.Generator().manual_seed(0)],
     )
     seen = []
@@ -169,6 +169,9 @@ def test_fewer_steps_are_shared_out():
         ({"options": GeneratorOptions(temperature=0.0)}, r"temperature must lie in \(0, 100\], got 0\.0"),
         ({"options": GeneratorOptions(lead_seconds=3.0)}, r"lead_seconds must lie in \[0, 0\.42\], got 3\.0"),
         ({"options": GeneratorOptions(rescore=True)}, "need a parallel model with a partner"),
+        ({"prompt": None, "options": GeneratorOptions(guidance=3.0)}, "guidance is the weight of a prompt"),
+        ({"steps": 4, "options": GeneratorOptions(steps=4)}, "steps are given twice"),
+        ({"sample_rate": 16000}, "sample_rate is that of continue_from"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -120,7 +120,7 @@ def test_the_context_is_what_surrounds_the_change(tiny):  # noqa: F811
     rng = np.random.default_rng(0)
     samples = vowels(40.0)
     words = [TimedWord(f"{'abcdefghij'[i % 10]}{'aeiou'[i % 5]}t", i / 2 + 0.05, i / 2 + 0.4) for i in range(78)]
-    take = editor._Take(tiny._speaker, samples, RATE, words)
+    take = editor._Take(tiny._acoustic, samples, RATE, words)
     lower, upper, window = take._window(40, 41, 20.0, 20.45)
     assert words[lower].start >= 15.0
     assert words[upper - 1].end <= 25.5
@@ -136,14 +136,14 @@ def test_the_context_is_what_surrounds_the_change(tiny):  # noqa: F811
 
 def test_candidates_are_compared_with_each_other_and_by_what_follows(tiny):  # noqa: F811
     """Of several, the one is kept near their mean, after which the model's next block is close to the recording's."""
-    speaker = tiny._speaker
-    spelling = speaker.spell(OLD.split())
-    latents = speaker.encode(vowels(4.0))
-    durations = speaker.predict(spelling)
-    take = editor._Take(speaker, vowels(4.0), RATE, [])
+    acoustic = tiny._acoustic
+    spelling = acoustic.spell(OLD.split())
+    latents = acoustic.encode(vowels(4.0))
+    durations = acoustic.predict(spelling)
+    take = editor._Take(acoustic, vowels(4.0), RATE, [])
 
     def generate(seeds):
-        speech = speaker.batch(spelling, durations, latents.expand(len(seeds), -1, -1))
+        speech = acoustic.batch(spelling, durations, latents.expand(len(seeds), -1, -1))
         return take._generate(speech, 40, 10, seeds=seeds, num_steps=2)
 
     seeds = list(range(6))
@@ -153,8 +153,8 @@ def test_candidates_are_compared_with_each_other_and_by_what_follows(tiny):  # n
     assert float((alone[index] - chosen).abs().max()) < 1e-4
     apart, ahead = [], []
     for candidate in alone:
-        speech = speaker.batch(spelling, durations, candidate[None])
-        (block,) = speaker.fill(speech, 50, 4, seeds=[0], num_steps=2)
+        speech = acoustic.batch(spelling, durations, candidate[None])
+        (block,) = acoustic.fill(speech, 50, 4, seeds=[0], num_steps=2)
         ahead.append(float((block - latents[50:54]).square().mean()))
         apart.append(float((candidate - torch.stack(alone).mean(0))[40:50].square().mean()))
     assert index == int(np.argmin(editor.TYPICAL * np.array(apart) + np.array(ahead)))
@@ -164,7 +164,7 @@ def test_candidates_are_compared_with_each_other_and_by_what_follows(tiny):  # n
 def test_a_word_deleted_far_from_all_others(tiny):  # noqa: F811
     samples = vowels(30.0)
     words = [TimedWord("one", 1.0, 1.4), TimedWord("two", 15.0, 15.4), TimedWord("three", 29.0, 29.4)]
-    take = editor._Take(tiny._speaker, samples, RATE, words)
+    take = editor._Take(tiny._acoustic, samples, RATE, words)
     change = take.respeak(1, 2, [], seeds=[1], num_steps=1)
     assert 14.8 < change.old_start < 15.0
     assert change.new_end - change.new_start == pytest.approx(0.01)

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import speechnar
-from speechnar import synthesizer as module
 from speechnar.audio.io import resample
 from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
 from speechnar.models.tts.mel_autoencoder import MelAutoencoderConfig
 from speechnar.text.tokenizer import CharTokenizer
+from speechnar.tts import synthesizer as module
 from speechnar.tts.synthesizer import Synthesizer
 from tests.unit.tiny import RATE, save_tiny_model, save_tiny_tts, vowels
 
@@ -243,19 +243,19 @@ def test_a_voice_stands_on_both_sides(tiny):
     clip = vowels(3.0)
     voice = tiny.voice(clip, text=SAID, sample_rate=RATE)
     assert voice.words == (*SAID.split()[:-1], "mat.")
-    shift_s = tiny._speaker.latent_shift_s
+    shift_s = tiny._acoustic.latent_shift_s
     assert voice.durations.sum() == pytest.approx(len(voice.latents) * shift_s)
     assert (voice.durations >= 0).all()
     assert 0.5 <= voice.rate <= 2.0
     without = tiny.synthesize("How are you?", steps=2, seed=1)
     spoken = tiny.synthesize("How are you?", voice=voice, steps=2, seed=1)
-    line = module._plan(tiny._speaker, ["How", "are", "you?"], voice, 1.0)
+    line = module._plan(tiny._acoustic, ["How", "are", "you?"], voice, 1.0)
     assert line.start == len(voice.latents)
     assert line.speech.latents.shape[1] == 2 * line.start + line.length
     np.testing.assert_array_equal(line.speech.latents[0, : line.start], voice.latents)
     np.testing.assert_array_equal(line.speech.latents[0, line.start + line.length :], voice.latents)
     # The gap is at the tokens of the text, the voice at its own.
-    spelling = tiny._speaker.spell([*voice.words, "How", "are", "you?", *voice.words])
+    spelling = tiny._acoustic.spell([*voice.words, "How", "are", "you?", *voice.words])
     begin, end = spelling.words[6][0], spelling.words[8][1]
     positions = line.speech.positions[0, line.start : line.start + line.length]
     assert begin <= positions[0] < begin + 1
@@ -331,4 +331,4 @@ def test_of_half_an_hour_only_the_beginning_is_heard(tiny, tmp_path):
         file.seek(-1000, 2)
         file.truncate()  # to read it to the end would fail
     voice = tiny.voice(path)
-    assert 1 < len(voice.latents) * tiny._speaker.latent_shift_s <= 15.5
+    assert 1 < len(voice.latents) * tiny._acoustic.latent_shift_s <= 15.5

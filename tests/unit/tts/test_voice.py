@@ -9,7 +9,7 @@ from speechnar.models.base import load_model
 from speechnar.models.tts.monophones import MonophonesConfig
 from speechnar.text.transcript import Segment, Transcript, Word
 from speechnar.train.align_durations import main
-from speechnar.tts.acoustic import Speaker, Spelling, TimedWord, observed_durations
+from speechnar.tts.acoustic import AcousticModel, Spelling, TimedWord, observed_durations
 from speechnar.tts.voice import MAX_ALIGNED_S, Listener, _cuts
 from tests.unit.models.sounds import LETTERS, RATE, spell
 from tests.unit.tiny import save_tiny_model, save_tiny_tts
@@ -19,7 +19,7 @@ TEXT = "dab cab bad"
 
 
 @pytest.fixture(scope="module")
-def speaker(tmp_path_factory) -> Speaker:
+def acoustic(tmp_path_factory) -> AcousticModel:
     """Return a model whose aligner knows the sounds of `LETTERS`."""
     root = tmp_path_factory.mktemp("models")
     make_data(root / "data", 40)
@@ -27,12 +27,12 @@ def speaker(tmp_path_factory) -> Speaker:
     assert main([str(root / "tokenizer"), str(root / "data"), "--aligner", str(root / "aligner")]) == 0
     loaded = load_model(save_tiny_tts(root / "tts", LETTERS, aligner=MonophonesConfig()))
     loaded.model.aligner.load_state_dict(load_model(root / "aligner").model.state_dict())
-    return Speaker(loaded)
+    return AcousticModel(loaded)
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory, speaker) -> Listener:
-    return Listener(str(save_tiny_model(tmp_path_factory.mktemp("models") / "asr", tasks=False)), "cpu", speaker)
+def listener(tmp_path_factory, acoustic) -> Listener:
+    return Listener(str(save_tiny_model(tmp_path_factory.mktemp("models") / "asr", tasks=False)), "cpu", acoustic)
 
 
 def times_of(text: str, seconds: list[float]) -> list[tuple[float, float]]:
@@ -60,15 +60,15 @@ def test_words_are_found_by_the_models_own_aligner(listener):
     assert listener._transcriber is None, "a recogniser was loaded for nothing"
 
 
-def test_a_word_that_cannot_be_spoken_stands_between_others(speaker):
+def test_a_word_that_cannot_be_spoken_stands_between_others(acoustic):
     wav, _ = spell(TEXT, np.random.default_rng(1))
-    first, nothing, *_ = speaker.align(wav, RATE, ["dab", "☺", "cab", "bad"])
+    first, nothing, *_ = acoustic.align(wav, RATE, ["dab", "☺", "cab", "bad"])
     assert nothing.start == nothing.end == first.end
     assert nothing.sounds == ()
-    assert speaker.align(wav, RATE, ["☺"]) is None
-    assert speaker.align(wav, RATE, ["dab"] * 1000) is None, "more sounds than frames"
+    assert acoustic.align(wav, RATE, ["☺"]) is None
+    assert acoustic.align(wav, RATE, ["dab"] * 1000) is None, "more sounds than frames"
     for size in (0, 1, 200, 511):
-        assert speaker.align(wav[:size], RATE, ["d"]) is None, "too short to be looked at"
+        assert acoustic.align(wav[:size], RATE, ["d"]) is None, "too short to be looked at"
 
 
 def test_words_that_were_recognised_get_better_times(listener, monkeypatch):

@@ -154,8 +154,8 @@ def test_decode_reports_emission_frames_and_stops_at_the_end():
 def test_one_sample_or_certain_frames_give_the_best_path():
     head, speech = build(), speech_of(LENS)
     best = head.decode(speech)
-    assert head.decode(speech, num_samples=1) == best
-    for path, sampled in zip(best, head.decode(speech, num_samples=9, threshold=0.0), strict=True):
+    assert head.decode(speech, num_alignments=1) == best
+    for path, sampled in zip(best, head.decode(speech, num_alignments=9, threshold=0.0), strict=True):
         assert (path.tokens, path.starts, path.ends) == (sampled.tokens, sampled.starts, sampled.ends)
         assert path.total == pytest.approx(sampled.total, abs=1e-4)
 
@@ -165,7 +165,7 @@ def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time(monkeypatc
     """The independent implementation: no sharing of frames, one alignment a call, the full CTC loss."""
     monkeypatch.setattr(cassnat, "ALIGNMENTS_AT_ONCE", 4)
     head, speech = build(), speech_of(LENS)
-    options = {"num_samples": 12, "threshold": 0.95}
+    options = {"num_alignments": 12, "threshold": 0.95}
     found = head.decode(speech, **options)
     assert found != head.decode(speech)
     for i, path in enumerate(found):
@@ -196,7 +196,7 @@ def test_a_ranker_chooses_by_its_score_per_slot():
         seen.append(list(zip(utterance_index.tolist(), tokens.tolist(), token_lens.tolist(), strict=True)))
         return -(token_lens + 11.0)  # the best in total is the shortest, the best per slot the longest
 
-    found = head.decode(speech, num_samples=20, threshold=1.0, ranker=ranker)
+    found = head.decode(speech, num_alignments=20, threshold=1.0, ranker=ranker)
     texts = [(i, tuple(tokens[:n])) for i, tokens, n in seen[0]]
     assert len(set(texts)) == len(texts) > 2
     for i, path in enumerate(found):
@@ -212,7 +212,7 @@ def test_the_autoregressive_head_ranks():
     judge = TransformerArHead(
         TransformerArHeadConfig.debug(), DIM, vocab_size=VOCAB, sos_id=SOS, eos_id=EOS, blank_id=BLANK
     ).eval()
-    found = head.decode(speech, num_samples=16, threshold=1.0, ranker=judge.score)
+    found = head.decode(speech, num_alignments=16, threshold=1.0, ranker=judge.score)
     index, plain = torch.arange(2), head.decode(speech)
     lens = [torch.tensor([len(path.tokens) for path in paths]) for paths in (found, plain)]
     tokens = [

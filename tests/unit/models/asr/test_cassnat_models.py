@@ -86,7 +86,7 @@ def test_the_table_of_models_has_it(kind):
 @torch.no_grad()
 def test_decoding_in_a_batch_equals_decoding_alone(kind):
     model, batch = build(kind), make_batch()
-    for options in ({}, {"num_samples": 8, "threshold": 0.95}):
+    for options in ({}, {"num_alignments": 8, "threshold": 0.95}):
         paths = model.decode(model.encode(batch.wav, batch.wav_lens), **options)
         assert len(paths[0].tokens) > 1
         for row, path in enumerate(paths):
@@ -141,11 +141,11 @@ def test_users_transcribe_with_it(kind, tmp_path):
     model, wav = build(kind), speechlike(3.0)
     save_model(tmp_path / "model", model, CharTokenizer(PIECES), card="---\nlanguage: [eng]\ntasks: [asr]\n---\n# it\n")
     transcriber = Transcriber.load(tmp_path / "model")
-    for options in (DecodeOptions(), DecodeOptions(num_samples=4)):
+    for options in (DecodeOptions(), DecodeOptions(num_alignments=4)):
         found = transcriber.transcribe(wav, sample_rate=16000, options=options)
         with torch.no_grad():
             out = model.encode(torch.from_numpy(wav)[None], torch.tensor([len(wav)]))
-            (path,) = model.decode(out, num_samples=options.num_samples or 1)
+            (path,) = model.decode(out, num_alignments=options.num_alignments or 1)
         assert found.text == CharTokenizer(PIECES).decode(path.tokens)
 
 
@@ -173,7 +173,7 @@ def test_two_utterances_are_memorised(kind):
 def test_second_pass_equals_one_over_frames_and_embeddings_side_by_side():
     model, batch = build("unienc"), make_batch([0])
     out = model.encode(batch.wav, batch.wav_lens)
-    segments = sample_segments(out.log_probs, out.lens, 0, num_samples=1).segments
+    segments = sample_segments(out.log_probs, out.lens, 0, num_alignments=1).segments
     second = model.second_pass(out.frames, out.speech, segments)
     embeds = model.embedder.embed_slots(out.speech, segments)
     side_by_side = torch.cat([out.frames, embeds], dim=1)
@@ -188,7 +188,7 @@ def test_second_pass_equals_one_over_frames_and_embeddings_side_by_side():
 def test_alignments_of_an_utterance_share_its_frames():
     model, batch = build("unienc"), make_batch()
     out = model.encode(batch.wav, batch.wav_lens)
-    sampled = sample_segments(out.log_probs, out.lens, 0, num_samples=9, threshold=1.0)
+    sampled = sample_segments(out.log_probs, out.lens, 0, num_alignments=9, threshold=1.0)
     index = sampled.utterance_index
     assert len(index) > 9
     copied = EncodedSpeech(enc=out.enc[index], lens=out.lens[index], log_probs=out.log_probs[index])
@@ -205,15 +205,15 @@ def test_later_passes_cut_by_the_posteriors_of_the_pass_before():
     out = model.encode(batch.wav, batch.wav_lens)
     thrice = model.decode(out, num_passes=3)
     assert thrice != model.decode(out)
-    segments = sample_segments(out.log_probs, out.lens, 0, num_samples=1).segments
+    segments = sample_segments(out.log_probs, out.lens, 0, num_alignments=1).segments
     second = model.second_pass(out.frames, out.speech, segments)
     again = EncodedSpeech(enc=second.enc, lens=out.lens, log_probs=model.trunk.ctc(second.enc))
-    last_segments = sample_segments(posteriors(again), again.lens, 0, num_samples=1).segments
+    last_segments = sample_segments(posteriors(again), again.lens, 0, num_alignments=1).segments
     log_probs = model.slot_log_probs(model.second_pass(out.frames, again, last_segments).slots)
     first = last_segments.slot_lens[0]
     scores = log_probs[0, :first].index_fill(1, torch.tensor([0, 1]), -math.inf).max(-1).values
     assert thrice[0].scores == pytest.approx(scores[: len(thrice[0].scores)].tolist(), abs=1e-4)
-    options = {"num_passes": 3, "num_samples": 4, "later_samples": 2, "threshold": 0.95}
+    options = {"num_passes": 3, "num_alignments": 4, "later_alignments": 2, "threshold": 0.95}
     sampled = model.decode(out, **options)
     for row, path in enumerate(sampled):
         alone = make_batch([row])

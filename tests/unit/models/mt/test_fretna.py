@@ -5,9 +5,9 @@ import torch
 
 from speechnar.decode.levenshtein import edit_labels
 from speechnar.errors import ConfigError, DataError
-from speechnar.models.base import Translator, load_model, save_model
+from speechnar.models.base import TextTranslator, load_model, save_model
 from speechnar.models.mt import fretna
-from speechnar.models.mt.fretna import EditBias, Fretna, FretnaConfig, inner_rows
+from speechnar.models.mt.fretna import EditBias, Fretna, FretnaConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -85,7 +85,7 @@ def test_own_output_has_been_edited_before(monkeypatch):
     def recording(self, src_tokens, src_lens, tokens, lens, **options):
         refined = edit(self, src_tokens, src_lens, tokens, lens, **options)
         given = [row[:n] for row, n in zip(tokens.tolist(), lens.tolist(), strict=True)]
-        calls.append((src_lens, inner_rows(refined), given))
+        calls.append((src_lens, refined.inner_rows(), given))
         return refined
 
     monkeypatch.setattr(Fretna, "edit", recording)
@@ -104,12 +104,12 @@ def test_sentences_do_not_depend_on_their_batch_or_its_padding():
     tokens, lens = previous_of(batch)
     spoiled_src = batch.src_tokens.where(valid_mask(batch.src_lens, batch.src_tokens.size(1)), 3)
     spoiled = tokens.where(valid_mask(lens, tokens.size(1)), 5)
-    found = inner_rows(model.edit(spoiled_src, batch.src_lens, spoiled, lens, max_iterations=3))
+    found = model.edit(spoiled_src, batch.src_lens, spoiled, lens, max_iterations=3).inner_rows()
     assert any(found)
     for i in range(6):
         n, u = batch.src_lens[i : i + 1], lens[i : i + 1]
         alone = model.edit(batch.src_tokens[i : i + 1, : int(n)], n, tokens[i : i + 1, : int(u)], u, max_iterations=3)
-        assert inner_rows(alone) == [found[i]]
+        assert alone.inner_rows() == [found[i]]
 
 
 @torch.no_grad()
@@ -117,10 +117,10 @@ def test_a_bias_leaves_alone_what_was_shown():
     model, batch = make(), one_batch(6)
     tokens, lens = previous_of(batch)
     rows = [row[:n].tolist() for row, n in zip(tokens, lens, strict=True)]
-    free = inner_rows(model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1))
+    free = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1).inner_rows()
     assert any(found[: len(row)] != row for found, row in zip(free, rows, strict=True))
     bias = EditBias(delete=1e4, insert=1e4)
-    held = inner_rows(model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1, bias=bias))
+    held = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1, bias=bias).inner_rows()
     for found, row in zip(held, rows, strict=True):
         assert found[: max(len(row) - 1, 0)] == row[:-1]  # the last one lies at the end, not before it
     with pytest.raises(ConfigError, match="max_iterations"):
@@ -137,7 +137,7 @@ def test_costs_of_the_configuration_decide_what_is_edited():
     def edited(**settings: float) -> list[list[int]]:
         model.config = model.config.model_copy(update=settings)
         refined = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=1)
-        return inner_rows(refined)
+        return refined.inner_rows()
 
     given = [row[:n] for row, n in zip(tokens.tolist(), lens.tolist(), strict=True)]
     assert edited(delete_cost=1e4, insert_bonus=-1e4, repeat_penalty=0.0) == given
@@ -179,10 +179,10 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.5 * len(expected)
     tokens, lens = previous_of(batch)
     edited = model.edit(batch.src_tokens, batch.src_lens, tokens, lens, max_iterations=2)
-    assert sum(a == b for a, b in zip(inner_rows(edited), expected, strict=True)) >= 0.6 * len(expected)
+    assert sum(a == b for a, b in zip(edited.inner_rows(), expected, strict=True)) >= 0.6 * len(expected)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
-    assert isinstance(loaded, Translator) and loaded.translate(batch) == found
+    assert isinstance(loaded, TextTranslator) and loaded.translate(batch) == found
 
 
 def test_a_vocabulary_without_placeholder_is_refused():

@@ -9,7 +9,7 @@ from tests.unit.models.generators import WORDS, make_generator, narrow, shift_co
 SETTINGS = MaskPredictConfig(steps=(4, 3, 2, 2), temperature=1.0, top_p=0.9, guidance=(3.0, 1.0))
 
 
-def told_of(model, *texts):
+def condition_of(model, *texts):
     return model.condition.of_texts(texts, torch.device("cpu"))
 
 
@@ -35,17 +35,17 @@ def test_masked_codes_are_not_seen_by_the_encoder(positions):
     codes = torch.randint(16, (1, 4, 24))
     known = torch.zeros(1, 24, dtype=torch.bool)
     known[:, 3:9] = True
-    told = told_of(model, "dog")
-    base = model._places(codes) + told.added
+    condition = condition_of(model, "dog")
+    base = model._places(codes) + condition.added
     frames = base + model.embed.codes[0](codes[:, 0])
     steps = torch.zeros(1, 24, dtype=torch.int64)
-    first = model._encode_known(frames, known, told, steps)
+    first = model._encode_known(frames, known, condition, steps)
     later, more = steps.clone(), known.clone()
     later[:, 12:15] = 1
     more[:, 12:15] = True
-    second = model._encode_known(frames, more, told, later)
+    second = model._encode_known(frames, more, condition, later)
     torch.testing.assert_close(second[:, 3:9], first[:, 3:9], atol=1e-5, rtol=1e-4)
-    at_once = model._encode_known(frames, more, told, steps)
+    at_once = model._encode_known(frames, more, condition, steps)
     assert (at_once[:, 3:9] - first[:, 3:9]).abs().max() > 1e-3
 
 
@@ -55,7 +55,7 @@ def test_weights_of_half_precision_are_enough():
     codes[:, 0, 6:], codes[:, 1:] = 16, 16
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        predictor = model.to(dtype).predictor(told_of(model, "dog"), None)
+        predictor = model.to(dtype).predictor(condition_of(model, "dog"), None)
         predictor.begin(codes, 0)
         logits, _ = predictor(codes, 0, torch.arange(6, 24)[None])
         found.append(logits)
@@ -69,9 +69,9 @@ def test_weights_of_half_precision_are_enough():
 def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided, positions):
     """At every step, in every codebook: as one pass in which codes see those revealed before them or with them."""
     model = make_generator("enat", network=narrow(positions=positions))
-    told = told_of(model, "dog", "cat")
-    nothing = told_of(model, None, None) if is_guided else None
-    reused = model.predictor(told, nothing)
+    condition = condition_of(model, "dog", "cat")
+    unconditional = condition_of(model, None, None) if is_guided else None
+    reused = model.predictor(condition, unconditional)
     compared = []
 
     class Check:
@@ -88,11 +88,11 @@ def test_steps_that_reuse_give_what_the_whole_network_gives(is_guided, positions
             self.steps[self.hidden & ~masked] = self.count
             self.hidden, self.count = masked, self.count + 1
             found = reused(codes, codebook, positions)
-            for logits, condition in zip(found, (told, nothing), strict=True):
-                if condition is None:
+            for logits, given in zip(found, (condition, unconditional), strict=True):
+                if given is None:
                     assert logits is None
                     continue
-                whole = model(codes, codebook, condition, self.steps)
+                whole = model(codes, codebook, given, self.steps)
                 expected = torch.stack([rows[index] for rows, index in zip(whole, positions, strict=True)])
                 torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
                 compared.append(codebook)
@@ -113,9 +113,9 @@ def test_without_steps_known_codes_see_each_other():
     codes = shift_code(2).codes
     codes[:, 0, 6:18] = model.embed.mask_id
     codes[:, 1:] = model.embed.mask_id
-    told = told_of(model, "dog", "cat")
+    condition = condition_of(model, "dog", "cat")
     zeros = torch.zeros(2, 24, dtype=torch.int64)
-    assert torch.equal(model(codes, 0, told), model(codes, 0, told, zeros))
+    assert torch.equal(model(codes, 0, condition), model(codes, 0, condition, zeros))
 
 
 @torch.no_grad()
@@ -125,10 +125,10 @@ def test_an_utterance_that_knows_less_is_as_alone():
     codes[:, 1:] = model.embed.mask_id
     codes[0, 0, 9:] = model.embed.mask_id
     codes[1, 0] = model.embed.mask_id  # knows nothing
-    whole = model(codes, 0, told_of(model, "dog", "cat"))
+    whole = model(codes, 0, condition_of(model, "dog", "cat"))
     assert whole.isfinite().all()
     for i, word in enumerate(("dog", "cat")):
-        alone = model(codes[i : i + 1], 0, told_of(model, word))
+        alone = model(codes[i : i + 1], 0, condition_of(model, word))
         masked = codes[i, 0] == model.embed.mask_id
         torch.testing.assert_close(whole[i, masked], alone[0, masked], atol=1e-5, rtol=1e-4)
 

@@ -7,8 +7,8 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import load_model, save_model
-from speechnar.models.sound.code_model import Told
-from speechnar.models.sound.magnet import Magnet, MagnetConfig, join_told
+from speechnar.models.sound.code_model import Condition, join_conditions
+from speechnar.models.sound.magnet import Magnet, MagnetConfig
 from tests.contracts import check_gradients_reach_all
 from tests.unit.models.generators import WORDS, make_generator, narrow, shift_code
 from tests.unit.models.sounds import voices
@@ -20,7 +20,7 @@ def waves(sizes: list[int], *, padding: float = 0.0) -> SpeechBatch:
     return dataclasses.replace(batch, tokens=tokens)
 
 
-def told_of(model, *texts):
+def condition_of(model, *texts):
     return model.condition.of_texts(texts, torch.device("cpu"))
 
 
@@ -54,11 +54,11 @@ def test_the_small_one():
 def test_upper_codebooks_see_their_surroundings_only():
     model = make_generator("magnet")
     codes = shift_code(1).codes
-    told = told_of(model, "dog")
+    condition = condition_of(model, "dog")
     other = codes.clone()
     other[:, 0, 12] = (other[:, 0, 12] + 1) % 16
     for codebook, expected in ((0, range(24)), (1, range(8, 17))):  # two layers of reach 2
-        change = model(codes, codebook, told) - model(other, codebook, told)
+        change = model(codes, codebook, condition) - model(other, codebook, condition)
         assert change.abs().sum((0, 2)).nonzero().flatten().tolist() == list(expected)
 
 
@@ -66,43 +66,43 @@ def test_upper_codebooks_see_their_surroundings_only():
 def test_the_predictor_gives_what_the_model_gives():
     model = make_generator("magnet")
     codes = shift_code(2).codes
-    told, nothing = told_of(model, "dog", "cat"), told_of(model, None, None)
-    predict = model.predictor(told, nothing)
+    condition, unconditional = condition_of(model, "dog", "cat"), condition_of(model, None, None)
+    predict = model.predictor(condition, unconditional)
     positions = torch.tensor([[3, 4, 5], [0, 1, 2]])
     for codebook in (0, 2):
         predict.begin(codes, codebook)
         found = predict(codes, codebook, positions)
-        for logits, condition in zip(found, (told, nothing), strict=True):
-            whole = model(codes, codebook, condition)
+        for logits, given in zip(found, (condition, unconditional), strict=True):
+            whole = model(codes, codebook, given)
             expected = torch.stack([rows[index] for rows, index in zip(whole, positions, strict=True)])
             torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
-    alone = model.predictor(told, None)
+    alone = model.predictor(condition, None)
     assert alone(codes, 0, positions)[1] is None
 
 
 @torch.no_grad()
 def test_words_are_told_to_every_frame():
     model = make_generator("magnet", network=narrow())
-    told = told_of(model, "dog", "dog barks", None)
-    assert told.added.shape == (3, 1, 32)
+    condition = condition_of(model, "dog", "dog barks", None)
+    assert condition.added.shape == (3, 1, 32)
     again = model.condition(
         torch.tensor([[2, 0], [2, 4], [9**9, 9**9]]), torch.tensor([1, 2, 0]), torch.tensor([False, False, False])
     )
-    torch.testing.assert_close(again.added, told.added)
-    torch.testing.assert_close(told.added[2, 0], model.condition.nothing)
+    torch.testing.assert_close(again.added, condition.added)
+    torch.testing.assert_close(condition.added[2, 0], model.condition.nothing)
     left_out = model.condition(torch.tensor([[2]]), torch.tensor([1]), torch.tensor([True]))
-    assert torch.equal(left_out.added, told.added[2:])
-    both = join_told([told, Told(added=left_out.added)])
+    assert torch.equal(left_out.added, condition.added[2:])
+    both = join_conditions([condition, Condition(added=left_out.added)])
     assert both.added.shape == (4, 1, 32)
-    assert torch.equal(told.rows(torch.tensor([1])).added, told.added[1:2])
+    assert torch.equal(condition.rows(torch.tensor([1])).added, condition.added[1:2])
 
 
 def test_unknown_words_are_named():
     model = make_generator("magnet")
     with pytest.raises(ConfigError, match="the model knows no 'horse'; it knows 3 words: dog, cat, barks"):
-        told_of(model, "dog horse")
+        condition_of(model, "dog horse")
     with pytest.raises(ConfigError, match="a prompt must have a word; leave it out"):
-        told_of(model, "  ")
+        condition_of(model, "  ")
 
 
 # Learning
@@ -207,13 +207,13 @@ def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
     model = make_generator(kind, network=narrow(model_dim=64, ff_dim=128, num_heads=4))
     learn(model, 150)
     words = ["dog", "cat"] * 8
-    told, nothing = told_of(model, *words), told_of(model, *[None] * 16)
+    condition, unconditional = condition_of(model, *words), condition_of(model, *[None] * 16)
     known = torch.zeros(24, dtype=torch.bool)
     settings = MaskPredictConfig(steps=(8, 2, 2, 2), temperature=0.5, guidance=(3.0, 1.0))
     generators = [torch.Generator().manual_seed(i) for i in range(16)]
 
     def fill(codes):
-        predictor = model.predictor(told, nothing)
+        predictor = model.predictor(condition, unconditional)
         return mask_predict(predictor, codes, known, settings, span_len=3, generators=generators)
 
     free = fill(torch.zeros(16, 4, 24, dtype=torch.int64))
@@ -223,7 +223,7 @@ def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
     assert float((free[:, 1] == (free[:, 0] + 1) % 16).float().mean()) > 0.8
     truth = shift_code(16, seed=999)
     words[:] = ["dog" if word == 2 else "cat" for word in truth.tokens[:, 0]]
-    told = told_of(model, *words)
+    condition = condition_of(model, *words)
     known[:9] = True
     found = fill(truth.codes)
     assert torch.equal(found[..., :9], truth.codes[..., :9])

@@ -64,8 +64,8 @@ def test_a_model_learns_from_text_and_its_folder_is_without_the_encoder(t5):
     model = Magnet(config, WORDS)
     assert not any("t5" in name or "encoder.block" in name for name in model.state_dict())
     tokens, lens = torch.tensor([[2, 4], [2, 0]]), torch.tensor([2, 1])  # "dog barks", "dog"
-    told = model.condition(tokens, lens, torch.tensor([False, True]))
-    assert told.memory.shape == (2, 3, 32)
-    assert told.memory[0].abs().sum() > 0
-    assert not told.memory[1].any()
-    torch.testing.assert_close(model.condition.of_texts(["dog barks", None], CPU).memory, told.memory)
+    condition = model.condition(tokens, lens, torch.tensor([False, True]))
+    assert condition.memory.shape == (2, 3, 32)
+    assert condition.memory[0].abs().sum() > 0
+    assert not condition.memory[1].any()
+    torch.testing.assert_close(model.condition.of_texts(["dog barks", None], CPU).memory, condition.memory)

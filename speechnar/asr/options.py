@@ -1,0 +1,77 @@
+"""How speech is to be decoded, for whoever wants it otherwise than by default."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechnar.errors import ConfigError
+
+AUTO = "auto"
+"""The language that is given where it is to be detected."""
+DEFAULT_LM_WEIGHT = 0.5
+DEFAULT_HOTWORD_WEIGHT = 1.0
+"""Of CTC's search: a nat for each token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """Choices beyond language and word times; the defaults suit most recordings.
+
+    Raises:
+        ConfigError: a value lies outside its range, or would have no effect.
+    """
+
+    decoder: str | None = None
+    """``ctc``, ``cassnat``, ``paraformer`` or ``transformer_ar``; None takes the model's own, which is CTC where it has
+    one."""
+    num_alignments: int | None = None
+    """CASS-NAT: alignments sampled and decoded, of which the best result is kept; None takes the best path alone."""
+    beam_size: int | None = None
+    """Prefixes kept by the beam search; None takes the best path, unless there is a language model or a hotword."""
+    lm: str | Path | None = None
+    """ARPA file, plain or gzip, over words or over the model's pieces."""
+    lm_weight: float | None = None
+    """Of the log-probabilities of ``lm``; None: `DEFAULT_LM_WEIGHT`."""
+    hotwords: tuple[str, ...] = ()
+    """Phrases to favour, in the model's own spelling."""
+    hotword_weight: float | None = None
+    """CTC: nats per token of a hotword; None: `DEFAULT_HOTWORD_WEIGHT`, which suits characters; subwords take 1 to 3. A
+    higher one finds more of the words and writes more of them where they were not said. A Paraformer that learnt
+    hotwords (SeACo): the share, in [0, 1], of its bias decoder in tokens where that hears one; None: 1."""
+    prompt: str | None = None
+    """What was said before."""
+    vad: bool | None = None
+    """Decode only what voice activity detection calls speech; None: only where a recording is longer than a window."""
+    window_s: float = 30.0
+    """What the model hears at once; longer recordings are cut at pauses or, without VAD, into overlapping windows."""
+    pad: bool = False
+    """Pad every clip with silence to a window, as the published OWSM-CTC models were trained."""
+    batch_seconds: float = 120.0
+    """Audio decoded together, padding included."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that nothing is given in vain."""
+        if isinstance(self.hotwords, str):
+            raise ConfigError(f"hotwords must be a sequence of phrases, got one string {self.hotwords!r}")
+        object.__setattr__(self, "hotwords", tuple(self.hotwords))
+        for name in ("beam_size", "num_alignments"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if not 1 <= self.window_s < math.inf:
+            raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
+        if not 0 < self.batch_seconds < math.inf:
+            raise ConfigError(f"batch_seconds must be above 0, got {self.batch_seconds}")
+        for name, weighed in (("lm_weight", "lm"), ("hotword_weight", "hotwords")):
+            weight = getattr(self, name)
+            if weight is None:
+                continue
+            if not math.isfinite(weight):
+                raise ConfigError(f"{name} must be finite, got {weight}")
+            if not getattr(self, weighed):
+                raise ConfigError(f"{name} has no effect without {weighed}; give both, or leave it out")
+
+    @property
+    def needs_search(self) -> bool:
+        """Whether the best path of CTC is not enough."""
+        return self.beam_size is not None or self.lm is not None or bool(self.hotwords)

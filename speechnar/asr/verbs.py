@@ -1,0 +1,135 @@
+"""What a `Transcriber` does, as functions; the models named last stay loaded."""
+
+from functools import lru_cache
+from typing import overload
+
+from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.asr.transcriber import DetectedLanguage, Transcriber
+from speechnar.audio.source import AnyInput, AudioInput
+from speechnar.hub import DEFAULT_MODEL
+from speechnar.text.transcript import Transcript
+
+
+@overload
+def transcribe(
+    audio: AudioInput,
+    *,
+    sample_rate: int | None = ...,
+    language: str = ...,
+    word_timestamps: bool = ...,
+    options: DecodeOptions | None = ...,
+    model: str = ...,
+    device: str = ...,
+) -> Transcript: ...
+@overload
+def transcribe(
+    audio: list[AnyInput],
+    *,
+    sample_rate: int | None = ...,
+    language: str = ...,
+    word_timestamps: bool = ...,
+    options: DecodeOptions | None = ...,
+    model: str = ...,
+    device: str = ...,
+) -> list[Transcript]: ...
+def transcribe(
+    audio: AudioInput | list[AnyInput],
+    *,
+    sample_rate: int | None = None,
+    language: str = AUTO,
+    word_timestamps: bool = False,
+    options: DecodeOptions | None = None,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+) -> Transcript | list[Transcript]:
+    """Write down what is said; the arguments are those of `Transcriber.transcribe` and `Transcriber.load`."""
+    return _transcriber(model, device).transcribe(
+        audio,
+        sample_rate=sample_rate,
+        language=language,
+        word_timestamps=word_timestamps,
+        options=options,
+    )
+
+
+@overload
+def translate(
+    audio: AudioInput,
+    *,
+    to: str,
+    sample_rate: int | None = ...,
+    language: str = ...,
+    word_timestamps: bool = ...,
+    options: DecodeOptions | None = ...,
+    model: str = ...,
+    device: str = ...,
+) -> Transcript: ...
+@overload
+def translate(
+    audio: list[AnyInput],
+    *,
+    to: str,
+    sample_rate: int | None = ...,
+    language: str = ...,
+    word_timestamps: bool = ...,
+    options: DecodeOptions | None = ...,
+    model: str = ...,
+    device: str = ...,
+) -> list[Transcript]: ...
+def translate(
+    audio: AudioInput | list[AnyInput],
+    *,
+    to: str,
+    sample_rate: int | None = None,
+    language: str = AUTO,
+    word_timestamps: bool = False,
+    options: DecodeOptions | None = None,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+) -> Transcript | list[Transcript]:
+    """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
+    return _transcriber(model, device).translate(
+        audio,
+        to=to,
+        sample_rate=sample_rate,
+        language=language,
+        word_timestamps=word_timestamps,
+        options=options,
+    )
+
+
+@overload
+def detect_language(
+    audio: AudioInput, *, sample_rate: int | None = ..., model: str = ..., device: str = ...
+) -> DetectedLanguage: ...
+@overload
+def detect_language(
+    audio: list[AnyInput], *, sample_rate: int | None = ..., model: str = ..., device: str = ...
+) -> list[DetectedLanguage]: ...
+def detect_language(
+    audio: AudioInput | list[AnyInput],
+    *,
+    sample_rate: int | None = None,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+) -> DetectedLanguage | list[DetectedLanguage]:
+    """Tell the language spoken; see `Transcriber.detect_language`."""
+    return _transcriber(model, device).detect_language(audio, sample_rate=sample_rate)
+
+
+def align(
+    audio: AudioInput,
+    text: str,
+    *,
+    sample_rate: int | None = None,
+    language: str = AUTO,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+) -> Transcript:
+    """Find the times of the words of ``text``; see `Transcriber.align`."""
+    return _transcriber(model, device).align(audio, text, sample_rate=sample_rate, language=language)
+
+
+@lru_cache(maxsize=2)
+def _transcriber(model: str, device: str) -> Transcriber:
+    return Transcriber.load(model, device=device)
