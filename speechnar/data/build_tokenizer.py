@@ -1,15 +1,13 @@
-"""Train a tokenizer on the texts of Kaldi data directories: ``python -m speechnar.data.build_tokenizer DIR OUT``."""
+"""Train a tokenizer on the texts of Kaldi data directories (``speechnar data tokenizer``)."""
 
-import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.data.parallel_text import Sentence, is_text_dir, read_sentences
-from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.errors import ConfigError, DataError
 from speechnar.text.phonemes import PhonemeTokenizer
 from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials
 
@@ -72,35 +70,6 @@ def _train(
     return SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
 
 
-def _read(folder: Path) -> Sequence[Utterance | Sentence]:
+def read_texts(folder: Path) -> Sequence[Utterance | Sentence]:
     """Read a directory of recordings, or of texts alone."""
     return read_sentences(folder) if is_text_dir(folder) else read_kaldi_dir(folder)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR", help="training data directories")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="not for phonemes")
-    parser.add_argument("--model-type", choices=("unigram", "bpe", "char", "phonemes"), default="unigram")
-    parser.add_argument("--languages", nargs="*", default=[], metavar="LANG", help="pieces <LANG> and <asr>")
-    parser.add_argument("--translate-to", nargs="*", default=[], metavar="LANG", help="pieces <st_LANG>")
-    args = parser.parse_args(argv)
-    try:
-        build_tokenizer(
-            [utterance for folder in args.data_dirs for utterance in _read(folder)],
-            args.out,
-            vocab_size=args.vocab_size,
-            model_type=args.model_type,
-            languages=args.languages,
-            translate_to=args.translate_to,
-        )
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

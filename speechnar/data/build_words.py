@@ -1,18 +1,15 @@
-"""List the words of the texts of Kaldi data directories: ``python -m speechnar.data.build_words DIR... OUT``.
+"""List the words of the texts of Kaldi data directories (``speechnar data words``).
 
 The list is a tokenizer whose tokens are words, as what is told to a model that makes sound: names of classes (one word
 each, as ``crying_baby``) or captions.
 """
 
-import argparse
 import logging
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.errors import DataError, SpeechnarError
+from speechnar.errors import DataError
 from speechnar.text.tokenizer import BLANK, NA, TOKENS_NAME, UNK, LexiconTokenizer
 
 logger = logging.getLogger(__name__)
@@ -39,23 +36,3 @@ def build_words(texts: Iterable[str], out: str | Path, *, min_count: int = 1) ->
     if out.exists():
         raise DataError(f"{out}: holds no {TOKENS_NAME}, so it is no tokenizer; remove the folder")
     partial.replace(out)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR", help="training data directories")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--min-count", type=int, default=1, metavar="N", help="leave rarer words out")
-    args = parser.parse_args(argv)
-    try:
-        texts = (utterance.text for folder in args.data_dirs for utterance in read_kaldi_dir(folder))
-        build_words(texts, args.out, min_count=args.min_count)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,10 @@
-"""Report what data directories hold, as JSON: ``python -m speechnar.data.describe TOKENIZER DIR...``.
+"""Report what data directories hold, as JSON (``speechnar data describe``).
 
 The figures that decide a configuration: durations (``max_seconds``), tokens a second (how far an encoder may
 subsample: CTC needs a frame per token), and tokens the vocabulary cannot spell. Of texts without recordings: words and
 tokens in each language, and how many tokens a translation has for one of its source (how many slots CTC needs).
 """
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +14,6 @@ import numpy as np
 
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.data.parallel_text import Sentence, is_text_dir, read_sentences
-from speechnar.errors import SpeechnarError
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
@@ -67,30 +63,20 @@ def describe_texts(sentences: Sequence[Sentence], tokenizer: Tokenizer) -> dict[
     return report
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=describe.__doc__)
-    parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER")
-    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR")
-    args = parser.parse_args(argv)
-    try:
-        tokenizer = load_tokenizer(args.tokenizer)
-        report = {
-            str(folder): describe_texts(read_sentences(folder), tokenizer)
-            if is_text_dir(folder)
-            else describe(read_kaldi_dir(folder), tokenizer)
-            for folder in args.data_dirs
-        }
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    return 0
+def describe_dirs(data_dirs: Sequence[Path], tokenizer: str | Path) -> dict[str, Any]:
+    """Return by directory what `describe` says of its recordings, or `describe_texts` of a directory of texts.
+
+    Raises:
+        DataError: a directory or the tokenizer is malformed.
+    """
+    loaded = load_tokenizer(tokenizer)
+    return {
+        str(folder): describe_texts(read_sentences(folder), loaded)
+        if is_text_dir(folder)
+        else describe(read_kaldi_dir(folder), loaded)
+        for folder in data_dirs
+    }
 
 
 def _quantiles(values: Any) -> dict[str, float]:
     return {str(q): round(float(value), 3) for q, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

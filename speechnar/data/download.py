@@ -1,24 +1,19 @@
-"""Corpora from elsewhere: fetch them, find them, and unpack them without trusting them.
+"""Corpora from elsewhere: fetch them, find them, and unpack them without trusting them."""
 
-``python -m speechnar.data.download URL FILE`` fetches one from the command line.
-"""
-
-import argparse
 import hashlib
 import logging
 import os
 import shutil
-import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from speechnar.errors import DataError, SpeechnarError
+from speechnar.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -138,21 +133,6 @@ def unpacked_corpus(name_or_path: str | Path, unpack_to: str | Path, *, holds: s
     return found[0]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch a file and return the exit status."""
-    parser = argparse.ArgumentParser(description="Download a file unless it is there.")
-    parser.add_argument("url", metavar="URL")
-    parser.add_argument("dest", type=Path, metavar="FILE")
-    parser.add_argument("--sha256", metavar="HEX")
-    args = parser.parse_args(argv)
-    try:
-        fetch(args.url, args.dest, args.sha256)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
 def _check_sum(path: Path, sha256: str | None) -> None:
     if sha256 is None:
         return
@@ -227,7 +207,3 @@ def _write_member(path: Path, content: IO[bytes], limit: int, archive: Path) -> 
                 raise DataError(f"{archive}: unpacks to far more than an archive of its size should")
             file.write(block)
     return written
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,10 +6,8 @@ words for the report, as ``start-insert``. ``python -m speechnar.evaluation.edit
 recogniser wrote of these files, a line ``<edit> <text>`` each.
 """
 
-import argparse
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechnar.audio.io import read_original
-from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import DataError, SpeechnarError
-from speechnar.evaluation.tts import read_texts
+from speechnar.data.kaldi import Utterance
+from speechnar.errors import DataError
 from speechnar.metrics.error_rate import ErrorRate, wer
 from speechnar.text.normalize import get_normalizer
 from speechnar.tts.editor import EditedSpeech
@@ -123,6 +120,11 @@ def make_edits(
             logger.info("%s: %s", edit, ", ".join(f"{c.old_text!r} to {c.new_text!r}" for c in edited.changes))
 
 
+def read_edits(out: str | Path) -> list[dict[str, Any]]:
+    """Return what `make_edits` wrote of each edit in the folder ``out``."""
+    return [json.loads(line) for line in (Path(out) / LIST).read_text(encoding="utf-8").splitlines()]
+
+
 def is_untouched(recording: NDArray[np.float32], edited: EditedSpeech) -> bool:
     """Return whether every sample outside the changes is that of ``recording`` (S,)."""
     rate, old_at, new_at = edited.sample_rate, 0, 0
@@ -195,45 +197,3 @@ def _is_heard(change: Mapping[str, Any], meant: Sequence[str], said: Sequence[st
 def _count(part: Sequence[str], whole: Sequence[str]) -> int:
     """Return how often ``part`` stands in ``whole``."""
     return sum(list(whole[i : i + len(part)]) == list(part) for i in range(len(whole) - len(part) + 1))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("make", help="edit recordings")
-    make.add_argument("model", type=Path, metavar="MODEL")
-    make.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    make.add_argument("edits", type=Path, metavar="EDITS")
-    make.add_argument("out", type=Path, metavar="OUT")
-    make.add_argument("--steps", type=int, metavar="N")
-    make.add_argument("--seed", type=int, default=0, metavar="N")
-    make.add_argument("--candidates", type=int, default=8, metavar="N")
-    make.add_argument("-d", "--device", default="auto")
-    score = commands.add_parser("score", help="score what was heard of them")
-    score.add_argument("out", type=Path, metavar="OUT")
-    score.add_argument("heard", type=Path, metavar="HEARD")
-    score.add_argument("--judge", required=True, metavar="NAME", help="who heard it")
-    score.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if args.command == "make":
-            synthesizer = Synthesizer.load(args.model, device=args.device)
-            options = {"steps": args.steps, "seed": args.seed, "candidates": args.candidates}
-            make_edits(synthesizer, read_kaldi_dir(args.data_dir), read_texts(args.edits), args.out, **options)
-        else:
-            lines = (args.out / LIST).read_text(encoding="utf-8").splitlines()
-            report = score_edits([json.loads(line) for line in lines], read_texts(args.heard), judge=args.judge)
-            sys.stdout.write(str(report))
-            if args.json is not None:
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

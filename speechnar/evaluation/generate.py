@@ -1,14 +1,9 @@
 """Make sound of the texts of a Kaldi directory, or pass its recordings through the codec, as evaluation needs it.
 
-``python -m speechnar.evaluation.generate MODEL DATA_DIR OUT`` writes ``OUT/<utterance id>.wav``, as long as the
-recording, its codes (``codes.safetensors``), and where windows meet in it (`JOINS_FILE`: seconds, by utterance). What
-the codec makes of the recordings (``--system coded``) is the best that a generator of its codes could do.
+TODO
 """
 
-import argparse
 import json
-import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +13,8 @@ from safetensors.torch import save_file
 
 from speechnar.data.codes import CODES_FILE
 from speechnar.data.dataset import read_utterance
-from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import SpeechnarError
+from speechnar.data.kaldi import Utterance
 from speechnar.sound.generator import Generator, GeneratorOptions, Sound
-
-logger = logging.getLogger(__name__)
 
 JOINS_FILE = "joins.json"
 
@@ -78,38 +70,3 @@ def _write(sounds: Iterable[tuple[str, Sound]], out: Path) -> None:
         joins[utt_id] = [round(join, 6) for join in sound.joins]
     save_file(codes, out / CODES_FILE)
     (out / JOINS_FILE).write_text(json.dumps(joins, indent=1) + "\n", encoding="utf-8")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--system", choices=("generated", "coded"), default="generated")
-    parser.add_argument("--partner", type=Path, metavar="MODEL", help="an autoregressive model, for the next two")
-    parser.add_argument("--rescore", action="store_true", help="it has a say in what is kept")
-    parser.add_argument("--lead-seconds", type=float, default=0.0, metavar="S", help="it makes the first S seconds")
-    parser.add_argument("--seconds", type=float, metavar="S", help="default: as long as each recording")
-    parser.add_argument("--steps", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("-d", "--device", default="auto")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        utterances = read_kaldi_dir(args.data_dir)
-        generator = Generator.load(args.model, device=args.device, partner=args.partner)
-        if args.system == "coded":
-            recode_data(generator, utterances, args.out)
-        else:
-            options = GeneratorOptions(steps=args.steps, rescore=args.rescore, lead_seconds=args.lead_seconds)
-            rtf = generate_data(generator, utterances, args.out, seconds=args.seconds, seed=args.seed, options=options)
-            logger.info("%s: %d utterances, real-time factor %.3f", args.out, len(utterances), rtf)
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

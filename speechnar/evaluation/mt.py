@@ -4,18 +4,15 @@
 ``--plot FILE`` draws them all.
 """
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from speechnar.data.parallel_text import Sentence, read_sentences
-from speechnar.errors import DataError, SpeechnarError
-from speechnar.evaluation.translate import TranslationLog, read_log
+from speechnar.data.parallel_text import Sentence
+from speechnar.errors import DataError
+from speechnar.evaluation.translate import TranslationLog
 from speechnar.extras import needs
 from speechnar.metrics.simultaneous import WORD_S, score_streams
 from speechnar.metrics.translation import bleu, chrf
@@ -108,30 +105,3 @@ def plot_reports(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None
     temporary = path.with_name(f".{path.name}.partial")
     figure.savefig(temporary, format="png")
     temporary.replace(path)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
-    parser.add_argument("--target", required=True, metavar="LANG", help="ISO 639-3")
-    parser.add_argument("--word-s", type=float, default=WORD_S, metavar="S", help="default: %(default)s")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw BLEU over latency, erasure and computation")
-    args = parser.parse_args(argv)
-    try:
-        sentences = {sentence.utt_id: sentence for sentence in read_sentences(args.data_dir)}
-        reports = []
-        for path in args.logs:
-            reports.append(score_log(read_log(path), sentences, target=args.target, word_s=args.word_s))
-            sys.stdout.write(json.dumps(reports[-1], ensure_ascii=False) + "\n")
-        if args.plot is not None:
-            plot_reports(reports, args.plot)
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,12 +8,10 @@ far from the recordings of the reference as real sound is from real sound.
 Shapes: N utterances, S samples, K codebooks, T frames, E embedding width.
 """
 
-import argparse
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,14 @@ from speechnar.audio.io import read_audio
 from speechnar.data.codes import CODES_FILE, read_codes
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import ConfigError
 from speechnar.evaluation.generate import JOINS_FILE
-from speechnar.evaluation.tts import RECORDED, check_complete, name_of, parse_system, write_scores
+from speechnar.evaluation.tts import RECORDED, check_complete
 from speechnar.metrics.embeddings import KernelDistance, frechet_distance, kernel_distance
 from speechnar.metrics.repeats import NGRAM_FRAMES, Codes, find_repeats, join_codes
 from speechnar.metrics.seam import MARGIN_S, find_seams
 from speechnar.metrics.speech import Mean, mean_of
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.base import LoadedModel
 from speechnar.models.judges.sound_classifier import SoundClassifier
 
 logger = logging.getLogger(__name__)
@@ -254,34 +252,3 @@ def _summarize(
         repeated=repeated,
         joined=joined,
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT", help="written there: sound.json, utterances.jsonl")
-    parser.add_argument("--judge", required=True, type=Path, metavar="FOLDER", help="a model of sound_classifier")
-    parser.add_argument("--reference", required=True, type=Path, metavar="DATA_DIR", help="other recordings")
-    parser.add_argument("--train", required=True, type=Path, metavar="DATA_DIR", help="what systems learned from")
-    parser.add_argument("--system", action="append", default=[], type=parse_system, metavar="NAME=FOLDER")
-    args = parser.parse_args(argv)
-    try:
-        judge = load_model(args.judge)
-        report, entries = score_sound(
-            args.data_dir,
-            dict(args.system),
-            judge=replace(judge, name=name_of(args.judge)),
-            reference=args.reference,
-            training=args.train,
-        )
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    write_scores(args.out, "sound", report.to_dict(), entries)
-    sys.stdout.write(str(report))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,9 +5,6 @@
 of their latents (``--system coded``), is the best that the synthesiser could do.
 """
 
-import argparse
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +16,13 @@ from numpy.typing import NDArray
 
 from speechnar.audio.io import Audio
 from speechnar.data.dataset import read_utterance
-from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.data.kaldi import Utterance
+from speechnar.errors import ConfigError, DataError
 from speechnar.hub import find_device
 from speechnar.models.base import load_model
 from speechnar.models.tts.tts import Tts
 from speechnar.tts.synthesizer import Synthesizer
 from speechnar.tts.voice import Voice
-
-logger = logging.getLogger(__name__)
 
 System = Literal["vocoded", "coded"]
 
@@ -98,36 +93,14 @@ def resynthesize_data(model: Tts, utterances: Sequence[Utterance], out: str | Pa
         Audio(samples, model.sample_rate).save(Path(out) / f"{utterance.utt_id}.wav")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--system", choices=("synthesized", "vocoded", "coded"), default="synthesized")
-    parser.add_argument("--voices", type=Path, metavar="DATA_DIR", help="a recording of each speaker, as the reference")
-    parser.add_argument("--steps", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("-d", "--device", default="auto")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        utterances = read_kaldi_dir(args.data_dir)
-        if args.system == "synthesized":
-            synthesizer = Synthesizer.load(args.model, device=args.device)
-            voices = [] if args.voices is None else read_kaldi_dir(args.voices)
-            rtf = synthesize_data(synthesizer, utterances, args.out, voices=voices, steps=args.steps, seed=args.seed)
-            logger.info("%s: %d utterances, real-time factor %.3f", args.out, len(utterances), rtf)
-        else:
-            model = load_model(args.model, device=find_device(args.device)).model
-            if not isinstance(model, Tts):
-                raise ConfigError(f"{args.model}: must be a model of kind tts")
-            resynthesize_data(model, utterances, args.out, args.system)
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+def load_tts(folder: str | Path, *, device: str = "auto") -> Tts:
+    """Return the text to speech of a model folder.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ConfigError: the model is of another kind.
+        ModelNotFoundError: there is none.
+    """
+    model = load_model(folder, device=find_device(device)).model
+    if not isinstance(model, Tts):
+        raise ConfigError(f"{folder}: must be a model of kind tts")
+    return model

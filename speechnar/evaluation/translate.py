@@ -6,11 +6,8 @@ how it translates: ``reta`` anew (with ``--verify`` or ``--draft``, by reading d
 ``fretna_ctc`` in one pass, ``wait_k`` behind the source.
 """
 
-import argparse
 import json
-import logging
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +16,11 @@ from typing import Any
 import torch
 
 from speechnar.data.parallel_text import Sentence, read_sentences
-from speechnar.errors import DataError, SpeechnarError
+from speechnar.errors import DataError
 from speechnar.metrics.simultaneous import StreamedSentence, Update
 from speechnar.models.base import load_model
 from speechnar.mt.stream import TranslationStream
 from speechnar.mt.systems import TranslationOptions, build_system
-
-logger = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Sentences translated before the first that is logged."""
@@ -122,56 +117,59 @@ def _shown(value: Any) -> Any:
     return value.resolve().name if isinstance(value, Path) else value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="LOG")
-    parser.add_argument("--source", required=True, metavar="LANG", help="ISO 639-3")
-    parser.add_argument("--target", required=True, metavar="LANG")
-    parser.add_argument("--name", default="", help="of the system; default: that of the log")
-    parser.add_argument("--whole", action="store_true", help="whole sentences instead of word by word")
-    parser.add_argument("--masked", type=int, default=0, metavar="N", help="last words hidden until the end")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N sentences")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument("-d", "--device", default="cpu")
-    parser.add_argument("--verify", action="store_true", default=None)
-    parser.add_argument("--draft", type=Path, metavar="MODEL")
-    for name in ("beam-size", "max-iterations", "margin", "forget", "delay"):
-        parser.add_argument(f"--{name}", type=int, metavar="N")
-    for name in ("token-reward", "bias", "delete-cost", "insert-cost"):
-        parser.add_argument(f"--{name}", type=float, metavar="X")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = TranslationOptions(**{name: getattr(args, name) for name in TranslationOptions.__dataclass_fields__})
+def translate_dir(
+    model: str | Path,
+    data_dir: str | Path,
+    out: str | Path,
+    *,
+    source: str,
+    target: str,
+    options: TranslationOptions = TranslationOptions(),  # noqa: B008  # it is frozen
+    name: str = "",
+    whole: bool = False,
+    num_masked: int = 0,
+    limit: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+) -> int:
+    """Translate the sentences of a directory of texts to the log ``out``, and return their number.
+
+    Args:
+        model: a model folder, whose kind says how it translates: ``reta`` anew (or by reading drafts), ``fretna`` by
+            edits, ``fretna_ctc`` in one pass, ``wait_k`` behind the source.
+        data_dir: a directory of texts.
+        out: a file, complete or not there at all.
+        source, target: ISO 639-3 languages.
+        options: of the system.
+        name: of the system in reports; by default that of the log.
+        whole: give it each sentence at once, instead of word by word.
+        num_masked: last words that are hidden until the end.
+        limit: only the first sentences.
+        threads: of the CPU; whoever calls this keeps theirs.
+        device: of the model.
+
+    Raises:
+        DataError: the directory is malformed, or a sentence has no text in ``source``.
+        ConfigError: the model does not translate, or has no such option, or a sentence is too long.
+    """
+    sentences = read_sentences(data_dir)[:limit]
     before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(threads)
     try:
-        sentences = read_sentences(args.data_dir)[: args.limit]
-        loaded = load_model(args.model, device=args.device)
-        given = {name: _shown(value) for name, value in asdict(options).items() if value is not None}
+        loaded = load_model(model, device=device)
         about = {
-            "system": args.name or args.out.stem,
+            "system": name or Path(out).stem,
             "model": loaded.name,
-            "options": given,
-            "masked": args.masked,
-            "source": args.source,
-            "target": args.target,
-            "threads": args.threads,
-            "device": args.device,
+            "options": {key: _shown(value) for key, value in asdict(options).items() if value is not None},
+            "masked": num_masked,
+            "source": source,
+            "target": target,
+            "threads": threads,
+            "device": device,
             "load_before": round(os.getloadavg()[0], 2),
         }
-        stream = TranslationStream(build_system(loaded, options), loaded.tokenizer, num_masked=args.masked)
-        translate_data(stream, sentences, args.source, args.out, about=about, whole=args.whole)
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    finally:  # whoever calls this from Python keeps theirs
+        stream = TranslationStream(build_system(loaded, options), loaded.tokenizer, num_masked=num_masked)
+        translate_data(stream, sentences, source, out, about=about, whole=whole)
+    finally:
         torch.set_num_threads(before)
-    logger.info("%s: %d sentences", args.out, len(sentences))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return len(sentences)

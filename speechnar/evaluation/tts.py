@@ -8,13 +8,11 @@ synthesiser's fault, score its vocoder and its tokenizer of latents beside it: f
 Shapes: N utterances, S samples, T frames, F mel bands, C cepstra, E embedding width.
 """
 
-import argparse
 import json
 import logging
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.audio.io import read_audio
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.errors import ConfigError, DataError
 from speechnar.extras import needs
 from speechnar.metrics.error_rate import ErrorRate, cer, wer
 from speechnar.metrics.speech import (
@@ -40,7 +38,7 @@ from speechnar.metrics.speech import (
     warp,
 )
 from speechnar.metrics.verification import equal_error_rate
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.base import LoadedModel
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Transcript
@@ -399,14 +397,6 @@ def _spread(count: int, wanted: int) -> list[int]:
     return sorted({math.floor(i * count / wanted) for i in range(wanted)})
 
 
-def parse_system(text: str) -> tuple[str, Path]:
-    """Return the two sides of ``NAME=FOLDER``, for argparse."""
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f"must look like NAME=FOLDER, got {text!r}")
-    return name, Path(folder)
-
-
 def read_texts(path: Path) -> dict[str, str]:
     """Read lines of an utterance's id and what was heard, which may be nothing."""
     lines = [line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -426,52 +416,3 @@ def write_scores(out: Path, name: str, report: Mapping[str, Any], entries: Itera
     (out / "utterances.jsonl").write_text(lines, encoding="utf-8")
     text = json.dumps(report, indent=1, ensure_ascii=False)
     (out / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT", help="written there: speech.json, utterances.jsonl, log_mels/")
-    parser.add_argument("--judge", required=True, metavar="MODEL", help="a recogniser not trained on any of this")
-    parser.add_argument(
-        "--heard",
-        action="append",
-        default=[],
-        type=parse_system,
-        metavar="NAME=FILE",
-        help="what another recogniser, called MODEL, made of each system: a Kaldi file of texts",
-    )
-    parser.add_argument("--verifier", required=True, type=Path, metavar="FOLDER", help="a model of speaker_verifier")
-    parser.add_argument("--system", action="append", default=[], type=parse_system, metavar="NAME=FOLDER")
-    parser.add_argument("--others", type=Path, metavar="DATA_DIR", help="recordings of other speakers")
-    parser.add_argument("--language", default="eng", metavar="LANG")
-    parser.add_argument("--normalizer", default="basic", metavar="NAME")
-    args = parser.parse_args(argv)
-    try:
-        judge: Transcriber | Heard
-        if args.heard:
-            judge = Heard(args.judge, {name: read_texts(path) for name, path in args.heard})
-        else:
-            judge = Transcriber.load(args.judge)
-        report, entries = score_speech(
-            args.data_dir,
-            dict(args.system),
-            judge=judge,
-            verifier=load_model(args.verifier),
-            others=args.others,
-            language=args.language,
-            normalizer=args.normalizer,
-            plots=args.out / "log_mels",
-        )
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    report = replace(report, judge=name_of(args.judge), verifier=name_of(args.verifier))
-    write_scores(args.out, "speech", report.to_dict(), entries)
-    sys.stdout.write(str(report))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

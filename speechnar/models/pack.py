@@ -1,17 +1,11 @@
-"""Pack a trained model for shipping, its weights in half precision and with a card.
+"""Pack a trained model for shipping, its weights in half precision and with a card (``speechnar pack``)."""
 
-``python -m speechnar.models.pack SRC DST --card FILE`` does it from the command line.
-"""
-
-import argparse
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from speechnar.errors import CheckpointError, SpeechnarError
+from speechnar.errors import CheckpointError
 from speechnar.models.base import CARD_FILE, load_model, save_model
 
 BOUND = "---\n"
@@ -50,23 +44,3 @@ def _front_matter(card: str) -> dict[str, str]:
         key = line.partition(":")[0] if not line[0].isspace() else next(reversed(lines), "")
         lines[key] = lines.get(key, "") + line
     return lines
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, metavar="SRC")
-    parser.add_argument("dest", type=Path, metavar="DST")
-    parser.add_argument("--card", type=Path, required=True, metavar="FILE", help="model card in Markdown")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float16")
-    args = parser.parse_args(argv)
-    try:
-        pack_model(args.source, args.dest, card=args.card.read_text(encoding="utf-8"), dtype=args.dtype)
-    except (SpeechnarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,11 @@
-"""Write how long each token of data directories lasts: ``python -m speechnar.train.align_durations TOKENIZER DIR...``.
+"""Write how long each token of data directories lasts (``speechnar data durations``).
 
 A hidden Markov model of the tokens (`speechnar.models.tts.monophones`) is fitted to the recordings themselves and
-aligned with them, so nothing needs to be held out. ``--aligner OUT`` keeps the model: text to speech that starts
-from that folder finds words in recordings by it.
+aligned with them, so nothing needs to be held out. The model can be kept: text to speech that starts from
+its folder finds words in recordings by it.
 """
 
-import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import DURATIONS_FILE, Utterance, read_kaldi_dir, write_durations
-from speechnar.errors import DataError, SpeechnarError
+from speechnar.errors import DataError
 from speechnar.models.base import save_model
 from speechnar.models.tts.monophones import RATE, Monophones, MonophonesConfig, Sentence
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
@@ -95,35 +93,25 @@ def _even_path(sentence: Sentence) -> Tensor:
     return torch.arange(num_frames) * len(sentence.states) // num_frames
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER")
-    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR", help="each gets a file durations")
-    parser.add_argument("--aligner", type=Path, metavar="OUT", help="a model folder to write the sounds to")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        tokenizer = load_tokenizer(args.tokenizer)
-        for folder in args.data_dirs:
-            (folder / DURATIONS_FILE).unlink(missing_ok=True)  # of another text or audio, they would be a fault
-        read = [(folder, utterance) for folder in args.data_dirs for utterance in read_kaldi_dir(folder)]
-        model, durations = align(tokenizer, [utterance for _, utterance in read])
-        for folder in args.data_dirs:
-            found = {
-                utterance.utt_id: seconds
-                for (owner, utterance), seconds in zip(read, durations, strict=True)
-                if owner == folder and seconds is not None
-            }
-            write_durations(folder, found)
-            logger.info("%s: %d utterances aligned", folder, len(found))
-        if args.aligner is not None:
-            save_model(args.aligner, model, tokenizer, card=f"# monophones\n\nOf {len(read)} utterances.\n")
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+def align_dirs(tokenizer: str | Path, data_dirs: Sequence[Path], *, aligner: str | Path | None = None) -> None:
+    """Write the durations of the data directories, all aligned by one model, and that model to ``aligner``.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        AudioError: audio cannot be read.
+        DataError: a directory is malformed, or no utterance can be aligned.
+    """
+    loaded = load_tokenizer(tokenizer)
+    for folder in data_dirs:
+        (folder / DURATIONS_FILE).unlink(missing_ok=True)  # of another text or audio, they would be a fault
+    read = [(folder, utterance) for folder in data_dirs for utterance in read_kaldi_dir(folder)]
+    model, durations = align(loaded, [utterance for _, utterance in read])
+    for folder in data_dirs:
+        found = {
+            utterance.utt_id: seconds
+            for (owner, utterance), seconds in zip(read, durations, strict=True)
+            if owner == folder and seconds is not None
+        }
+        write_durations(folder, found)
+        logger.info("%s: %d utterances aligned", folder, len(found))
+    if aligner is not None:
+        save_model(aligner, model, loaded, card=f"# monophones\n\nOf {len(read)} utterances.\n")

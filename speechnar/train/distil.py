@@ -1,4 +1,4 @@
-"""Replace the targets of training pairs by a teacher's translations: ``python -m speechnar.train.distil``.
+"""Replace the targets of training pairs by a teacher's translations (``speechnar data distil``).
 
 What is written at once cannot choose between two good translations word by word; of a teacher's there is one for each
 source, and an easier one. A share of the pairs keeps its target, since teachers say rare words too rarely.
@@ -9,9 +9,7 @@ Machine Translation", ICLR 2018, section 4; Ding et al., "Understanding and Impr
 Non-Autoregressive Translation", ICLR 2021 (why to keep raw data).
 """
 
-import argparse
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.data.pairs import EOS
 from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
-from speechnar.errors import ConfigError, DataError, SpeechnarError
+from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import load_model
 from speechnar.models.mt.reta import Reta
 from speechnar.text.tokenizer import Tokenizer
@@ -104,50 +102,53 @@ def _batches(places: Sequence[int], lens: Sequence[int], batch_tokens: int) -> l
     return [batch for batch in batches if batch]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="of kind reta")
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a directory of texts; left alone if it is complete")
-    parser.add_argument("--source", required=True, metavar="LANG", help="ISO 639-3")
-    parser.add_argument("--target", required=True, metavar="LANG")
-    parser.add_argument("--beam-size", type=int, default=4, metavar="N", help="default: %(default)s")
-    parser.add_argument("--token-reward", type=float, default=0.0, metavar="X", help="default: %(default)s")
-    parser.add_argument("--raw-share", type=float, default=0.15, metavar="P", help="default: %(default)s")
-    parser.add_argument("--batch-tokens", type=int, default=2048, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    parser.add_argument("-d", "--device", default="cpu")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if (args.out / "text").exists():
-        logger.info("%s is there already", args.out)
-        return 0
-    try:
-        loaded = load_model(args.model, device=args.device)
-        if not isinstance(loaded.model, Reta):
-            raise ConfigError(f"{args.model}: a teacher must be of kind reta, got {type(loaded.model).__name__}")
-        with torch.autocast(torch.device(args.device).type, dtype=torch.bfloat16, enabled=args.bf16):
-            distilled = distil(
-                loaded.model,
-                loaded.tokenizer,
-                read_sentences(args.data_dir),
-                source=args.source,
-                target=args.target,
-                beam_size=args.beam_size,
-                token_reward=args.token_reward,
-                raw_share=args.raw_share,
-                batch_tokens=args.batch_tokens,
-                seed=args.seed,
-            )
-        write_sentences(args.out, distilled)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    logger.info("%s: %d pairs", args.out, len(distilled))
-    return 0
+def distil_dir(
+    model: str | Path,
+    data_dir: str | Path,
+    out: str | Path,
+    *,
+    source: str,
+    target: str,
+    beam_size: int = 4,
+    token_reward: float = 0.0,
+    raw_share: float = 0.15,
+    batch_tokens: int = 2048,
+    seed: int = 0,
+    bf16: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Write what `distil` makes of the texts of ``data_dir`` to the directory ``out``; one with a text is left alone.
 
+    Args:
+        model: folder of the teacher.
+        data_dir: a directory of texts.
+        out: likewise.
+        source, target, beam_size, token_reward, raw_share, batch_tokens, seed: as of `distil`.
+        bf16: compute in bfloat16 where that is safe.
+        device: of the teacher.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ConfigError: the teacher is of another kind than reta, or ``raw_share`` is out of range.
+        DataError: the directory is malformed, or no sentence has text in both languages.
+    """
+    if (Path(out) / "text").exists():
+        logger.info("%s is there already", out)
+        return
+    loaded = load_model(model, device=device)
+    if not isinstance(loaded.model, Reta):
+        raise ConfigError(f"{model}: a teacher must be of kind reta, got {type(loaded.model).__name__}")
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+        distilled = distil(
+            loaded.model,
+            loaded.tokenizer,
+            read_sentences(data_dir),
+            source=source,
+            target=target,
+            beam_size=beam_size,
+            token_reward=token_reward,
+            raw_share=raw_share,
+            batch_tokens=batch_tokens,
+            seed=seed,
+        )
+    write_sentences(out, distilled)
+    logger.info("%s: %d pairs", out, len(distilled))

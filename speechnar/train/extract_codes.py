@@ -1,13 +1,9 @@
-"""Code the sound of data directories once: ``python -m speechnar.train.extract_codes CODEC DIR...``.
+"""Code the sound of data directories once (``speechnar data codes``).
 
-CODEC is a model folder of kind encodec. A generator then learns from the codes (``data: {kind: codes}``), which is
+A generator then learns from the codes (``data: {kind: codes}``), which is
 several times as fast as to code the same sound at every step.
 """
 
-import argparse
-import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,11 +13,9 @@ from torch.nn import functional as F
 from speechnar.data.codes import CODES_FILE
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import ConfigError
 from speechnar.models.base import load_model
 from speechnar.models.sound.encodec import Encodec
-
-logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -50,27 +44,14 @@ def extract_codes(codec: Encodec, folder: Path, *, min_seconds: float = 0.0) -> 
     return sum(codes.size(1) for codes in found.values())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("codec", type=Path, metavar="CODEC", help="model folder of the codec")
-    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--min-seconds", type=float, default=0.0, help="shorter sound is followed by silence")
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        codec = load_model(args.codec, device=args.device).model
-        if not isinstance(codec, Encodec):
-            raise ConfigError(f"{args.codec}: must be of kind encodec, got {type(codec).__name__}")
-        for folder in args.data_dirs:
-            num_frames = extract_codes(codec, folder, min_seconds=args.min_seconds)
-            logger.info("%s: %d frames", folder, num_frames)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+def load_codec(folder: str | Path, *, device: str = "cpu") -> Encodec:
+    """Return the codec of a model folder, in evaluation mode.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ConfigError: the model is of another kind.
+        ModelNotFoundError: there is none.
+    """
+    codec = load_model(folder, device=device).model
+    if not isinstance(codec, Encodec):
+        raise ConfigError(f"{folder}: must be of kind encodec, got {type(codec).__name__}")
+    return codec

@@ -1,19 +1,15 @@
-"""Fit a tokenizer of speech latents to the data of a run: ``python -m speechnar.train.fit_codec CONFIG OUT``.
+"""Fit a tokenizer of speech latents to the data of a run (``speechnar tts fit-codec``).
 
-CONFIG is that of text to speech, which then starts from the folder. Principal components are computed from one pass
+Text to speech then starts from the folder. Principal components are computed from one pass
 over the training data, as varied as in training; an autoencoder, which has been trained before (``init_from``), only
 measures the mean and the deviation of its latents, on a part of them.
 """
 
-import argparse
 import itertools
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from speechnar.config import load_config
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import ConfigError
 from speechnar.models.base import save_model
 from speechnar.models.tts.mel_autoencoder import MelAutoencoder
 from speechnar.models.tts.mel_pca import MelPca
@@ -52,23 +48,3 @@ def fit_codec(config: RunConfig, out: str | Path) -> MelPca | MelAutoencoder:
     logger.info("%s", card.splitlines()[-1])
     save_model(out, codec, tokenizer, card=card)
     return codec
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML of the text-to-speech run")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the model folder to write")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        fit_codec(load_config(args.config, RunConfig, args.overrides), args.out)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

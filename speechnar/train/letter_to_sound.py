@@ -1,17 +1,14 @@
-"""Train the pronunciation of unlisted words on the dictionary: ``python -m speechnar.train.letter_to_sound [OUT]``.
+"""Train the pronunciation of unlisted words on the dictionary (``speechnar tts fit-letters``).
 
-OUT.safetensors gets the weights in half precision, OUT.json what was measured on words set aside; without OUT they
-replace those of the package. Words that begin with the same six letters are set aside together, so that no plural is
+Words that begin with the same six letters are set aside together, so that no plural is
 scored whose singular was learned.
 
 Shapes: B words, L letters with the boundaries, D model width, K kernel, V phonemes with the blank, F = 2 L frames.
 """
 
-import argparse
 import json
 import logging
 import random
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +26,6 @@ from speechnar.text.letter_to_sound import (
     NUM_SYMBOLS,
     PAD_ID,
     PHONEMES,
-    WEIGHTS_PATH,
     LetterToSound,
     letter_ids,
 )
@@ -137,26 +133,22 @@ def evaluate(model: LetterToSound, words: Sequence[str]) -> dict[str, float]:
     return scores
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=WEIGHTS_PATH, metavar="OUT", help="path without extension")
-    parser.add_argument("--epochs", type=int, default=12, metavar="N")
-    parser.add_argument("--batch-size", type=int, default=128, metavar="WORDS")
-    parser.add_argument("--lr", type=float, default=4e-3)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def fit(out: Path, *, num_epochs: int, batch_size: int, lr: float) -> dict[str, float]:
+    """Train, and write the weights in half precision to ``out.safetensors`` and what was measured to ``out.json``.
+
+    Returns:
+        What was measured on the words set aside, as `evaluate` does, with the numbers of words and epochs learned from.
+    """
     words, held_out = split_words()
     logger.info("%d words, %d set aside", len(words), len(held_out))
-    network = train(words, NetworkConfig(), num_epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
+    network = train(words, NetworkConfig(), num_epochs=num_epochs, batch_size=batch_size, lr=lr)
     weights = network.export()
     scores = evaluate(LetterToSound({name: tensor.numpy() for name, tensor in weights.items()}), held_out)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, args.out.with_suffix(".safetensors"))
-    scores |= {"num_training_words": len(words), "epochs": args.epochs}
-    args.out.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    logger.info("%s", scores)
-    return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, out.with_suffix(".safetensors"))
+    scores |= {"num_training_words": len(words), "epochs": num_epochs}
+    out.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    return scores
 
 
 def _batches(words: Sequence[str], batch_size: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -175,7 +167,3 @@ def _batches(words: Sequence[str], batch_size: int) -> list[tuple[Tensor, Tensor
         padded_letters, padded_phonemes = padded
         batches.append((padded_letters, letter_lens, padded_phonemes, phoneme_lens))
     return batches
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,292 @@
+"""Speech to text: transcribe, caption, detect-language, align; decode and score data directories."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechnar.cli.options import (
+    FAILED,
+    OK,
+    Verb,
+    add_computing,
+    add_loading,
+    add_searching,
+    decode_options,
+    load_transcriber,
+    load_translator,
+)
+from speechnar.cli.output import complain_of, log, one_line, put, put_json, with_progress
+from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.hub import DEFAULT_MT_MODEL
+
+if TYPE_CHECKING:
+    from speechnar.asr.transcriber import DetectedLanguage
+    from speechnar.captions import CaptionUpdate
+    from speechnar.text.transcript import Transcript, TranscriptFormat
+
+FORMATS: tuple["TranscriptFormat", ...] = ("txt", "json", "srt", "vtt", "tsv")
+# Of these, several files one after the other on stdout would make one file that is none.
+SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
+
+
+def _describe_transcribe(parser: argparse.ArgumentParser) -> None:
+    add_loading(parser)
+    add_decoding(parser)
+    add_writing(parser)
+
+
+def _describe_caption(parser: argparse.ArgumentParser) -> None:
+    add_loading(parser)
+    add_searching(parser)
+    _add_captioning(parser)
+
+
+def _describe_detect_language(parser: argparse.ArgumentParser) -> None:
+    add_loading(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("-f", "--format", choices=("txt", "json"), default="txt")
+
+
+def _describe_align(parser: argparse.ArgumentParser) -> None:
+    add_loading(parser)
+    parser.add_argument("file", metavar="FILE", help="up to 30 s")
+    parser.add_argument("--text", required=True, help="what is said, in the model's own spelling")
+    parser.add_argument("-l", "--language", default="auto", metavar="LANG")
+    parser.add_argument("-f", "--format", choices=("txt", *FORMATS[1:4]), default="txt", help="txt: a word per line")
+
+
+def _describe_decode(parser: argparse.ArgumentParser) -> None:
+    add_searching(parser)
+    add_computing(parser)
+    parser.add_argument("model", metavar="MODEL", help="name or folder")
+    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    parser.add_argument("out", metavar="OUT", type=Path, help="text file; OUT.jsonl holds language and times")
+    parser.add_argument("--task", default="asr", help="asr, or st_xxx for translation into language xxx")
+    parser.add_argument("-l", "--language", default="auto", metavar="LANG", help="auto, given (by utt2lang) or a code")
+
+
+def _describe_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    parser.add_argument("hyp", metavar="HYP", type=Path)
+    parser.add_argument("--target", metavar="LANG", help="score translations against text.LANG by BLEU and chrF")
+    parser.add_argument("--normalizer", metavar="NAME", help="of the text; default: basic, and none for translations")
+    parser.add_argument("--json", action="store_true")
+
+
+def add_decoding(parser: argparse.ArgumentParser, num_files: str = "+") -> None:
+    """Add what the transcription of files is told."""
+    add_searching(parser)
+    parser.add_argument("files", nargs=num_files, metavar="FILE")
+    parser.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
+    parser.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
+    parser.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
+    parser.add_argument("--hotword-weight", type=float, metavar="W", help="of --hotwords; default: 1")
+    parser.add_argument(
+        "--vad",
+        action=argparse.BooleanOptionalAction,
+        help="decode only speech; default: for recordings longer than 30 s",
+    )
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """Add where transcripts go, and how."""
+    parser.add_argument("-f", "--format", choices=(*FORMATS, "all"), default="txt", help="default: %(default)s")
+    parser.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help="write files there instead of to stdout")
+
+
+def _add_captioning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="- reads raw PCM from stdin: mono, 16 bits, little endian")
+    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of raw PCM; default: what the model hears")
+    parser.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
+    parser.add_argument("--to", metavar="LANG", help="translate into this language")
+    parser.add_argument("--translator", metavar="MODEL", help=f"what translates; default: {DEFAULT_MT_MODEL}")
+    parser.add_argument(
+        "--chunk", type=float, default=1.0, metavar="S", help="seconds between updates; default: %(default)s"
+    )
+    parser.add_argument("--json", action="store_true", help="an object per line; else what stays, a tab, and the rest")
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    return recognize(args, to=None)
+
+
+def recognize(args: argparse.Namespace, to: str | None) -> int:
+    """Transcribe files, or translate them into the language ``to``, and write them; return the exit status."""
+    _check_output(args)
+    transcriber = load_transcriber(args, args.model)
+    options = decode_options(
+        args,
+        hotwords=tuple(phrase.strip() for phrase in (args.hotwords or "").split(",") if phrase.strip()),
+        hotword_weight=args.hotword_weight,
+        vad=args.vad,
+    )
+    outcomes = transcriber.transcribe_many(
+        args.files, to=to, language=args.language, word_timestamps=args.word_timestamps, options=options
+    )
+    started = time.monotonic()
+    audio_s = 0.0
+    num_failed = 0
+    stems = _output_stems(args.files)
+    for file, stem, outcome in zip(args.files, stems, with_progress(outcomes, len(args.files)), strict=True):
+        if isinstance(outcome, SpeechnarError):
+            complain_of(file, outcome, debug=args.debug)
+            num_failed += 1
+            continue
+        audio_s += outcome.duration
+        _put_transcript(outcome, args, stem)
+    wall_s = time.monotonic() - started
+    log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return FAILED if num_failed else OK
+
+
+def _caption(args: argparse.Namespace) -> int:
+    if not 0.1 <= args.chunk <= 30:
+        raise ConfigError(f"--chunk must be 0.1 to 30 seconds, got {args.chunk:g}")
+    if args.translator is not None and args.to is None:
+        raise ConfigError("say into which language --translator is to translate: --to LANG")
+    if args.sample_rate is not None and args.file != "-":
+        raise ConfigError("--sample-rate is that of raw PCM on stdin; a FILE says its own, leave that out")
+    transcriber = load_transcriber(args, args.model)
+    from speechnar.audio.io import AudioStream, pcm_blocks  # noqa: PLC0415
+    from speechnar.captions import CaptionStream  # noqa: PLC0415
+
+    translation = None
+    if args.to is not None:
+        source = None if args.language == "auto" else args.language
+        translation = load_translator(args, args.translator).stream(source=source, target=args.to)
+    rate = args.sample_rate or transcriber.sample_rate
+    speech = transcriber.stream(sample_rate=rate, language=args.language, options=decode_options(args))
+    stream = CaptionStream(speech, translation)
+    blocks = (
+        pcm_blocks(sys.stdin.buffer, round(args.chunk * rate))
+        if args.file == "-"
+        else AudioStream(args.file, target_rate=rate, block_seconds=args.chunk)
+    )
+    started = time.monotonic()
+    for block in blocks:
+        _put_captions(stream.push(block), as_json=args.json)
+    _put_captions(stream.finish(), as_json=args.json)
+    wall_s, audio_s = time.monotonic() - started, stream.transcript.duration
+    log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return OK
+
+
+def _detect_language(args: argparse.Namespace) -> int:
+    transcriber = load_transcriber(args, args.model)
+    num_failed = 0
+    for file in args.files:
+        try:
+            detected: DetectedLanguage = transcriber.detect_language(file)
+        except ConfigError:
+            raise
+        except SpeechnarError as error:
+            complain_of(file, error, debug=args.debug)
+            num_failed += 1
+            continue
+        if args.format == "json":
+            put_json({"file": file, "language": detected.language, "probability": round(detected.probability, 4)})
+        else:
+            name = f"{one_line(file)}: " if len(args.files) > 1 else ""
+            put(f"{name}{detected.language} {detected.probability:.4f}\n")
+    return FAILED if num_failed else OK
+
+
+def _align(args: argparse.Namespace) -> int:
+    transcript = load_transcriber(args, args.model).align(args.file, args.text, language=args.language)
+    if args.format != "txt":
+        put(_render(transcript, args.format))
+        return OK
+    for segment in transcript.segments:
+        for word in segment.words or ():
+            put(f"{word.start:.3f}\t{word.end:.3f}\t{word.word}\t{word.probability:.4f}\n")
+    return OK
+
+
+def _decode(args: argparse.Namespace) -> int:
+    from speechnar.evaluation.asr import decode_dir  # noqa: PLC0415
+
+    transcriber = load_transcriber(args, args.model)
+    options = decode_options(args)
+    summary = decode_dir(transcriber, args.data_dir, args.out, task=args.task, language=args.language, options=options)
+    put_json({**asdict(summary), "rtf": summary.rtf, "model": transcriber.name, "hyp": str(args.out)})
+    return FAILED if summary.failed else OK
+
+
+def _score(args: argparse.Namespace) -> int:
+    from speechnar.evaluation.scores import score_dir  # noqa: PLC0415
+
+    report = score_dir(args.data_dir, args.hyp, target=args.target, normalizer=args.normalizer)
+    if args.json:
+        put_json(report.to_dict())
+    else:
+        put(str(report))
+    return OK
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    if args.output_dir is not None:
+        return
+    if args.format == "all":
+        raise ConfigError("-f all writes files; say where by -o DIR")
+    if args.format in SINGLE_FILE_FORMATS and len(args.files) > 1:
+        raise ConfigError(
+            f"-f {args.format} of {len(args.files)} files needs -o DIR; stdout would hold one after another"
+        )
+
+
+def _output_stems(files: Iterable[str]) -> list[str]:
+    """Return the name without suffix of every file, numbered where two would write to one place."""
+    stems: list[str] = []
+    for file in files:
+        stem = Path(file).stem
+        number = 2
+        while stem in stems:
+            stem = f"{Path(file).stem}-{number}"
+            number += 1
+        stems.append(stem)
+    return stems
+
+
+def _put_transcript(transcript: "Transcript", args: argparse.Namespace, stem: str) -> None:
+    if args.output_dir is None:
+        if args.format == "txt" and len(args.files) > 1:
+            put(f"{one_line(transcript.file)}: {one_line(transcript.text)}\n")
+        else:
+            put(_render(transcript, args.format))
+        return
+    from speechnar.text.transcript import write_transcript  # noqa: PLC0415
+
+    for name in FORMATS if args.format == "all" else (args.format,):
+        log().info("%s", write_transcript(transcript, name, args.output_dir, stem))
+
+
+def _render(transcript: "Transcript", format: str) -> str:
+    text: str = getattr(transcript, f"to_{format}")()
+    return text
+
+
+def _put_captions(updates: Iterable["CaptionUpdate"], *, as_json: bool) -> None:
+    for update in updates:
+        if as_json:
+            values = {**asdict(update), "text": update.text}
+            if update.translation is not None:
+                values["translation"] = {**values["translation"], "text": update.translation.text}
+            put_json(values)
+        else:
+            shown = update.translation or update
+            put(f"{shown.stable}\t{shown.unstable}\n")
+    sys.stdout.flush()
+
+
+VERBS = {
+    "transcribe": Verb("speech to text", _describe_transcribe, _transcribe, repeated="files"),
+    "caption": Verb("live captions of speech, and their translation", _describe_caption, _caption),
+    "detect-language": Verb("language and probability", _describe_detect_language, _detect_language, repeated="files"),
+    "align": Verb("word times of a given text", _describe_align, _align),
+    "decode": Verb("decode a Kaldi data directory", _describe_decode, _decode),
+    "score": Verb("score a decoded data directory", _describe_score, _score),
+}

@@ -1,0 +1,139 @@
+"""Models from training to shipping: train, average, pack, convert, models, demo."""
+
+import argparse
+from pathlib import Path
+
+from speechnar.cli.options import OK, Verb, add_computing, add_threads, set_threads
+from speechnar.cli.output import log, put, put_json
+from speechnar.errors import ConfigError
+
+
+def _describe_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one object per line")
+
+
+def _describe_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=Path)
+    parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument(
+        "--skip-decoder", action="store_true", help="of ESPnet's hybrid models, keep only the CTC branch"
+    )
+
+
+def _describe_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration, e.g. train.seed=1")
+    parser.add_argument("--exp", required=True, type=Path, metavar="DIR", help="where checkpoints and the model go")
+    add_threads(parser)
+
+
+def _describe_average(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("exp", metavar="EXP", type=Path)
+    parser.add_argument("--num-best", type=int, default=5, metavar="N", help="default: %(default)s")
+
+
+def _describe_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=Path)
+    parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument("--card", type=Path, required=True, metavar="FILE", help="model card in Markdown")
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="default: %(default)s"
+    )
+
+
+def _describe_demo(parser: argparse.ArgumentParser) -> None:
+    add_computing(parser)
+    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+
+
+def _models(args: argparse.Namespace) -> int:
+    from speechnar.hub import list_models  # noqa: PLC0415
+
+    rows = [
+        {
+            "name": info.name,
+            "task": ", ".join(info.tasks) or info.kind,
+            "size": f"{info.num_bytes / 1e6:.1f} MB",
+            "languages": ", ".join(info.languages) or "?",
+            "licence": info.license or "?",
+            "from": info.source,
+            "present": "yes",
+        }
+        for info in list_models()
+    ]
+    if args.json:
+        for row in rows:
+            put_json(row)
+        return OK
+    if not rows:
+        log().info("no model is shipped or cached; give a folder or owner/name to -m")
+        return OK
+    header = {key: key for key in rows[0]}
+    widths = {key: max(len(row[key]) for row in [header, *rows]) for key in header}
+    for row in [header, *rows]:
+        put("  ".join(f"{row[key]:<{widths[key]}}" for key in header).rstrip() + "\n")
+    return OK
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from speechnar.interop import convert  # noqa: PLC0415
+
+    report = convert(args.source, args.destination, skip_decoder=args.skip_decoder)
+    put(f"{report}\n")
+    return OK
+
+
+def _train(args: argparse.Namespace) -> int:
+    set_threads(args.threads)
+    from speechnar.config import load_config  # noqa: PLC0415
+    from speechnar.train.run import RunConfig, run_training  # noqa: PLC0415
+
+    result = run_training(load_config(args.config, RunConfig, args.overrides), args.exp)
+    shown = " ".join(f"{name} {value:.4g}" for name, value in result.best_metrics.items())
+    log().info("best at step %d of %d: %s", result.best_step, result.step, shown)
+    put(f"{args.exp / 'model'}\n")
+    return OK
+
+
+def _average(args: argparse.Namespace) -> int:
+    from speechnar.train.run import average  # noqa: PLC0415
+
+    put(f"{average(args.exp, args.num_best)}\n")
+    return OK
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from speechnar.models.pack import pack_model  # noqa: PLC0415
+
+    card = args.card.read_text(encoding="utf-8")
+    pack_model(args.source, args.destination, card=card, dtype=args.dtype)
+    return OK
+
+
+def _demo(args: argparse.Namespace) -> int:
+    set_threads(args.threads)
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+    path = Path(__file__).parents[2] / "demo" / "app.py"
+    spec = spec_from_file_location("speechnar_demo", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError("the demo is part of the repository, not of the installed package; run demo/app.py there")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the demo needs {error.name}; install speechnar[demo]") from None
+    module.main(device=args.device, port=args.port)
+    return OK
+
+
+VERBS = {
+    "models": Verb("the models on this machine", _describe_models, _models),
+    "convert": Verb(
+        "turn a checkpoint of ESPnet, FunASR or cassnat_asr into a model folder", _describe_convert, _convert
+    ),
+    "train": Verb("train a model, or continue a run", _describe_train, _train, repeated="overrides"),
+    "average": Verb("export the average of a run's best checkpoints", _describe_average, _average),
+    "pack": Verb("a trained model at half the size, with its card", _describe_pack, _pack),
+    "demo": Verb("a web page on this machine", _describe_demo, _demo),
+}
