@@ -18,11 +18,11 @@ $(BIN)/python:
 
 # A stamp is older than these files whenever dependencies may have changed.
 $(VENV)/.core: pyproject.toml $(LOCK) | $(BIN)/python
-	$(INSTALL) --editable '.[media,recipes]'
+	$(INSTALL) --editable '.[media]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
-	$(INSTALL) --editable '.[media,train,eval,demo,recipes,t5,espnet,dev]'
+	$(INSTALL) --editable '.[media,train,eval,demo,t5,espnet,dev]'
 	touch $(VENV)/.core $@
 
 $(BIN)/uv: | $(BIN)/python

@@ -5,7 +5,6 @@ Shapes: B utterances, T frames, F features.
 
 import re
 import struct
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,20 +79,6 @@ def _from_sums(sums: NDArray[np.float64], squares: NDArray[np.float64], count: f
     mean = sums / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-20))
     return mean.astype(np.float32), std.astype(np.float32)
-
-
-def read_espnet_stats(path: str | Path) -> Stats:
-    """Read ESPnet's ``feats_stats.npz`` (count, sum, sum_square).
-
-    Raises:
-        DataError: it is not such a file.
-    """
-    path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as stats:
-            return _from_sums(stats["sum"], stats["sum_square"], float(stats["count"]), path)
-    except (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: must be an npz with count, sum and sum_square ({error})") from None
 
 
 def read_kaldi_cmvn(path: str | Path) -> Stats:

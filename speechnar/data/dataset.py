@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import soundfile
@@ -24,19 +24,13 @@ from speechnar.audio.io import read_audio
 from speechnar.config import Config
 from speechnar.data.batch import Example, SpeechBatch, SpeechCollator
 from speechnar.data.kaldi import Utterance
+from speechnar.data.sampler import bucketed_batches
 from speechnar.errors import AudioError, DataError
-from speechnar.extras import needs
 from speechnar.text.tokenizer import NA, Tokenizer
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
-    from lhotse.dataset.sampling import DynamicBucketingSampler
 
 logger = logging.getLogger(__name__)
 
 INT16_SCALE = 32768.0
-# How many utterances the sampler sorts into buckets at a time; the order they come in is already random.
-BUFFER_UTTERANCES = 20_000
 
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Seconds = Annotated[float, Ge(0.0)]
@@ -158,7 +152,7 @@ class SpeechDataset:
         if self.dropped:
             logger.warning("dropped %s of %d utterances", dict(self.dropped), len(utterances))
         self._audio = _AudioCache(sample_rate, config.cache_bytes)
-        self._bins = _bucket_bounds([u.duration_s for u in self._utterances.values()], config.num_buckets)
+        self._bounds = _bucket_bounds([u.duration_s for u in self._utterances.values()], config.num_buckets)
 
     def __len__(self) -> int:
         """Return the number of utterances in use."""
@@ -174,10 +168,10 @@ class SpeechDataset:
         """
         done = self._resume[1] if self._resume[0] == epoch else 0
         self._position = (epoch, done)
-        for number, cuts in enumerate(self._sampler(epoch)):
+        for number, utterances in enumerate(self._batch_plan(epoch)):
             if number < done:
                 continue
-            examples = self._examples(epoch, [self._utterances[cut.id] for cut in cuts])
+            examples = self._examples(epoch, utterances)
             self._position = (epoch, number + 1)
             yield self.collate(examples)
 
@@ -207,35 +201,18 @@ class SpeechDataset:
         """Return the languages into which the utterance can be translated; none in validation."""
         return sorted(self.collate.translates_to & utterance.translations.keys()) if self.training else []
 
-    def _sampler(self, epoch: int) -> "DynamicBucketingSampler":
-        with needs("train"):
-            from lhotse.dataset.sampling import DynamicBucketingSampler  # noqa: PLC0415  # an extra
-        sampler = DynamicBucketingSampler(
-            _Cuts(self, epoch),
-            max_duration=self.config.batch_seconds,
-            shuffle=self.training,
-            duration_bins=self._bins,
-            buffer_size=BUFFER_UTTERANCES,
-            seed=self.seed,
-            # Without it, lhotse 1.33 ends the epoch at the first empty bucket and loses what the others hold.
-            sync_buckets=True,
-            # The training loop deals batches to processes; every process counts the same ones.
-            world_size=1,
-            rank=0,
-        )
-        sampler.set_epoch(epoch if self.training else 0)
-        return sampler
-
-    def cuts(self, epoch: int) -> "Iterator[MonoCut]":
-        """Yield what the sampler needs to know of each utterance: its name and how long it will be."""
-        with needs("train"):
-            from lhotse.cut import MonoCut  # noqa: PLC0415  # an extra
+    def _batch_plan(self, epoch: int) -> Iterator[list[Utterance]]:
+        """Yield the utterances of each batch, by how long they will be."""
         utt_ids = sorted(self._utterances)
         if self.training:
             np.random.default_rng((self.seed, epoch)).shuffle(utt_ids)
-        for utt_id in utt_ids:
-            duration = self._plan(epoch, self._utterances[utt_id]).duration(self._utterances[utt_id])
-            yield MonoCut(id=utt_id, start=0.0, duration=duration, channel=0)
+        utterances = [self._utterances[utt_id] for utt_id in utt_ids]
+        return bucketed_batches(
+            ((utterance, self._plan(epoch, utterance).duration(utterance)) for utterance in utterances),
+            self._bounds,
+            max_size=self.config.batch_seconds,
+            seed=self.seed + epoch if self.training else None,
+        )
 
     def _plan(self, epoch: int, utterance: Utterance) -> _Plan:
         config = self.config
@@ -307,17 +284,6 @@ class SpeechDataset:
         )
 
 
-@dataclass(frozen=True)
-class _Cuts:
-    """The utterances of an epoch, as often as the sampler iterates over them."""
-
-    dataset: SpeechDataset
-    epoch: int
-
-    def __iter__(self) -> "Iterator[MonoCut]":
-        return self.dataset.cuts(self.epoch)
-
-
 class _AudioCache:
     """Decoded mono audio by utterance, kept as 16-bit integers until the limit is reached."""
 
@@ -370,5 +336,5 @@ def _bucket_bounds(durations: Sequence[float], num_buckets: int) -> list[float]:
     ordered = np.sort(np.asarray(durations))
     shares = np.cumsum(ordered) / np.sum(ordered)
     inner = np.searchsorted(shares, np.arange(1, num_buckets) / num_buckets)
-    # The sampler wants at least one bound; nothing lies beyond the longest duration.
+    # With one bucket, a second for what augmentation makes longer than all.
     return sorted({float(ordered[index]) for index in inner}) or [float(ordered[-1])]

@@ -145,58 +145,6 @@ def _replace_file(path: Path, lines: Iterable[str]) -> None:
     temporary.replace(path)
 
 
-def to_cuts(utterances: Iterable[Utterance]) -> Any:
-    """Return a ``lhotse.CutSet`` of ``utterances`` (language and translations under ``custom``).
-
-    Reads each file's header.
-
-    Raises:
-        DataError: a header cannot be read, or an utterance comes from a pipe (lhotse would need it decoded first).
-    """
-    from lhotse import CutSet, MonoCut, MultiCut, SupervisionSegment  # noqa: PLC0415  # slow to import
-    from lhotse.audio import AudioSource, Recording  # noqa: PLC0415
-
-    recordings: dict[Path, Recording] = {}
-    cuts = []
-    for utterance in utterances:
-        path = utterance.wav_path
-        if utterance.pipe is not None:
-            raise DataError(f"utterance {utterance.utt_id!r} comes from a pipe; lhotse cuts need a file")
-        if path not in recordings:
-            info = _header(path)
-            channels = list(range(info.channels))
-            source = AudioSource(type="file", channels=channels, source=str(path))
-            duration = info.frames / info.samplerate
-            recordings[path] = Recording(str(path), [source], info.samplerate, info.frames, duration, channels)
-        recording = recordings[path]
-        channel = recording.channel_ids if recording.num_channels > 1 else 0
-        length = min(utterance.duration_s, recording.duration - (utterance.start_s or 0.0))
-        supervision = SupervisionSegment(
-            id=utterance.utt_id,
-            recording_id=recording.id,
-            start=0.0,
-            duration=length,
-            channel=channel,
-            text=utterance.text,
-            language=utterance.lang,
-            speaker=utterance.spk_id,
-            custom={"lang": utterance.lang, "translations": dict(utterance.translations)},
-        )
-        cut_type = MultiCut if recording.num_channels > 1 else MonoCut
-        cuts.append(
-            cut_type(
-                id=utterance.utt_id,
-                start=utterance.start_s or 0.0,
-                duration=length,
-                channel=channel,
-                supervisions=[supervision],
-                recording=recording,
-                custom={"lang": utterance.lang, "translations": dict(utterance.translations)},
-            )
-        )
-    return CutSet.from_cuts(cuts)
-
-
 @dataclass(frozen=True)
 class _Entry:
     value: str

@@ -22,17 +22,8 @@ MARKS = ",.?!;:—"
 """What remains of punctuation; a dash is always U+2014."""
 _STRONGEST_FIRST = "?!.;:—,"
 
-_ONES = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_SCALES = ("", " thousand", " million", " billion", " trillion")
-_MAX_CARDINAL_DIGITS = 3 * len(_SCALES)
-_ORDINALS: Mapping[str, str] = {
-    **{"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"},
-    "twelve": "twelfth",
-}
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_MAX_CARDINAL_DIGITS = 15
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November"),
     "December",
@@ -208,35 +199,19 @@ def spoken_words(text: str) -> list[list[str]]:
 
 def cardinal(digits: str) -> str:
     """Return a whole number in words; digit by digit if it begins with 0 or has more than 15 digits."""
-    if len(digits) > _MAX_CARDINAL_DIGITS or (len(digits) > 1 and digits[0] == "0"):
-        return _digit_by_digit(digits)
-    value = int(digits)
-    groups = []
-    for scale in _SCALES:
-        value, group = divmod(value, 1000)
-        if group:
-            groups.append(_below_thousand(group) + scale)
-    return " ".join(reversed(groups)) or "zero"
+    return _digit_by_digit(digits) if _is_code(digits) else _number_words(digits, "cardinal")
 
 
 def ordinal(digits: str) -> str:
-    """Return the rank in words: ``twenty-first`` for 21."""
-    words = cardinal(digits)
-    cut = max(words.rfind(" "), words.rfind("-")) + 1
-    last = words[cut:]
-    if last in _ORDINALS:
-        return words[:cut] + _ORDINALS[last]
-    return f"{words[:-1]}ieth" if last.endswith("y") else f"{words}th"
+    """Return the rank in words: ``twenty-first`` for 21; what `cardinal` reads digit by digit ranks by its last."""
+    if _is_code(digits):
+        return f"{_digit_by_digit(digits[:-1])} {ordinal(digits[-1])}"
+    return _number_words(digits, "ordinal")
 
 
 def year(digits: str) -> str:
-    """Return four digits as a year is read: ``nineteen oh five``, ``twenty ten``, ``two thousand five``."""
-    century, rest = int(digits[:2]), int(digits[2:])
-    if century % 10 == 0 and rest < 10:
-        return cardinal(digits)
-    if rest == 0:
-        return f"{_below_thousand(century)} hundred"
-    return f"{_below_thousand(century)} {'oh ' if rest < 10 else ''}{_below_thousand(rest)}"
+    """Return four digits, the first not 0, as a year is read: ``nineteen oh five``, ``two thousand five``."""
+    return _number_words(digits, "year").replace("oh-", "oh ")
 
 
 class _Reader:
@@ -550,14 +525,16 @@ def _dollars_and_cents(whole: str, cents: str, names: tuple[str, str, str, str])
 
 
 def _digit_by_digit(digits: str) -> str:
-    return " ".join(_ONES[int(digit)] for digit in digits)
+    return " ".join(_DIGITS[int(digit)] for digit in digits)
 
 
-def _below_thousand(value: int) -> str:
-    hundreds, rest = divmod(value, 100)
-    said = [f"{_ONES[hundreds]} hundred"] if hundreds else []
-    if 0 < rest < 20:
-        said.append(_ONES[rest])
-    elif rest:
-        said.append(_TENS[rest // 10] + (f"-{_ONES[rest % 10]}" if rest % 10 else ""))
-    return " ".join(said)
+def _is_code(digits: str) -> bool:
+    """Tell numbers that count nothing, as those of telephones."""
+    return len(digits) > _MAX_CARDINAL_DIGITS or (len(digits) > 1 and digits[0] == "0")
+
+
+def _number_words(digits: str, form: str) -> str:
+    """Return num2words' words as Americans say them: no *and*, no commas."""
+    from num2words import num2words  # noqa: PLC0415  # loads fifty languages: only where a number stands
+
+    return str(num2words(int(digits), to=form)).replace(",", "").replace(" and ", " ")

@@ -9,7 +9,6 @@ from speechnar.audio.cmvn import (
     UtteranceCmvn,
     compute_cmvn,
     read_am_mvn,
-    read_espnet_stats,
     read_kaldi_cmvn,
 )
 from speechnar.errors import DataError
@@ -30,8 +29,6 @@ def check(stats):
 def test_readers_agree_with_numpy(tmp_path):
     matrix = sums()
     path = tmp_path / "stats"
-    np.savez(path.with_suffix(".npz"), count=50, sum=matrix[0, :-1], sum_square=matrix[1, :-1])
-    check(read_espnet_stats(path.with_suffix(".npz")))
     for key in (b"", b"global "):
         for kind, dtype in ((b"FM ", "<f4"), (b"DM ", "<f8")):
             path.write_bytes(key + b"\0B" + kind + struct.pack("<bibi", 4, 2, 4, 5) + matrix.astype(dtype).tobytes())
@@ -57,8 +54,6 @@ def test_damaged_statistics_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"bad\.npz"):
             read_kaldi_cmvn(path)
-        with pytest.raises(DataError, match=r"bad\.npz"):
-            read_espnet_stats(path)
         with pytest.raises(DataError, match=r"bad\.npz"):
             read_am_mvn(path)
 

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from speechnar.data.dataset import read_utterance
-from speechnar.data.kaldi import read_kaldi_dir, to_cuts, write_kaldi_dir
+from speechnar.data.kaldi import read_kaldi_dir, write_kaldi_dir
 from speechnar.errors import DataError
 from tests.unit.data.corpus import RATE, make_data_dir, make_utterances
 
@@ -171,13 +171,3 @@ def test_what_cannot_stand_on_a_line_is_refused(tmp_path, change, message):
         write_kaldi_dir(tmp_path / "data", [replace(utterance, **change)])
     with pytest.raises(DataError, match="repeated"):
         write_kaldi_dir(tmp_path / "data", [utterance, utterance])
-
-
-def test_cuts_load_the_same_samples(tmp_path):
-    utterances = make_utterances(tmp_path, count=2)
-    part = replace(utterances[0], utt_id="part", start_s=0.1, end_s=0.2, duration_s=0.1)
-    cuts = list(to_cuts([*utterances, part]))
-    assert [cut.supervisions[0].text for cut in cuts[:2]] == [utterance.text for utterance in utterances]
-    assert cuts[1].supervisions[0].custom["translations"] == dict(utterances[1].translations)
-    for cut, utterance in zip(cuts, [*utterances, part], strict=True):
-        np.testing.assert_allclose(cut.load_audio()[0], read_utterance(utterance, RATE), atol=1e-4)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechnar.errors import ConfigError, DataError
-from speechnar.metrics.error_rate import ErrorRate, ScoredSet, cer, format_alignment, format_report, wer
+from speechnar.metrics.error_rate import ErrorRate, cer, wer
 
 REFS = ["the cat sat on the mat", "hello world", "yes"]
 HYPS = ["The hat sat on mat today.", "Hello, world!", ""]
@@ -90,47 +90,3 @@ def test_unpaired_input_is_refused(refs, hyps):
 def test_printed_line():
     result = ErrorRate("word", 1, 2, 3, 100, 7, "basic", (0.0412, 0.0799))
     assert str(result) == ("WER 6.00 [4.12, 7.99] (sub 1, del 2, ins 3; 100 words, 7 utterances; normalizer basic)")
-
-
-def test_alignment():
-    assert format_alignment(REFS[0], HYPS[0]) == (
-        "REF the cat sat on the mat ***\nHYP the hat sat on *** mat today\nERR     S          D       I"
-    )
-    assert format_alignment("a b", "ab", unit="character") == "REF a _   b\nHYP a *** b\nERR   D"
-    assert format_alignment("", "") == "REF\nHYP\nERR"
-    # A spoken "***" is not mistaken for a gap.
-    assert format_alignment("***", "***", normalizer="none").endswith("\nERR")
-
-
-@given(sentences, sentences, st.integers(10, 40))
-def test_alignment_marks_each_error_once_within_the_width(ref, hyp, width):
-    blocks = [block.split("\n") for block in format_alignment(ref, hyp, width=width).split("\n\n")]
-    marks = "".join(block[2][3:] for block in blocks).replace(" ", "")
-    assert len(marks) == edit_distance(ref.split(), hyp.split())
-    for row, text in ((0, ref), (1, hyp)):
-        items = [item for block in blocks for item in block[row].split()[1:]]
-        assert [item for item in items if item != "***"] == text.split()
-    assert all(len(line) <= width for block in blocks for line in block)
-
-
-def test_report():
-    english = ScoredSet("test", ["u1", "u2", "u3"], REFS, HYPS)
-    chinese = ScoredSet("zh", ["z1"], ["你好，世界"], ["你好世"], "zho")
-    report = format_report([english, chinese], num_worst=1)
-    assert report.startswith("Normalizer: basic. ")
-    assert f"| test | 3 | 9 | {str(wer(REFS, HYPS))[4:].split(' (')[0]} | 1 | 2 | 1 |" in report
-    assert "| zh | 1 |  |  | 0 | 1 | 0 | 25.00 |" in report
-    assert "### test: utterances with most errors (2 of 3 have any)" in report
-    assert "`u1`: errors 3, reference words 6\n\n    REF the cat sat on the mat ***\n    HYP the hat" in report
-    assert "`u2`" not in report and "`u3`" not in report  # no error; not among the worst 1
-    assert "`z1`: errors 1, reference characters 4" in report
-    assert report == format_report([english, chinese], num_worst=1)
-
-
-def test_report_without_errors_has_only_the_table():
-    assert "###" not in format_report([ScoredSet("clean", ["u"], ["a"], ["a"])])
-
-
-def test_report_refuses_missing_ids():
-    with pytest.raises(DataError, match="test: ids and hypotheses must be equally many"):
-        format_report([ScoredSet("test", ["u1"], REFS, HYPS)])

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from speechnar.audio.fbank import LogMelConfig
-from speechnar.audio.griffin_lim import griffin_lim
 from speechnar.models.base import load_model, save_model
 from speechnar.models.tts.vocos import Vocos, VocosConfig, stft_loss
 from speechnar.nn.lengths import valid_mask
@@ -159,6 +158,16 @@ def test_a_folder_holds_the_model(tmp_path):
 # Learning
 
 
+def with_zero_phases(feats, frontend):
+    config = frontend.config
+    magnitudes = (torch.linalg.pinv(frontend.mel_matrix.T) @ feats.exp().mT).clamp(min=1e-8)
+    # Frames are centred on the middle of their hop, those of istft on its first sample.
+    padded = torch.nn.functional.pad(magnitudes, (1, 1), mode="replicate").to(torch.complex64)
+    wav = torch.istft(padded, config.n_fft, config.hop_length, config.win_length, frontend.window)
+    first = config.hop_length // 2
+    return wav[:, first : first + feats.size(1) * config.hop_length]
+
+
 def test_it_learns_to_make_voices_it_has_not_heard():
     torch.manual_seed(0)
     model = Vocos(VocosConfig.debug())
@@ -176,7 +185,8 @@ def test_it_learns_to_make_voices_it_has_not_heard():
     assert float(after.total.detach()) < 0.5 * float(before.total.detach())
     # Better than the same magnitudes with all phases 0, and far better than silence.
     feats, feat_lens = model.frontend(unheard.wav, unheard.wav_lens)
-    buzz, _ = griffin_lim(feats, feat_lens, model.frontend, num_iters=0)
+    assert feat_lens.tolist() == [feats.size(1)] * len(feats)
+    buzz = with_zero_phases(feats, model.frontend)
     distance = {
         name: float(model.reconstruction_loss(unheard.wav, made).parts["mel"].detach())
         for name, made in {
