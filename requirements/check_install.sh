@@ -17,10 +17,10 @@ install() {
 "${UV:-uv}" venv --quiet --python "${PYTHON:-python3}" "$folder/venv"
 cd "$folder" # so that what is installed is imported, not what lies in the clone
 SECONDS=0
-install media,recipes
+install media
 echo "== $resolution, $("$python" --version): $(du -sm venv | cut -f1) MB for inference, installed in $SECONDS s"
 "$python" "$root/recipes/asterisk/s2t/local/quickstart.py"
-install media,recipes,train,eval,demo,dev
+install media,train,eval,demo,dev
 "${UV:-uv}" pip freeze --quiet --python "$python" | paste -sd ' '
 cd "$root"
 "$python" -m pytest -p no:cacheprovider tests/test_architecture.py tests/test_optional_packages.py \
