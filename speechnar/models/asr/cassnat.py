@@ -30,7 +30,7 @@ from speechnar.decode.esa import NamedSlots, best_rows, best_tokens, ctc_log_lik
 from speechnar.decode.segments import Segments, aligned_segments, path_segments
 from speechnar.errors import ConfigError
 from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, TrunkOutput, conformer
-from speechnar.models.base import LossOutput
+from speechnar.models.base import AsrModel, LossOutput
 from speechnar.nn.attention import CrossAttention, SelfAttention
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.context import BlockContext
@@ -561,7 +561,7 @@ class CassNatConfig(CtcTrunkConfig):
         )
 
 
-class CassNat(nn.Module):
+class CassNat(AsrModel):
     """Encoder with CTC, and the CASS-NAT decoder on it."""
 
     decoder_names = ("cassnat", "ctc")

@@ -27,7 +27,7 @@ from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.asr.ctc_embedder import CtcEmbedder
 from speechnar.models.asr.seaco import SeacoBias, SeacoConfig
-from speechnar.models.base import LossOutput
+from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.cif import CifEmbeddings, CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
@@ -323,7 +323,7 @@ def draw_glances(is_token: Tensor, counts: Tensor) -> Tensor:
     return (ranks < counts[:, None]) & is_token
 
 
-class ParaformerConfig(Config):
+class ParaformerConfig(ModelConfig):
     """Configuration of a `Paraformer`; vocabulary and feature width come from elsewhere."""
 
     kind: Literal["paraformer"] = "paraformer"
@@ -406,7 +406,7 @@ class ParaformerConfig(Config):
         return cls.large().model_copy(update={"head": head, "ctc_weight": 0.5})
 
 
-class Paraformer(nn.Module):
+class Paraformer(AsrModel):
     """The recogniser: features, encoder, head, and CTC beside it where that is trained."""
 
     num_prefix = 0

@@ -38,7 +38,7 @@ from speechnar.models.asr.cassnat import (
     slot_losses,
 )
 from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, NormedHead, TrunkOutput, conformer
-from speechnar.models.base import LossOutput
+from speechnar.models.base import AsrModel, LossOutput
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.text.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ class SecondPass:
     """(N, U + 1, D)"""
 
 
-class UniEnc(nn.Module):
+class UniEnc(AsrModel):
     """The recogniser."""
 
     decoder_names = ("cassnat", "ctc")

@@ -34,7 +34,7 @@ from speechnar.decode.levenshtein import (
     refine,
     select,
 )
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
     SeenSource,
@@ -94,7 +94,7 @@ class EditBias:
     margin: int = 0
 
 
-class Fretna(nn.Module):
+class Fretna(MtModel):
     """Source tokens and a previous translation to a better one."""
 
     def __init__(self, config: FretnaConfig, tokenizer: Tokenizer) -> None:
