@@ -24,7 +24,7 @@ from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
-from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.paraformer_head import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig, SpeechDecoder
 from speechnar.nn.embedder import EncodedSpeech

@@ -11,7 +11,8 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.decode.esa import sample_segments
 from speechnar.errors import ConfigError
 from speechnar.models import MODELS
-from speechnar.models.asr.cassnat import Candidates, CassNat, CassNatConfig, posteriors
+from speechnar.models.asr.cassnat import CassNat, CassNatConfig
+from speechnar.models.asr.token_acoustic_embedder import Candidates, posteriors
 from speechnar.models.asr.unienc import UniEnc, UniEncConfig
 from speechnar.models.base import AsrModel, Trainable, load_model, save_model
 from speechnar.nn.embedder import EncodedSpeech
