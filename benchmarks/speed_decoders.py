@@ -33,7 +33,7 @@ from speechnar.config import parse_config, read_yaml
 from speechnar.decode.ctc import greedy
 from speechnar.models.asr.cassnat import CassNatConfig, CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.paraformer_head import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig

@@ -21,7 +21,8 @@ from benchmarks.result import RESULTS, ROOT, load_average, write_result
 from benchmarks.word_times import speech_span
 from speechnar import Transcriber
 from speechnar.audio.io import read_audio
-from speechnar.models.asr.paraformer import CifConfig, Paraformer, ParaformerConfig
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.asr.paraformer_head import CifConfig
 from speechnar.models.asr.paraformer_stream import ParaformerStream
 from speechnar.nn.sanm import WindowConfig
 from speechnar.text.tokenizer import LexiconTokenizer

@@ -7,12 +7,12 @@ files and ``README.md``. Reading one executes nothing and needs no other file; a
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,12 +47,10 @@ class LossOutput:
     """() number of utterances in the mean: batches of unequal size are averaged by it."""
 
 
-@runtime_checkable
-class Trainable(Protocol):
-    """All the training loop knows of a model."""
+class ModelConfig(Config):
+    """What a model is built from; ``kind`` names it in YAML, in model folders and in `speechnar.models.MODELS`."""
 
-    def loss(self, batch: Any) -> LossOutput:
-        """Return the loss of one batch, whatever batch the model's data set yields."""
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -67,35 +65,81 @@ class Turn:
     """Of the names of the parameters that learn; "": all."""
 
 
-def turns_of(model: Trainable) -> Sequence[Turn]:
-    """Return what is done with each batch, in order: ``model.turns()`` if it has them, else its loss alone.
+class Trainable(nn.Module):
+    """A model that learns by gradients, and all that training knows of it.
 
-    A turn listed twice is taken twice. Whatever is optimised, ``model.loss`` is what held-out data are scored by.
+    Only ``learns_from`` and ``loss`` have to be given; the rest has the value that is right for most models. A run
+    (`speechnar.train.run`) asks in this order: ``learns_from`` chooses the data; ``warm_starts`` and ``pretrained`` say
+    what is copied from other models; ``begin`` does what is left before the first update; every update takes the
+    ``turns``; ``loss`` scores held-out data; ``exported`` is what is kept.
     """
-    turns: Sequence[Turn] = model.turns() if hasattr(model, "turns") else [Turn("all", model.loss)]
-    return turns
+
+    learns_from: ClassVar[tuple[str, ...]]
+    """Kinds of data (``data.kind`` of a run): ``speech`` yields `SpeechBatch`, ``codes`` `CodeBatch`, ``pairs``
+    `PairBatch`. A model that learns from speech has ``sample_rate``, see `HearsSpeech`."""
+    warm_starts: ClassVar[Mapping[str, str]] = {}
+    """Where the weights of a model of another kind belong in this one: the kind to the prefix of their names."""
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Prefixes of weights that training leaves as they are: they must come from elsewhere."""
+        return ()
+
+    @property
+    def exported(self) -> nn.Module:
+        """What is kept of a finished run, where others only helped to train it."""
+        return self
+
+    def begin(self) -> None:
+        """Prepare a new run once all weights are loaded, such as copies of them; a continued run skips this."""
+
+    def loss(self, batch: Any) -> LossOutput:
+        """Return the loss of one batch, whatever batch the data of the model yield."""
+        raise NotImplementedError
+
+    def turns(self) -> Sequence[Turn]:
+        """Return what is done with each batch, in order; a turn listed twice is taken twice."""
+        return [Turn("all", self.loss)]
 
 
-def exported_part(model: nn.Module) -> nn.Module:
-    """Return what is kept of a trained model: ``model.exported``, where others only helped to train it."""
-    part: nn.Module = getattr(model, "exported", model)
-    return part
+class AsrModel(Trainable):
+    """A model of speech whose transcripts are scored against references while it trains."""
 
-
-@runtime_checkable
-class Recognizer(Protocol):
-    """A model whose greedy output can be scored against references while it trains."""
+    learns_from = ("speech",)
 
     def recognize(self, batch: Any) -> list[list[int]]:
-        """Return the token ids of the best hypothesis of each utterance."""
+        """Return the token ids of the best hypothesis of each utterance of a `SpeechBatch`."""
+        raise NotImplementedError
+
+    def recognize_with(self, batch: Any) -> dict[str, list[list[int]]]:
+        """Return the token ids of each utterance by the name of the decoder; a model of one decoder has it nameless."""
+        return {"": self.recognize(batch)}
+
+
+class MtModel(Trainable):
+    """A model of texts whose translations are scored against references while it trains."""
+
+    learns_from = ("pairs",)
+
+    def translate(self, batch: Any) -> list[list[int]]:
+        """Return the token ids of the best translation of each source of a `PairBatch`."""
+        raise NotImplementedError
+
+
+class HearsSpeech(Protocol):
+    """What every model that learns from speech has."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what it learns from."""
 
 
 @runtime_checkable
-class TextTranslator(Protocol):
-    """A model of texts whose translations can be scored against references while it trains."""
+class NormalizesFeatures(Protocol):
+    """A model with features of its own; if its normaliser is a `GlobalCmvn`, a new run measures it beforehand."""
 
-    def translate(self, batch: Any) -> list[list[int]]:
-        """Return the token ids of the best translation of each source of a `speechnar.data.pairs.PairBatch`."""
+    frontend: nn.Module
+    normalizer: nn.Module
 
 
 class SpeechDecoder(Protocol):
@@ -123,14 +167,14 @@ class ModelEntry:
 
     module: str
     config_name: str
-    """Of a `Config` with the ``kind``."""
+    """Of a `ModelConfig` with the ``kind``."""
     model_name: str
     """Of an ``nn.Module`` with ``from_config(config, tokenizer)`` and the attribute ``config``."""
 
     @property
-    def config_cls(self) -> type[Config]:
+    def config_cls(self) -> type[ModelConfig]:
         """The class of its configuration."""
-        found: type[Config] = getattr(import_module(self.module), self.config_name)
+        found: type[ModelConfig] = getattr(import_module(self.module), self.config_name)
         return found
 
     @property
@@ -146,7 +190,7 @@ class LoadedModel:
     model: nn.Module
     """float32, in evaluation mode."""
     tokenizer: Tokenizer
-    config: Config
+    config: ModelConfig
     name: str
     """Name of the folder."""
 
@@ -184,18 +228,15 @@ def save_model(
 
     Args:
         folder: created if absent; files of these names are replaced.
-        model: the ``config`` of its `exported_part`, which is written, must have a ``kind``.
+        model: of a finished run, what is `Trainable.exported`.
         tokenizer: saved beside the weights.
         card: Markdown text of the model card.
         dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model = exported_part(model)
-    config = model.config
-    assert isinstance(config, Config), "models keep the Config they were built from"
-    values = config.model_dump(mode="json")
-    document = {"schema_version": SCHEMA_VERSION, "kind": values["kind"], "config": values}
+    config = config_of(model)
+    document = {"schema_version": SCHEMA_VERSION, "kind": config.kind, "config": config.model_dump(mode="json")}
     tokenizer.save(folder)
     _replace_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
     _replace_text(folder / CARD_FILE, card)
@@ -210,6 +251,13 @@ def save_model(
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     save_file(stored, temporary, metadata={"format": "pt"})
     temporary.replace(folder / WEIGHTS_FILE)
+
+
+def config_of(model: nn.Module) -> ModelConfig:
+    """Return what ``model`` was built from."""
+    config = model.config
+    assert isinstance(config, ModelConfig), "models keep the configuration they were built from"
+    return config
 
 
 def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> LoadedModel:
@@ -237,7 +285,7 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Loa
     return LoadedModel(model.to(device).eval(), tokenizer, config, folder.resolve().name)
 
 
-def read_model_config(folder: Path) -> tuple[ModelEntry, Config]:
+def read_model_config(folder: Path) -> tuple[ModelEntry, ModelConfig]:
     """Read and check ``config.json`` of a model folder.
 
     Raises:

@@ -57,7 +57,7 @@ def align(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> tuple[Monoph
     def fit() -> None:
         model.fit((sentence.feats, sentence.states[paths[number]]) for number, sentence in sentences.items())
 
-    model.begin(torch.cat([sentence.feats for sentence in sentences.values()]))
+    model.init_densities(torch.cat([sentence.feats for sentence in sentences.values()]))
     for iteration in range(ITERATIONS):
         fit()
         if iteration in SPLIT_AT:

@@ -29,7 +29,7 @@ def fit_codec(config: RunConfig, out: str | Path) -> MelPca | MelAutoencoder:
         CheckpointError: ``init_from`` is unreadable or another model.
     """
     if not isinstance(config.model, TtsConfig):
-        raise ConfigError(f"model must be of kind tts, got {getattr(config.model, 'kind', None)!r}")
+        raise ConfigError(f"model must be of kind tts, got {config.model.kind!r}")
     tokenizer = load_tokenizer(config.tokenizer)
     settings = config.model.codec
     codec = MelAutoencoder(settings) if settings.kind == "mel_autoencoder" else MelPca(settings)

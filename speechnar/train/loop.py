@@ -1,4 +1,4 @@
-"""The training loop: any model with ``loss(batch)``, on the CPU, one GPU or many.
+"""The training loop: any `speechnar.models.base.Trainable`, on the CPU, one GPU or many.
 
 A model of several networks that learn from each other says what each of them learns (`speechnar.models.base.Turn`):
 every update takes their turns in order, on the same batches, each with an optimiser of its own.
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from speechnar.config import Config
 from speechnar.errors import CheckpointError, ConfigError, SpeechnarError
 from speechnar.extras import needs
-from speechnar.models.base import LossOutput, Trainable, Turn, turns_of
+from speechnar.models.base import LossOutput, Trainable, Turn
 from speechnar.train import checkpoint as ckpt
 from speechnar.train.feed import Batch, DevData, TrainData, groups, prefetch, stream
 from speechnar.train.optim import OptimConfig, build_ema, build_optimizer, set_lr
@@ -113,7 +113,7 @@ class TrainState:
 
 
 def train(
-    model: nn.Module,
+    model: Trainable,
     train_data: TrainData,
     dev_data: DevData,
     config: TrainConfig,
@@ -126,16 +126,16 @@ def train(
     Written to ``exp_dir``: ``checkpoints/``, ``log.jsonl``, ``tensorboard/``, ``history.png``.
 
     Raises:
-        ConfigError: the model has no ``loss``, or ``select`` names no metric.
+        ConfigError: the model is not `Trainable`, or ``select`` names no metric.
         DataError: the training or held-out data has no batch.
         CheckpointError: the run to continue is unreadable or of another model.
         SpeechnarError: more than ``max_nan_steps`` updates were not finite.
     """
     if not isinstance(model, Trainable):
-        raise ConfigError(f"{type(model).__name__} must have loss(batch) to be trained")
+        raise ConfigError(f"to be trained, {type(model).__name__} must be a Trainable (speechnar.models.base)")
     exp_dir = Path(exp_dir)
     (exp_dir / ckpt.FOLDER).mkdir(parents=True, exist_ok=True)
-    turns = turns_of(model)
+    turns = model.turns()
     accelerator = build_accelerator(config, num_turns=len(turns))
     seed_everything(config.seed + accelerator.process_index)
     model.to(accelerator.device).train()
@@ -182,7 +182,7 @@ class _Run:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Trainable,
         turns: Sequence[Turn],
         accelerator: Accelerator,
         config: TrainConfig,
@@ -244,9 +244,9 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     @property
-    def exported(self) -> nn.Module:
+    def exported(self) -> Trainable:
         """The model to validate and to keep."""
-        return self.model if self.ema is None else self.ema.module
+        return self.model if self.ema is None else cast(Trainable, self.ema.module)
 
     @property
     def is_validated(self) -> bool:

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import yaml
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
 from speechnar.config import Config, load_config, parse_config
-from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeDataConfig, CodeDataset
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.kaldi import read_kaldi_dir
@@ -28,9 +27,13 @@ from speechnar.metrics.error_rate import cer, wer
 from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
     WEIGHTS_FILE,
-    Recognizer,
-    TextTranslator,
-    exported_part,
+    AsrModel,
+    HearsSpeech,
+    ModelConfig,
+    MtModel,
+    NormalizesFeatures,
+    Trainable,
+    config_of,
     load_state,
     model_entry,
     read_model_config,
@@ -65,7 +68,7 @@ def _resolve_model(value: Any) -> Any:
 
 def _kind_of_data(value: Any) -> str:
     """Speech is what data are if nothing else is said."""
-    return str(value.get("kind", "speech") if isinstance(value, dict) else getattr(value, "kind", ""))
+    return str(value.get("kind", "speech") if isinstance(value, dict) else value.kind)
 
 
 AnyDataConfig = Annotated[
@@ -79,7 +82,7 @@ AnyDataConfig = Annotated[
 class RunConfig(Config):
     """Everything that defines a run; saved beside it as ``config.yaml``."""
 
-    model: Annotated[SerializeAsAny[Config], BeforeValidator(_resolve_model)]
+    model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_resolve_model)]
     """Of any kind in `speechnar.models.MODELS`."""
     data: AnyDataConfig
     """Speech, its codes (``kind: codes``), or pairs of texts (``kind: pairs``)."""
@@ -126,12 +129,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
-    if isinstance(model, TextTranslator):
-        data = _open_pairs(config, tokenizer)
-    elif isinstance(config.data, CodeDataConfig):
-        data = _open_codes(config, tokenizer, model)
-    else:
-        data = _open_speech(config, tokenizer, model)
+    data = _open_data(config, tokenizer, model)
     if find_last(exp_dir) is None:
         if isinstance(data.train, SpeechDataset):
             fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
@@ -142,13 +140,14 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
     result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate)
 
-    def measure(candidate: nn.Module) -> dict[str, float]:
+    def measure(candidate: Trainable) -> dict[str, float]:
         scores = score(candidate, accelerator, data.evaluate) if data.evaluate is not None else {}
         return {**validate(candidate, data.dev, accelerator), **scores}
 
     chosen = _choose_weights(model, find_best(exp_dir, config.average), config.train.select, measure)
     if accelerator.is_main_process:
-        save_model(exp_dir / "model", model, tokenizer, card=_card(config, result, exported_part(model), chosen))
+        kept = model.exported
+        save_model(exp_dir / "model", kept, tokenizer, card=_card(config, result, kept, chosen))
     return result
 
 
@@ -166,7 +165,7 @@ def average(exp_dir: str | Path, num_best: int) -> Path:
     load_state(model, average_checkpoints(paths), source=str(exp_dir))
     card = _front_matter(config)
     card += f"# {exp_dir.resolve().name}\n\nAverage of {len(paths)} checkpoints: {', '.join(p.stem for p in paths)}.\n"
-    save_model(exp_dir / "model", model, tokenizer, card=card)
+    save_model(exp_dir / "model", model.exported, tokenizer, card=card)
     return exp_dir / "model"
 
 
@@ -177,7 +176,7 @@ def load_data(config: RunConfig, tokenizer: Tokenizer, sample_rate: int, *, trai
         DataError: a data directory is malformed, or has no usable utterance.
         ConfigError: the data are texts.
     """
-    if not isinstance(config.data, DataConfig):
+    if config.data.kind != "speech":
         raise ConfigError(f"data must be of kind speech for a model of speech, got {config.data.kind}")
     utterances = [u for folder in _folders(config, training=training) for u in read_kaldi_dir(folder)]
     return SpeechDataset(
@@ -192,7 +191,7 @@ def load_pairs(config: RunConfig, tokenizer: Tokenizer, *, training: bool) -> Pa
         DataError: a directory of texts is malformed, or has no usable pair.
         ConfigError: the data are speech.
     """
-    if not isinstance(config.data, PairDataConfig):
+    if config.data.kind != "pairs":
         raise ConfigError(f"data must be of kind pairs for a model of texts, got {config.data.kind}")
     sentences = [sentence for folder in _folders(config, training=training) for sentence in read_sentences(folder)]
     return PairDataset(sentences, tokenizer, config.data, training=training, seed=config.train.seed)
@@ -206,23 +205,34 @@ class _Data:
     """Scores a model on ``dev``, where it can be scored by more than its loss."""
 
 
-def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _Data:
-    sample_rate: int = model.sample_rate  # type: ignore[assignment]  # every model of speech has one
+def _open_data(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _Data:
+    """Open the data of a run, which must be of a kind that its model learns from.
+
+    Raises:
+        ConfigError: they are of another kind.
+        DataError: they are malformed.
+    """
+    kind = config.data.kind
+    if kind not in model.learns_from:
+        kinds = " or ".join(model.learns_from)
+        raise ConfigError(f"data must be of kind {kinds} for a model of kind {config.model.kind}, got {kind}")
+    return _OPENERS[kind](config, tokenizer, model)
+
+
+def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _Data:
+    sample_rate = cast(HearsSpeech, model).sample_rate
     train_data, dev_data = (load_data(config, tokenizer, sample_rate, training=flag) for flag in (True, False))
-    evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, Recognizer) else None
+    evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, AsrModel) else None
     return _Data(train_data, dev_data, evaluate)
 
 
-def _open_codes(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _Data:
-    if not getattr(model, "learns_codes", False):
-        raise ConfigError(f"data must be of kind speech for a model of kind {getattr(config.model, 'kind', '')}")
-    settings = config.data
-    assert isinstance(settings, CodeDataConfig)
+def _open_codes(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _Data:
+    del model
     train_data, dev_data = (
         CodeDataset(
             _folders(config, training=training),
             tokenizer,
-            batch_frames=settings.batch_frames,
+            batch_frames=cast(CodeDataConfig, config.data).batch_frames,
             training=training,
             seed=config.train.seed,
         )
@@ -231,9 +241,13 @@ def _open_codes(config: RunConfig, tokenizer: Tokenizer, model: nn.Module) -> _D
     return _Data(train_data, dev_data, None)
 
 
-def _open_pairs(config: RunConfig, tokenizer: Tokenizer) -> _Data:
+def _open_pairs(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _Data:
     train_data, dev_data = (load_pairs(config, tokenizer, training=flag) for flag in (True, False))
-    return _Data(train_data, dev_data, translation_error(dev_data, tokenizer))
+    evaluate = translation_error(dev_data, tokenizer) if isinstance(model, MtModel) else None
+    return _Data(train_data, dev_data, evaluate)
+
+
+_OPENERS = {"speech": _open_speech, "codes": _open_codes, "pairs": _open_pairs}
 
 
 def _folders(config: RunConfig, *, training: bool) -> Sequence[Path]:
@@ -241,47 +255,51 @@ def _folders(config: RunConfig, *, training: bool) -> Sequence[Path]:
     return [given] if isinstance(given, Path) else list(given)
 
 
-def build_model(config: Config, tokenizer: Tokenizer) -> nn.Module:
-    """Make the model of ``config`` with random weights."""
-    model: nn.Module = model_entry(getattr(config, "kind", None)).model_cls.from_config(config, tokenizer)
+def build_model(config: ModelConfig, tokenizer: Tokenizer) -> Trainable:
+    """Make the model of ``config`` with random weights.
+
+    Raises:
+        ConfigError: models of that kind do not learn by gradients.
+    """
+    model_cls = model_entry(config.kind).model_cls
+    if not issubclass(model_cls, Trainable):
+        raise ConfigError(f"a model of kind {config.kind} is not trained by gradients; see {model_cls.__module__}")
+    model: Trainable = model_cls.from_config(config, tokenizer)
     return model
 
 
-def start_model(model: nn.Module, config: RunConfig) -> None:
-    """Copy weights as ``init_from`` and ``init_part`` say; then ``model.begin()``, where it makes copies of its own.
+def start_model(model: Trainable, config: RunConfig) -> None:
+    """Copy weights as ``init_from`` and ``init_part`` say; then let the model prepare the run (`Trainable.begin`).
 
     Raises:
         CheckpointError: a source is unreadable, or nothing in it fits.
-        ConfigError: a part that the model does not train itself (``model.pretrained``) comes from none of them.
+        ConfigError: a part that the model does not train itself (`Trainable.pretrained`) comes from none of them.
     """
     given = config.init_from
     sources = [given] if isinstance(given, Path) else list(given or ())
     loaded = [name for source in sources for name in init_model(model, source, config.init_part).loaded]
-    for part in getattr(model, "pretrained", ()):
+    for part in model.pretrained:
         if not any(name.startswith(part) for name in loaded):
-            kinds = [kind for kind, prefix in getattr(model, "warm_starts", {}).items() if part.startswith(prefix)]
+            kinds = [kind for kind, prefix in model.warm_starts.items() if part.startswith(prefix)]
             raise ConfigError(
                 f"init_from must name a model folder of kind {' or '.join(kinds)}: {type(model).__name__} does not "
                 f"train its {part.rstrip('.')} itself"
             )
-    begin = getattr(model, "begin", None)
-    if begin is not None:
-        begin()
+    model.begin()
 
 
-def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitReport:
+def init_model(model: Trainable, source: str | Path, part: str = "") -> InitReport:
     """Copy the weights of a model folder or checkpoint that fit ``model`` by name and shape; log what did not.
 
-    A model folder of another kind is a part of ``model`` where ``model.warm_starts`` says so. Of a model that has more
-    than is wanted, only weights whose names begin with ``part`` are taken.
+    A model folder of another kind is a part of ``model`` where `Trainable.warm_starts` says so. Of a model that has
+    more than is wanted, only weights whose names begin with ``part`` are taken.
 
     Raises:
         CheckpointError: the source is unreadable, or nothing in it fits.
     """
     source = Path(source)
     if source.is_dir():
-        kind = getattr(read_model_config(source)[1], "kind", None)
-        prefix = getattr(model, "warm_starts", {}).get(kind, "")
+        prefix = model.warm_starts.get(read_model_config(source)[1].kind, "")
         weights = {f"{prefix}{name}": weight for name, weight in read_weights(source / WEIGHTS_FILE).items()}
     else:
         weights = weights_of(load_checkpoint(source), source=str(source))
@@ -299,12 +317,11 @@ def init_model(model: nn.Module, source: str | Path, part: str = "") -> InitRepo
     if not fitting:
         raise CheckpointError(f"{source}: no weight in it has a name and shape of this model; is it another model?")
     model.load_state_dict({name: weights[name] for name in fitting}, strict=False)
-    for entry in fields(report):
-        names = getattr(report, entry.name)
-        logger.info("init from %s: %d weights %s", source, len(names), entry.name)
-        if entry.name != "loaded":
+    for what, names in asdict(report).items():
+        logger.info("init from %s: %d weights %s", source, len(names), what)
+        if what != "loaded":
             for line in names if len(names) <= MAX_NAMES else _count_by_part(names):
-                logger.info("  %s: %s", entry.name, line)
+                logger.info("  %s: %s", what, line)
     return report
 
 
@@ -332,20 +349,19 @@ def freeze(model: nn.Module, part: str) -> None:
 @torch.no_grad()
 def fit_normalizer(model: nn.Module, data: SpeechDataset) -> None:
     """Measure the mean and deviation of the features of ``data``, where the model normalises by stored ones."""
-    normalizer, frontend = getattr(model, "normalizer", None), getattr(model, "frontend", None)
-    if not isinstance(normalizer, GlobalCmvn) or not isinstance(frontend, nn.Module):
+    if not isinstance(model, NormalizesFeatures) or not isinstance(model.normalizer, GlobalCmvn):
         return
     batches = itertools.islice(data.batches(0), CMVN_BATCHES)
-    mean, std = compute_cmvn(frontend(batch.wav, batch.wav_lens) for batch in batches)
-    normalizer.mean.copy_(torch.as_tensor(mean))
-    normalizer.std.copy_(torch.as_tensor(std))
+    mean, std = compute_cmvn(model.frontend(batch.wav, batch.wav_lens) for batch in batches)
+    model.normalizer.mean.copy_(torch.as_tensor(mean))
+    model.normalizer.std.copy_(torch.as_tensor(std))
 
 
 def translation_error(dev_data: PairDataset, tokenizer: Tokenizer) -> Evaluate:
     """Return a function that translates ``dev_data`` greedily and reports ``1-bleu``, detokenised and cased."""
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        assert isinstance(model, TextTranslator)
+        assert isinstance(model, MtModel)
         device = next(model.parameters()).device
         refs: list[str] = []
         hyps: list[str] = []
@@ -364,14 +380,14 @@ def recognition_error(dev_data: SpeechDataset, tokenizer: Tokenizer) -> Evaluate
     """
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        assert isinstance(model, Recognizer)
+        assert isinstance(model, AsrModel)
         device = next(model.parameters()).device
         refs: list[str] = []
         hyps: dict[str, list[str]] = {}
         with closing(prefetch(dev_data.batches(0))) as batches:
             for batch in batches:
                 refs += [tokenizer.decode(ids) for ids in _unpad(batch.tokens, batch.token_lens)]
-                for name, found in recognize_with(model, batch.to(device)).items():
+                for name, found in model.recognize_with(batch.to(device)).items():
                     hyps.setdefault(name, []).extend(tokenizer.decode(ids) for ids in found)
         rates = {
             decoder: {"wer": wer(refs, texts).rate, "cer": cer(refs, texts).rate} for decoder, texts in hyps.items()
@@ -384,17 +400,12 @@ def recognition_error(dev_data: SpeechDataset, tokenizer: Tokenizer) -> Evaluate
     return evaluate
 
 
-def recognize_with(model: Recognizer, batch: SpeechBatch) -> dict[str, list[list[int]]]:
-    """Return the token ids of each utterance by the name of the decoder; a model of one decoder is its own."""
-    return model.recognize_with(batch) if hasattr(model, "recognize_with") else {"": model.recognize(batch)}
-
-
 def _unpad(tokens: Tensor, token_lens: Tensor) -> list[list[int]]:
     return [row[:length] for row, length in zip(tokens.tolist(), token_lens.tolist(), strict=True)]
 
 
 def _choose_weights(
-    model: nn.Module, paths: Sequence[Path], select: str, measure: Callable[[nn.Module], dict[str, float]]
+    model: Trainable, paths: Sequence[Path], select: str, measure: Callable[[Trainable], dict[str, float]]
 ) -> str:
     """Leave in ``model`` the best of ``paths`` or the average of them all, whichever scores better; describe it."""
     candidates = {"the best checkpoint": paths[:1], f"the average of {len(paths)} checkpoints": paths}
@@ -417,10 +428,9 @@ def _save_config(config: RunConfig, path: Path) -> None:
 
 
 def _card(config: RunConfig, result: TrainResult, model: nn.Module, chosen: str) -> str:
-    kind = getattr(model.config, "kind", "model")
     num_parameters = sum(p.numel() for p in model.parameters())
     return _front_matter(config) + (
-        f"# {kind}, {num_parameters / 1e6:.1f} M parameters\n\n"
+        f"# {config_of(model).kind}, {num_parameters / 1e6:.1f} M parameters\n\n"
         f"Trained by speechnar for {result.step} updates ({result.epoch + 1} epochs begun) with seed "
         f"{config.train.seed} in {config.train.precision}.\n"
         f"Weights: {chosen}.\n"
@@ -429,7 +439,7 @@ def _card(config: RunConfig, result: TrainResult, model: nn.Module, chosen: str)
 
 def _front_matter(config: RunConfig) -> str:
     """Return what a card must say of a model of parallel text: whoever loads it cannot see it otherwise."""
-    if not isinstance(config.data, PairDataConfig):
+    if config.data.kind != "pairs":
         return ""
     source, target = config.data.source, config.data.target
     return f"---\nlanguage: [{source}, {target}]\ntasks: [mt]\nsource: {source}\ntarget: {target}\n---\n"

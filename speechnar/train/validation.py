@@ -20,13 +20,12 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores a model on held-out data, lower is better: ``{"wer": 0.1}``."""
 
 
-def validate(model: nn.Module, dev_data: DevData, accelerator: Accelerator) -> dict[str, float]:
+def validate(model: Trainable, dev_data: DevData, accelerator: Accelerator) -> dict[str, float]:
     """Return the mean over all utterances of ``dev_data`` of the loss (``loss``) and of its parts.
 
     Raises:
         DataError: there is no batch, or fewer than processes.
     """
-    assert isinstance(model, Trainable)
     sums: dict[str, Tensor] = {}
     batches = itertools.islice(dev_data.batches(0), accelerator.process_index, None, accelerator.num_processes)
     with _evaluating(model), accelerator.autocast(), closing(prefetch(batches)) as ready:

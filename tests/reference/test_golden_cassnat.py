@@ -10,7 +10,8 @@ import torch
 from speechnar.decode.segments import path_segments
 from speechnar.interop.cassnat import SPECIALS, map_state, parse_options
 from speechnar.interop.espnet_names import check_fit
-from speechnar.models.asr.cassnat import CassNat, cut_posteriors
+from speechnar.models.asr.cassnat import CassNat
+from speechnar.models.asr.token_acoustic_embedder import cut_posteriors
 from speechnar.models.asr.unienc import UniEnc
 from speechnar.nn.context import BlockContext
 from speechnar.nn.lengths import valid_mask

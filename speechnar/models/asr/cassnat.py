@@ -14,10 +14,8 @@ ICASSP 2021; "An Improved Single Step Non-autoregressive Transformer for Automat
 End-to-end Automatic Speech Recognition", TASLP 2023.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
@@ -25,27 +23,30 @@ from torch import Tensor, nn
 
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
-from speechnar.decode.align import Alignment, CtcPath, viterbi_align
-from speechnar.decode.esa import NamedSlots, best_rows, best_tokens, ctc_log_likelihood, name_slots, sample_segments
-from speechnar.decode.segments import Segments, aligned_segments, path_segments
+from speechnar.decode.align import CtcPath, viterbi_align
+from speechnar.decode.esa import NamedSlots, sample_segments
+from speechnar.decode.segments import Segments, aligned_segments
 from speechnar.errors import ConfigError
+from speechnar.models.asr.alignment_ranking import KEPT_ALIGNMENTS, Ranker, choose, name_in_parts
 from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, TrunkOutput, conformer
-from speechnar.models.base import LossOutput
+from speechnar.models.asr.slot_losses import SlotLosses, SlotOutput, slot_losses
+from speechnar.models.asr.token_acoustic_embedder import (
+    Candidates,
+    TokenAcousticEmbedder,
+    clean,
+    cut_posteriors,
+    posteriors,
+)
+from speechnar.models.base import AsrModel, LossOutput
 from speechnar.nn.attention import CrossAttention, SelfAttention
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.context import BlockContext
 from speechnar.nn.conv import ConformerConv, ConvNorm
 from speechnar.nn.dropout import Dropout
-from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
-from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
-
-KEPT_ALIGNMENTS = 4
-"""Of those drawn for an utterance, how many are decoded: of a batch of 8 on a CPU, more take longer than decoding
-autoregressively."""
-ALIGNMENTS_AT_ONCE = 32
-"""Whose posteriors over the vocabulary are in memory together while decoding."""
 
 
 class CassNatHeadConfig(Config):
@@ -95,130 +96,6 @@ class CassNatHeadConfig(Config):
         return cls(num_self_layers=1, num_mixed_layers=2, num_heads=2, ff_dim=64, embedder_ff_dim=64, inter_ce_layer=2)
 
 
-class Ranker(Protocol):
-    """Scores candidates; `speechnar.models.asr.transformer_ar.TransformerArHead.score` is one."""
-
-    def __call__(self, speech: EncodedSpeech, utterance_index: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
-        """Return log p(tokens, end of sentence | speech) of N candidates, (N,) nats.
-
-        Args:
-            speech: encoder output of all utterances.
-            utterance_index: (N,) the utterance of each candidate.
-            tokens: (N, U); padding may hold anything.
-            token_lens: (N,)
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotOutput:
-    """What the decoder says about the slots of N alignments."""
-
-    log_probs: Tensor
-    """(N, U + 1, V) float32."""
-    lens: Tensor
-    """(N,) slots: tokens and the end of the sentence."""
-    inter_log_probs: Tensor | None = None
-    """The same of the intermediate head, if there is one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """How N alignments of B utterances lie side by side: they attend to frames that are projected once."""
-
-    place: Tensor
-    """(N,) utterance times ``width`` plus the number among its alignments."""
-    num_utterances: int
-    width: int
-    """Alignments of the utterance that has most."""
-
-    @classmethod
-    def of(cls, utterance_index: Tensor, num_utterances: int) -> "Candidates":
-        """Lay out alignments whose utterances ``utterance_index`` (N,) never fall."""
-        counts = utterance_index.bincount(minlength=num_utterances)
-        number = torch.arange(len(utterance_index), device=counts.device) - (counts.cumsum(0) - counts)[utterance_index]
-        width = int(counts.max())
-        return cls(place=utterance_index * width + number, num_utterances=num_utterances, width=width)
-
-    def pack(self, x: Tensor) -> Tensor:
-        """Map (N, U + 1, C) to (B, width (U + 1), C), ones where there is no alignment."""
-        packed = x.new_ones(self.num_utterances * self.width, *x.shape[1:]).index_copy(0, self.place, x)
-        return packed.view(self.num_utterances, -1, x.size(2))
-
-    def unpack(self, x: Tensor) -> Tensor:
-        """Map (B, width (U + 1), C) to (N, U + 1, C)."""
-        return x.view(self.num_utterances * self.width, -1, x.size(2)).index_select(0, self.place)
-
-
-class TokenAcousticEmbedder(nn.Module):
-    """The TAE: one vector per slot, attended from the frames of its segment by the slot's number alone.
-
-    ``residual`` makes it a Transformer layer: the number is normalised before it attends, and added after (UniEnc).
-    """
-
-    def __init__(
-        self,
-        model_dim: int,
-        *,
-        num_heads: int,
-        ff_dim: int,
-        expand_left: int,
-        expand_right: int,
-        dropout: float,
-        attention_dropout: float,
-        norm_eps: float,
-        blank_id: int,
-        residual: bool = False,
-    ) -> None:
-        super().__init__()
-        self.blank_id = blank_id
-        self.expand_left, self.expand_right = expand_left, expand_right
-        self.norm_attention = nn.LayerNorm(model_dim, norm_eps) if residual else None
-        self.attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout)
-        self.dropout = Dropout(dropout)
-        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
-
-    def forward(
-        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
-    ) -> TokenEmbeddings:
-        """Embed the tokens of ``speech``; see `TokenEmbedder`. The end of the sentence is left out."""
-        segments = self.segments(speech, tokens, token_lens)
-        is_token = valid_mask(segments.token_lens, segments.starts.size(1))
-        return TokenEmbeddings(
-            embeds=zero_padding(self.embed_slots(speech, segments)[:, :-1], is_token),
-            lens=segments.token_lens,
-            starts=segments.starts.where(is_token, 0),
-            ends=segments.ends.where(is_token, 0),
-        )
-
-    def segments(
-        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
-    ) -> Segments:
-        """Cut ``speech`` by the Viterbi alignment of ``tokens`` (B, U), or by the best CTC path without them.
-
-        Raises:
-            ConfigError: ``speech`` has no CTC posteriors.
-        """
-        log_probs = posteriors(speech)
-        if tokens is None or token_lens is None:
-            return path_segments(log_probs.argmax(-1), speech.lens, self.blank_id)
-        alignment = viterbi_align(log_probs, speech.lens, tokens, token_lens, self.blank_id)
-        return aligned_segments(alignment, speech.lens)
-
-    def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None) -> Tensor:
-        """Return one vector per slot (N, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
-        num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, speech.enc.size(2)
-        numbers = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
-        queries = numbers if self.norm_attention is None else self.norm_attention(numbers)
-        mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)
-        if candidates is None:
-            x = self.attention(queries, speech.enc, mask[:, None])
-        else:
-            packed = self.attention(candidates.pack(queries), speech.enc, candidates.pack(mask)[:, None])
-            x = candidates.unpack(packed)
-        x = self.dropout(x * math.sqrt(dim)) if self.norm_attention is None else numbers + self.dropout(x)
-        return x + self.ff(x)
-
-
 class DecoderBlock(nn.Module):
     """A Conformer block over slots without a norm at its end; a *mixed* one attends to the frames as well."""
 
@@ -253,104 +130,6 @@ class DecoderBlock(nn.Module):
                 attended = candidates.unpack(packed)
             x = x + self.dropout(attended)
         return x + 0.5 * self.ff(x)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotLosses:
-    """Divergences from the smoothed targets, each (B,), summed over the slots of an utterance; 0 where impossible."""
-
-    ce: Tensor
-    inter_ce: Tensor | None
-    """None without an intermediate head."""
-    slot_lens: Tensor
-    """(B,) slots that were counted."""
-    possible: Tensor
-    """(B,) bool: False where the frames cannot hold the tokens."""
-
-    def per_slot(self, losses: Tensor, is_valid: Tensor) -> Tensor:
-        """Return the sum of ``losses`` (B,) of the utterances where ``is_valid`` (B,), over their slots."""
-        return (losses * is_valid).sum() / (self.slot_lens * is_valid).sum().clamp(min=1)
-
-
-def slot_losses(out: SlotOutput, alignment: Alignment, *, eos_id: int, smoothing: float) -> SlotLosses:
-    """Compare the slots of an ``alignment`` with its tokens and the end of the sentence."""
-    ends = alignment.tokens.new_full((len(alignment.tokens), 1), eos_id)
-    targets = torch.cat([alignment.tokens, ends], dim=1)
-    is_end = torch.arange(targets.size(1), device=targets.device) >= alignment.token_lens[:, None]
-    targets = targets.masked_fill(is_end, eos_id)
-    slot_lens = out.lens.where(alignment.possible, 0)
-    counted = valid_mask(slot_lens, targets.size(1))
-    inter_ce: Tensor | None = None
-    if out.inter_log_probs is not None:
-        inter_ce = smoothed_divergence(out.inter_log_probs, targets, counted, smoothing)
-    return SlotLosses(
-        ce=smoothed_divergence(out.log_probs, targets, counted, smoothing),
-        inter_ce=inter_ce,
-        slot_lens=slot_lens,
-        possible=alignment.possible,
-    )
-
-
-def name_in_parts(
-    x: Tensor, segments: Segments, log_probs: Callable[[Tensor], Tensor], *, never: tuple[int, ...], eos_id: int
-) -> NamedSlots:
-    """Name the slots ``x`` (N, U + 1, D), whose ``log_probs`` all together would be the largest tensor by far."""
-    parts = [best_tokens(log_probs(part), never) for part in torch.split(x, ALIGNMENTS_AT_ONCE)]
-    tokens, scores = (torch.cat(column) for column in zip(*parts, strict=True))
-    return name_slots(tokens, scores, segments, eos_id=eos_id)
-
-
-def choose(
-    named: NamedSlots, speech: EncodedSpeech, utterance_index: Tensor, *, ranker: Ranker | None, blank_id: int
-) -> NamedSlots:
-    """Keep the best alignment of each utterance: by ``ranker`` per slot, or by CTC's likelihood of the tokens."""
-    text_index, tokens, token_lens, text = named.texts(utterance_index)
-    if ranker is None:
-        scores = ctc_log_likelihood(
-            posteriors(speech), speech.lens, tokens, token_lens, utterance_index=text_index, blank_id=blank_id
-        )
-    else:
-        scores = ranker(speech, text_index, tokens, token_lens) / (token_lens + 1)
-    return named.at(best_rows(scores[text], utterance_index, len(speech.lens)))
-
-
-def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smoothing: float) -> Tensor:
-    """Return the divergence of ``log_probs`` (B, N, V) from smoothed one-hot targets, in nats per utterance (B,).
-
-    A target has probability 1 - ``smoothing``; the other V - 1 tokens share the rest (Szegedy et al. 2016, section 7,
-    with a uniform prior over the wrong classes). Only positions where ``counted`` (B, N) add up.
-    """
-    hit = -log_probs.gather(2, targets[..., None]).squeeze(2)
-    divergence = hit
-    if smoothing > 0:
-        others = log_probs.size(2) - 1
-        miss = -log_probs.sum(2) - hit
-        entropy = -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
-        divergence = (1 - smoothing) * hit + smoothing / others * miss - entropy
-    return divergence.where(counted, 0.0).sum(1)
-
-
-def clean(speech: EncodedSpeech) -> EncodedSpeech:
-    """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
-    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
-
-
-def cut_posteriors(speech: EncodedSpeech, blank_id: int, *, lose_last: bool) -> Tensor:
-    """Return `posteriors` from which segments are cut; with ``lose_last``, the last frame of the batch is blank."""
-    log_probs = posteriors(speech)
-    if not lose_last:
-        return log_probs
-    log_probs = log_probs.clone()
-    log_probs[:, -1] = -torch.inf
-    log_probs[:, -1, blank_id] = 0.0
-    return log_probs
-
-
-def posteriors(speech: EncodedSpeech) -> Tensor:
-    """Return the CTC log-probabilities (B, T, V) as constants."""
-    if speech.log_probs is None:
-        raise ConfigError("CASS-NAT cuts speech by CTC: it needs EncodedSpeech.log_probs (B, T, V), got None")
-    return speech.log_probs.detach()
 
 
 class CassNatHead(nn.Module):
@@ -561,7 +340,7 @@ class CassNatConfig(CtcTrunkConfig):
         )
 
 
-class CassNat(nn.Module):
+class CassNat(AsrModel):
     """Encoder with CTC, and the CASS-NAT decoder on it."""
 
     decoder_names = ("cassnat", "ctc")

@@ -7,10 +7,13 @@ Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank inclu
 Source: An et al., "Paraformer-v2", 2024, section 2.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speechnar.config import Config
 from speechnar.decode.align import viterbi_align
 from speechnar.decode.segments import path_segments
 from speechnar.errors import ConfigError
@@ -18,6 +21,12 @@ from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
+
+
+class CtcEmbedderConfig(Config):
+    """CTC posteriors averaged over the frames of each token (Paraformer-v2)."""
+
+    kind: Literal["ctc"] = "ctc"
 
 
 class CtcEmbedder(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
 from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_frontend
-from speechnar.config import Config
+from speechnar.models.base import ModelConfig
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig, Encoder
@@ -49,7 +49,7 @@ def conformer(
     )
 
 
-class CtcTrunkConfig(Config):
+class CtcTrunkConfig(ModelConfig):
     """What the models on this trunk have in common."""
 
     frontend: FrontendConfig = KaldiFbankConfig()

@@ -13,21 +13,20 @@ equation 14.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
-from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.paraformer_head import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
-from speechnar.models.base import LossOutput, SpeechDecoder
+from speechnar.models.base import AsrModel, LossOutput, ModelConfig, SpeechDecoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.text.tokenizer import ASR, Tokenizer
@@ -35,7 +34,7 @@ from speechnar.text.tokenizer import ASR, Tokenizer
 CTC = "ctc"
 
 
-class JointConfig(Config):
+class JointConfig(ModelConfig):
     """The trunk and its further decoders; None leaves one out."""
 
     kind: Literal["joint"] = "joint"
@@ -72,11 +71,10 @@ class JointConfig(Config):
         )
 
 
-class Joint(nn.Module):
+class Joint(AsrModel):
     """The trunk and its decoders."""
 
-    warm_starts: Mapping[str, str] = {"owsm_ctc": "trunk."}
-    """Where the weights of a model of another kind belong in this one."""
+    warm_starts: ClassVar[Mapping[str, str]] = {"owsm_ctc": "trunk."}
 
     def __init__(self, config: JointConfig, tokenizer: Tokenizer) -> None:
         super().__init__()

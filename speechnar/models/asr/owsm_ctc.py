@@ -31,7 +31,7 @@ from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.ctc import greedy
 from speechnar.errors import ConfigError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.context import Chunking
 from speechnar.nn.ctc import CtcHead, fits
 from speechnar.nn.encoder import EBranchformerConfig, Encoder, EncoderConfig
@@ -52,7 +52,7 @@ class PromptConfig(Config):
     norm_eps: float = Field(default=1e-12, gt=0)
 
 
-class OwsmCtcConfig(Config):
+class OwsmCtcConfig(ModelConfig):
     """Every hyper-parameter of the model; the defaults are those of our ``base``."""
 
     kind: Literal["owsm_ctc"] = "owsm_ctc"
@@ -189,7 +189,7 @@ class PromptEncoder(nn.Module):
         return memory
 
 
-class OwsmCtc(nn.Module):
+class OwsmCtc(AsrModel):
     """The recogniser: features, encoder, shared self-conditioned CTC head."""
 
     def __init__(self, config: OwsmCtcConfig, tokenizer: Tokenizer) -> None:

@@ -26,19 +26,11 @@ from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments, aligned_segments
 from speechnar.errors import ConfigError
-from speechnar.models.asr.cassnat import (
-    Candidates,
-    Ranker,
-    SlotOutput,
-    TokenAcousticEmbedder,
-    choose,
-    cut_posteriors,
-    name_in_parts,
-    posteriors,
-    slot_losses,
-)
+from speechnar.models.asr.alignment_ranking import Ranker, choose, name_in_parts
 from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, NormedHead, TrunkOutput, conformer
-from speechnar.models.base import LossOutput
+from speechnar.models.asr.slot_losses import SlotOutput, slot_losses
+from speechnar.models.asr.token_acoustic_embedder import Candidates, TokenAcousticEmbedder, cut_posteriors, posteriors
+from speechnar.models.base import AsrModel, LossOutput
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.text.tokenizer import Tokenizer
@@ -101,7 +93,7 @@ class SecondPass:
     """(N, U + 1, D)"""
 
 
-class UniEnc(nn.Module):
+class UniEnc(AsrModel):
     """The recogniser."""
 
     decoder_names = ("cassnat", "ctc")

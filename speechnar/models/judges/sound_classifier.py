@@ -19,17 +19,16 @@ from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.judges.speaker_verifier import MIN_VARIANCE, TimeDelay, draw_pieces
 from speechnar.models.tts.mel_pca import check_sample_rate
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
 
-class SoundClassifierConfig(Config):
+class SoundClassifierConfig(ModelConfig):
     """The classifier; the defaults are for minutes of sound, on a CPU."""
 
     kind: Literal["sound_classifier"] = "sound_classifier"
@@ -50,8 +49,10 @@ class SoundClassifierConfig(Config):
         return cls(model_dim=32, embedding_dim=8, dropout=0.0, segment_frames=50, spec_augment=None)
 
 
-class SoundClassifier(nn.Module):
+class SoundClassifier(Trainable):
     """Samples to words."""
+
+    learns_from = ("speech",)
 
     def __init__(self, config: SoundClassifierConfig, tokenizer: Tokenizer) -> None:
         super().__init__()

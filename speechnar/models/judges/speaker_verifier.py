@@ -23,10 +23,9 @@ from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.tts.mel_pca import check_sample_rate
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
@@ -40,7 +39,7 @@ def _different(speakers: tuple[str, ...]) -> tuple[str, ...]:
     return speakers
 
 
-class SpeakerVerifierConfig(Config):
+class SpeakerVerifierConfig(ModelConfig):
     """The verifier; the defaults are for an hour or two of speech, on a CPU."""
 
     kind: Literal["speaker_verifier"] = "speaker_verifier"
@@ -92,8 +91,10 @@ class SpeakerVerifierConfig(Config):
         return cls(model_dim=512, pooled_dim=1500, embedding_dim=512, segment_frames=300)
 
 
-class SpeakerVerifier(nn.Module):
+class SpeakerVerifier(Trainable):
     """Samples to unit vectors, near each other for the same speaker."""
+
+    learns_from = ("speech",)
 
     def __init__(self, config: SpeakerVerifierConfig) -> None:
         super().__init__()

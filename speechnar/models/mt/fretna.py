@@ -34,7 +34,7 @@ from speechnar.decode.levenshtein import (
     select,
 )
 from speechnar.decode.retranslation import EditBias
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
     SeenSource,
@@ -83,7 +83,7 @@ class FretnaConfig(TranslationConfig):
         return cls(**TINY, max_inserts=16, offset_dim=8)
 
 
-class Fretna(nn.Module):
+class Fretna(MtModel):
     """Source tokens and a previous translation to a better one."""
 
     first_iterations = 4

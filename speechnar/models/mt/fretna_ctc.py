@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from speechnar.data.pairs import PairBatch
 from speechnar.decode.align import viterbi_align
 from speechnar.decode.ctc import collapse
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
     SeenSource,
@@ -60,7 +60,7 @@ class FretnaCtcConfig(TranslationConfig):
         return cls(**TINY, glance_steps=20)
 
 
-class FretnaCtc(nn.Module):
+class FretnaCtc(MtModel):
     """Source tokens to target tokens in one evaluation."""
 
     def __init__(self, config: FretnaCtcConfig, tokenizer: Tokenizer) -> None:

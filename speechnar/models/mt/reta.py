@@ -11,14 +11,14 @@ IWSLT 2020 (re-translation); Arivazhagan et al., ICASSP 2020 (biased beam search
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechnar.data.pairs import PairBatch
 from speechnar.decode.autoregressive import beam_search, greedy_search
 from speechnar.decode.retranslation import BiasedStep, Previous
 from speechnar.decode.verify import Verifier
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
     SourceEncoder,
@@ -72,7 +72,7 @@ def per_token(out: LossOutput, tgt_lens: Tensor) -> LossOutput:
     return LossOutput(total=out.total * len(tgt_lens) / num_tokens, weight=num_tokens)
 
 
-class Reta(nn.Module):
+class Reta(MtModel):
     """Source tokens to target tokens, one after another."""
 
     def __init__(self, config: RetaConfig, tokenizer: Tokenizer) -> None:

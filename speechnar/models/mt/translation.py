@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from speechnar.config import Config
 from speechnar.data.pairs import EOS
+from speechnar.models.base import ModelConfig
 from speechnar.nn.context import LayerCache
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
@@ -29,7 +29,7 @@ SOS, PLACEHOLDER = "<sos>", "<sop>"
 MIN_MAX_LEN = 10
 
 
-class TranslationConfig(Config):
+class TranslationConfig(ModelConfig):
     """Sizes of an encoder and a decoder; the defaults are for Multi30k's 29,000 short sentences."""
 
     model_dim: PositiveInt = 128

@@ -13,12 +13,12 @@ from typing import Literal
 
 import torch
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechnar.data.pairs import PairBatch
 from speechnar.decode.autoregressive import greedy_search
 from speechnar.errors import ConfigError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.reta import build_head, per_token
 from speechnar.models.mt.translation import TINY, SourceEncoder, TranslationConfig, max_lens_of, rows_of
 from speechnar.nn.decoder import DecoderMemory, TransformerDecoder
@@ -44,7 +44,7 @@ class WaitKConfig(TranslationConfig):
         return cls(**TINY, max_delay=3, delay=2)
 
 
-class WaitK(nn.Module):
+class WaitK(MtModel):
     """Source tokens to target tokens, the u-th of which has seen k + u of the source, counted from 0."""
 
     def __init__(self, config: WaitKConfig, tokenizer: Tokenizer) -> None:

@@ -10,7 +10,7 @@ small encoder that is trained along (``words``), besides a text encoder that is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -22,6 +22,7 @@ from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.codes import CodeBatch
 from speechnar.errors import ConfigError, DataError
+from speechnar.models.base import ModelConfig, Trainable
 from speechnar.models.sound.encodec import Encodec, EncodecConfig, check_rate, draw_segments
 from speechnar.models.tts.text_encoder import TextEncoder
 from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeTransformer, frame_sinusoids, relative_context
@@ -76,7 +77,7 @@ class CodeModelConfig(Config):
         return cls(model_dim=1024, num_layers=24, num_heads=16, ff_dim=4096, dropout=0.0, positions="absolute")
 
 
-class CodeGeneratorConfig(Config):
+class CodeGeneratorConfig(ModelConfig):
     """What the configurations of all generators have; the defaults are for 10 s of music on a CPU core."""
 
     codec: EncodecConfig = EncodecConfig()
@@ -249,15 +250,12 @@ class CodeEmbedding(nn.Module):
         return frame_sinusoids(torch.arange(first, first + num_frames, device=device), self.sizes.model_dim)
 
 
-class CodeGenerator(nn.Module):
+class CodeGenerator(Trainable):
     """What all generators have: a codec that never learns, a condition, embeddings of codes, heads behind a norm."""
 
-    warm_starts: Mapping[str, str] = {"encodec": "codec."}
-    """Where the weights of a model of another kind belong in this one."""
-    pretrained: tuple[str, ...] = ("codec.",)
-    """Parts that training leaves as they are: they must come from elsewhere."""
-    learns_codes = True
-    """Its data may be of kind codes."""
+    learns_from = ("speech", "codes")
+    warm_starts: ClassVar[Mapping[str, str]] = {"encodec": "codec."}
+    pretrained = ("codec.",)
 
     def __init__(self, config: CodeGeneratorConfig, tokenizer: Tokenizer) -> None:
         super().__init__()

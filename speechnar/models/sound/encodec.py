@@ -15,7 +15,7 @@ spectra).
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -26,7 +26,7 @@ from speechnar.audio.fbank import LogMel, LogMelConfig, slaney_mel_matrix
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError, ShapeError
-from speechnar.models.base import LossOutput, Turn
+from speechnar.models.base import LossOutput, ModelConfig, Trainable, Turn
 from speechnar.models.tts.vocos_adversary import VocosAdversary, VocosAdversaryConfig
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.oscillators import OscillatorDecoder
@@ -42,7 +42,7 @@ MIN_MAGNITUDE = 1e-5
 MIN_POWER = 1e-9
 
 
-class EncodecConfig(Config):
+class EncodecConfig(ModelConfig):
     """The codec; the defaults are 50 frames/s of 4 codes at 16 kHz, 1.8 kbit/s, for a CPU."""
 
     kind: Literal["encodec"] = "encodec"
@@ -112,8 +112,10 @@ class EncodecConfig(Config):
         return self.sample_rate / self.hop_length
 
 
-class Encodec(nn.Module):
+class Encodec(Trainable):
     """Samples to codes to samples."""
+
+    learns_from = ("speech",)
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()
@@ -334,7 +336,7 @@ class BalanceConfig(Config):
     features: NonNegativeFloat = 4.0
 
 
-class EncodecGanConfig(Config):
+class EncodecGanConfig(ModelConfig):
     """The codec and its discriminators."""
 
     kind: Literal["encodec_gan"] = "encodec_gan"
@@ -398,11 +400,11 @@ class Balancer(nn.Module):
         return total.detach() + surrogate - surrogate.detach()
 
 
-class EncodecGan(nn.Module):
+class EncodecGan(Trainable):
     """A codec and its adversary, which learn in turn."""
 
-    warm_starts: Mapping[str, str] = {"encodec": "encodec."}
-    """Where the weights of a model of another kind belong in this one."""
+    learns_from = ("speech",)
+    warm_starts: ClassVar[Mapping[str, str]] = {"encodec": "encodec."}
 
     def __init__(self, config: EncodecGanConfig) -> None:
         super().__init__()

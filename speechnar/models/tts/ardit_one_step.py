@@ -24,17 +24,16 @@ JASA 2007, section 4.3 (energy score).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.latents import LatentBatch
 from speechnar.decode.flow import euler, mix
-from speechnar.models.base import LossOutput, Turn
+from speechnar.models.base import LossOutput, ModelConfig, Trainable, Turn
 from speechnar.models.tts.ardit import Ardit, Middle, blur, draw_middle, draw_times
 from speechnar.models.tts.tts import Tts, TtsConfig
 from speechnar.nn.lengths import valid_mask, zero_padding
@@ -111,7 +110,7 @@ def _distances(squares: Tensor, middle: Middle) -> Tensor:
     return (sums + SMALLEST_SQUARE).sqrt()
 
 
-class TtsDistillationConfig(Config):
+class TtsDistillationConfig(ModelConfig):
     """What is taught, and how."""
 
     kind: Literal["tts_distillation"] = "tts_distillation"
@@ -133,7 +132,7 @@ class TtsDistillationConfig(Config):
         return cls(tts=TtsConfig.published())
 
 
-class TtsDistillation(nn.Module):
+class TtsDistillation(Trainable):
     """A model of text to speech whose ARDiT learns to speak in one step.
 
     Regression and matching need a trained one to start from, and leave its durations as they are; with the energy score
@@ -141,11 +140,11 @@ class TtsDistillation(nn.Module):
     ARDiTs: its noise would be part of what a sample is.
     """
 
-    warm_starts: Mapping[str, str] = {
+    learns_from = ("speech",)
+    warm_starts: ClassVar[Mapping[str, str]] = {
         "tts": "tts.",
         **{kind: f"tts.{prefix}" for kind, prefix in Tts.warm_starts.items()},
     }
-    """Where the weights of a model of another kind belong in this one."""
 
     def __init__(self, config: TtsDistillationConfig, vocab_size: int) -> None:
         super().__init__()

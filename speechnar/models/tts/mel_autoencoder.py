@@ -25,11 +25,10 @@ from torch.nn import functional as F
 
 from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.flow import euler, mix
 from speechnar.errors import ShapeError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.tts.mel_pca import check_frontend, check_sample_rate, stack
 from speechnar.nn.dit import DiffusionTransformer, ModulationKind
 from speechnar.nn.lengths import valid_mask, zero_padding
@@ -40,7 +39,7 @@ NUM_MAPS = 4
 LOG_STD_RANGE = (-6.0, 2.0)
 
 
-class MelAutoencoderConfig(Config):
+class MelAutoencoderConfig(ModelConfig):
     """The autoencoder; the defaults are 25 latents/s at 16 kHz, for a CPU."""
 
     kind: Literal["mel_autoencoder"] = "mel_autoencoder"
@@ -117,8 +116,10 @@ def draw_known(feat_lens: Tensor, max_len: int, generator: torch.Generator | Non
     return (2 * ((first + frames) % lens) >= lens) & valid_mask(feat_lens, max_len)
 
 
-class MelAutoencoder(nn.Module):
+class MelAutoencoder(Trainable):
     """Samples to latents, latents to log-mels; a `speechnar.models.tts.mel_pca.LatentTokenizer` once it is trained."""
+
+    learns_from = ("speech",)
 
     def __init__(self, config: MelAutoencoderConfig) -> None:
         super().__init__()

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError
+from speechnar.models.base import ModelConfig
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -78,7 +78,7 @@ def check_sample_rate(batch: SpeechBatch, config: LogMelConfig) -> None:
         )
 
 
-class MelPcaConfig(Config):
+class MelPcaConfig(ModelConfig):
     """Principal components of stacked log-mels; the defaults are 25 latents/s at 16 kHz."""
 
     kind: Literal["mel_pca"] = "mel_pca"

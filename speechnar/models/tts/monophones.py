@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from speechnar.config import Config
 from speechnar.decode.align import viterbi_align
+from speechnar.models.base import ModelConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.sentences import is_speakable
 from speechnar.text.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ MIN_FRAMES = 12
 """In a state, for each of its densities."""
 
 
-class MonophonesConfig(Config):
+class MonophonesConfig(ModelConfig):
     """How the sounds are modelled."""
 
     kind: Literal["monophones"] = "monophones"
@@ -169,7 +169,7 @@ class Monophones(nn.Module):
         (path,), _ = self.find([sentence])
         return None if path is None else sentence.durations(path)
 
-    def begin(self, feats: Tensor) -> None:
+    def init_densities(self, feats: Tensor) -> None:
         """Start flat: one density in every state, that of all features (T, F)."""
         self.means = feats.mean(0).expand(self.num_states, 1, -1).clone()
         self.variances = feats.var(0).expand(self.num_states, 1, -1).clone()

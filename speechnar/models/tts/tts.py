@@ -13,7 +13,7 @@ by token, from the text; with ``positions="aligned"`` they also say which latent
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -25,7 +25,7 @@ from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.data.latents import LatentBatch, aligned_positions, linear_positions
 from speechnar.errors import DataError
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.tts.ardit import Ardit, ArditConfig
 from speechnar.models.tts.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.tts.mel_pca import MelPca, MelPcaConfig, check_sample_rate
@@ -60,7 +60,7 @@ class DurationConfig(Config):
         return self
 
 
-class TtsConfig(Config):
+class TtsConfig(ModelConfig):
     """All parts; the defaults are for one voice at 16 kHz, on a CPU."""
 
     kind: Literal["tts"] = "tts"
@@ -132,16 +132,16 @@ class DurationPredictor(nn.Module):
         return zero_padding(self.output(x).squeeze(2).float(), valid)
 
 
-class Tts(nn.Module):
+class Tts(Trainable):
     """Text to latents to log-mels to samples."""
 
-    warm_starts: Mapping[str, str] = {
+    learns_from = ("speech",)
+    warm_starts: ClassVar[Mapping[str, str]] = {
         "mel_pca": "codec.",
         "mel_autoencoder": "codec.",
         "vocos": "vocoder.",
         "monophones": "aligner.",
     }
-    """Where the weights of a model of another kind belong in this one."""
 
     def __init__(self, config: TtsConfig, vocab_size: int) -> None:
         super().__init__()

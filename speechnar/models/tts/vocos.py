@@ -23,9 +23,8 @@ from typing_extensions import Self
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.audio.istft import inverse_stft
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
-from speechnar.models.base import LossOutput
+from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.tts.mel_pca import check_frontend, check_sample_rate
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
@@ -39,7 +38,7 @@ STFT_SIZES = (256, 512, 1024)
 MIN_POWER = 1e-7
 
 
-class VocosConfig(Config):
+class VocosConfig(ModelConfig):
     """The vocoder; the defaults are for 16 kHz on a CPU."""
 
     kind: Literal["vocos"] = "vocos"
@@ -85,9 +84,10 @@ class VocosConfig(Config):
         return self
 
 
-class Vocos(nn.Module):
+class Vocos(Trainable):
     """Log-mels to samples."""
 
+    learns_from = ("speech",)
     window: Tensor
 
     def __init__(self, config: VocosConfig) -> None:

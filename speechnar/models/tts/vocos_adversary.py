@@ -14,7 +14,7 @@ Interspeech 2021, section 2.3 (multi-resolution spectrogram discriminator).
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -24,7 +24,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
-from speechnar.models.base import LossOutput, Turn
+from speechnar.models.base import LossOutput, ModelConfig, Trainable, Turn
 from speechnar.models.tts.vocos import Vocos, VocosConfig
 from speechnar.text.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class VocosAdversaryConfig(Config):
         return cls(period_channels=32, resolution_channels=32)
 
 
-class VocosGanConfig(Config):
+class VocosGanConfig(ModelConfig):
     """The vocoder and its discriminators."""
 
     kind: Literal["vocos_gan"] = "vocos_gan"
@@ -118,11 +118,11 @@ class VocosAdversary(nn.Module):
         return LossOutput(adversarial + features, {"adversarial": adversarial, "features": features}, _count(real))
 
 
-class VocosGan(nn.Module):
+class VocosGan(Trainable):
     """A vocoder and its adversary, which learn in turn."""
 
-    warm_starts: Mapping[str, str] = {"vocos": "vocos."}
-    """Where the weights of a model of another kind belong in this one."""
+    learns_from = ("speech",)
+    warm_starts: ClassVar[Mapping[str, str]] = {"vocos": "vocos."}
 
     def __init__(self, config: VocosGanConfig) -> None:
         super().__init__()

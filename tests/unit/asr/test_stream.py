@@ -16,7 +16,8 @@ from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.io import resample
 from speechnar.decode.vad import Endpointer
 from speechnar.errors import AudioError, ConfigError
-from speechnar.models.asr.paraformer import CifConfig, ParaformerConfig
+from speechnar.models.asr.paraformer import ParaformerConfig
+from speechnar.models.asr.paraformer_head import CifConfig
 from speechnar.models.asr.paraformer_stream import ParaformerStream
 from speechnar.models.asr.seaco import SeacoConfig
 from speechnar.nn.sanm import WindowConfig

@@ -6,12 +6,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import speechnar.models
-from speechnar.config import Config
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.models.base import (
+    AsrModel,
     LossOutput,
+    ModelConfig,
     ModelEntry,
-    Recognizer,
     Trainable,
     load_model,
     load_state,
@@ -24,14 +24,14 @@ from speechnar.text.tokenizer import CharTokenizer
 PIECES = ("<blank>", "<unk>", "▁", "a", "b")
 
 
-class TinyConfig(Config):
+class TinyConfig(ModelConfig):
     kind: str = "tiny"
     model_dim: int = 4
     num_layers: int = 2
     scale: float = 1.0
 
 
-class Tiny(nn.Module):
+class Tiny(Trainable):
     def __init__(self, config, tokenizer):
         super().__init__()
         self.config = config
@@ -107,7 +107,7 @@ def test_half_precision_halves_parameters_only_and_loads_as_float32(folder, dtyp
 def test_protocols_tell_models_apart(folder):
     model = load_model(folder).model
     assert isinstance(model, Trainable)
-    assert not isinstance(model, Recognizer)
+    assert not isinstance(model, AsrModel)
     assert not isinstance(nn.Linear(1, 1), Trainable)
 
 

@@ -4,15 +4,43 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 
-from speechnar.config import Config
+from speechnar.errors import ConfigError
 from speechnar.models import MODELS
+from speechnar.models.base import AsrModel, ModelConfig, MtModel, Trainable, config_of
+from speechnar.text.tokenizer import CharTokenizer
+from speechnar.train.run import RunConfig, build_model
+
+TOKENIZER = CharTokenizer(
+    (
+        "<blank>",
+        "<unk>",
+        "<na>",
+        "<sos>",
+        "<eos>",
+        "<sop>",
+        "<mask>",
+        "<ph>",
+        "<nolang>",
+        "<eng>",
+        "<deu>",
+        "<asr>",
+        "<st_deu>",
+        "▁",
+        "a",
+        "b",
+    )
+)
+FITTED = {"mel_pca", "monophones"}
+"""Kinds whose parameters are estimated in closed form (`fit_codec`, `align_durations`)."""
+DATA_KINDS = {"speech", "codes", "pairs"}
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_kind_is_where_the_table_says(kind):
     entry = MODELS[kind]
-    assert issubclass(entry.config_cls, Config)
+    assert issubclass(entry.config_cls, ModelConfig)
     assert entry.config_cls.model_fields["kind"].default == kind
     assert entry.config_cls.__module__ == entry.model_cls.__module__ == entry.module
     assert callable(entry.model_cls.from_config)
@@ -31,3 +59,56 @@ def test_a_model_is_imported_with_its_kind_alone():
     loaded = set(done.stdout.split())
     assert "speechnar.models.mt.reta" in loaded
     assert not loaded & {entry.module for kind, entry in MODELS.items() if kind != "reta"}
+
+
+@pytest.fixture(scope="module", params=[kind for kind in MODELS if kind not in FITTED])
+def model(request):
+    return build_model(MODELS[request.param].config_cls.debug(), TOKENIZER)
+
+
+def test_every_model_that_learns_says_what_it_learns_from(model):
+    assert model.learns_from
+    assert set(model.learns_from) <= DATA_KINDS
+    assert type(model).loss is not Trainable.loss
+    assert isinstance(model.sample_rate, int) if "speech" in model.learns_from else isinstance(model, MtModel)
+    assert not isinstance(model, AsrModel) or type(model).recognize is not AsrModel.recognize
+    assert not isinstance(model, MtModel) or type(model).translate is not MtModel.translate
+
+
+def test_every_part_that_comes_from_elsewhere_can_come_from_there(model):
+    names = model.state_dict().keys()
+    for kind, prefix in model.warm_starts.items():
+        assert issubclass(MODELS[kind].model_cls, nn.Module)
+        assert prefix.endswith(".")
+    for part in model.pretrained:
+        assert any(name.startswith(part) for name in names), part
+        assert any(part.startswith(prefix) for prefix in model.warm_starts.values()), part
+        frozen = [p for name, p in model.named_parameters() if name.startswith(part)]
+        assert not frozen or part == "tts.ardit." or not any(p.requires_grad for p in frozen)
+
+
+def test_every_turn_teaches_a_part_of_its_own(model):
+    turns = model.turns()
+    assert turns
+    for turn in turns:
+        assert callable(turn.loss)
+        assert any(p.requires_grad for name, p in model.named_parameters() if name.startswith(turn.prefix)), turn.name
+    prefixes = {turn.prefix for turn in turns}
+    assert not any(a != b and a.startswith(b) for a in prefixes for b in prefixes)
+
+
+def test_what_is_kept_is_a_model_of_the_table(model):
+    kept = model.exported
+    assert kept in list(model.modules())
+    assert MODELS[config_of(kept).kind].model_cls is type(kept)
+
+
+@pytest.mark.parametrize("kind", sorted(FITTED))
+def test_a_model_that_is_fitted_is_not_trained(kind):
+    with pytest.raises(ConfigError, match=f"a model of kind {kind} is not trained by gradients"):
+        build_model(MODELS[kind].config_cls(), TOKENIZER)
+
+
+def test_the_kinds_of_data_are_those_of_a_run():
+    kinds = {data.model_fields["kind"].default for data in RunConfig.model_fields["data"].annotation.__args__}
+    assert kinds == DATA_KINDS

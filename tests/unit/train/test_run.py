@@ -10,11 +10,11 @@ from torch import nn
 import speechnar.models
 from speechnar.audio.cmvn import GlobalCmvn
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.config import Config, load_config, parse_config
+from speechnar.config import load_config, parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.data.parallel_text import write_sentences
 from speechnar.errors import CheckpointError, ConfigError
-from speechnar.models.base import LossOutput, ModelEntry, load_model, save_model
+from speechnar.models.base import AsrModel, LossOutput, ModelConfig, ModelEntry, load_model, save_model
 from speechnar.models.mt.reta import RetaConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.checkpoint import find_best, save_checkpoint
@@ -25,12 +25,12 @@ TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", "a", "b"))
 PITCHES = {"a": 300.0, "b": 1500.0}
 
 
-class PitchConfig(Config):
+class PitchConfig(ModelConfig):
     kind: str = "pitch"
     model_dim: int = 16
 
 
-class Pitch(nn.Module):
+class Pitch(AsrModel):
     """Tells two tones apart, frame by frame, with CTC."""
 
     sample_rate = 16000
@@ -238,7 +238,7 @@ def test_pairs_of_texts_are_trained_on_by_the_same_loop(tmp_path, monkeypatch):
     average(tmp_path / "exp", 1)
     assert (tmp_path / "exp/model/README.md").read_text().startswith(direction)
     speech = {"train": "a", "dev": "b"}
-    with pytest.raises(ConfigError, match="data must be of kind pairs for a model of texts, got speech"):
+    with pytest.raises(ConfigError, match="data must be of kind pairs for a model of kind reta, got speech"):
         run_training(parse_config({**values, "data": speech}, RunConfig), tmp_path / "speech")
     with pytest.raises(ConfigError, match=r"data.*sources: unknown key, did you mean source"):
         parse_config({**values, "data": {**values["data"], "sources": "eng"}}, RunConfig)
@@ -246,5 +246,5 @@ def test_pairs_of_texts_are_trained_on_by_the_same_loop(tmp_path, monkeypatch):
 
 def test_a_model_of_speech_needs_speech(corpus, tmp_path):
     pairs = {"kind": "pairs", "train": "a", "dev": "b", "source": "eng", "target": "deu"}
-    with pytest.raises(ConfigError, match="data must be of kind speech for a model of speech, got pairs"):
+    with pytest.raises(ConfigError, match="data must be of kind speech for a model of kind pitch, got pairs"):
         run_training(run_config(corpus, data=pairs), tmp_path)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechnar.models.base import LossOutput, Turn
+from speechnar.models.base import LossOutput, Trainable, Turn
 from speechnar.train.loop import TrainConfig, TrainResult, train
 
 
@@ -55,7 +55,7 @@ class ToyData:
         self.position = self.resume = tuple(state["position"])
 
 
-class ToyModel(nn.Module):
+class ToyModel(Trainable):
     def __init__(self, *, dropout: float = 0.2, norm: bool = True) -> None:
         super().__init__()
         layers = [nn.Linear(4, 8), nn.Dropout(dropout), nn.BatchNorm1d(8) if norm else nn.Identity(), nn.Linear(8, 1)]
@@ -66,7 +66,7 @@ class ToyModel(nn.Module):
         return LossOutput(error, {"mse": error.detach()}, torch.tensor(float(len(batch.x))))
 
 
-class ToyDuel(nn.Module):
+class ToyDuel(Trainable):
     """Two players: one wants to be where the other is, who wants to be 2 minus that. Both end at 1.
 
     Rows are weighed at random. Only the second player looks at them: spoiled ones spoil her turn alone.

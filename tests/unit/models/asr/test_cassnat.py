@@ -9,7 +9,8 @@ from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments
 from speechnar.errors import ConfigError
 from speechnar.models.asr import cassnat
-from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig, smoothed_divergence
+from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
+from speechnar.models.asr.slot_losses import smoothed_divergence
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask

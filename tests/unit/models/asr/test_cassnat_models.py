@@ -11,9 +11,10 @@ from speechnar.data.batch import SpeechBatch
 from speechnar.decode.esa import sample_segments
 from speechnar.errors import ConfigError
 from speechnar.models import MODELS
-from speechnar.models.asr.cassnat import Candidates, CassNat, CassNatConfig, posteriors
+from speechnar.models.asr.cassnat import CassNat, CassNatConfig
+from speechnar.models.asr.token_acoustic_embedder import Candidates, posteriors
 from speechnar.models.asr.unienc import UniEnc, UniEncConfig
-from speechnar.models.base import Recognizer, Trainable, load_model, save_model
+from speechnar.models.base import AsrModel, Trainable, load_model, save_model
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -78,7 +79,7 @@ def test_published_sizes():
 def test_the_table_of_models_has_it(kind):
     assert MODELS[kind].config_cls is KINDS[kind][1]
     model = build(kind)
-    assert isinstance(model, Trainable) and isinstance(model, Recognizer)
+    assert isinstance(model, Trainable) and isinstance(model, AsrModel)
     assert sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
     assert model.frame_shift_s == pytest.approx(0.04)
 

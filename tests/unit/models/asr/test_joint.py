@@ -12,7 +12,7 @@ from speechnar.models.asr.joint import Joint, JointConfig, _fold
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.base import load_model, load_state, save_model
 from speechnar.text.tokenizer import SentencePieceTokenizer, task_specials
-from speechnar.train.run import init_model, recognize_with
+from speechnar.train.run import init_model
 from tests.unit.tiny import LANGUAGES, TEXTS, speechlike
 
 HEADS = ("cassnat", "paraformer", "transformer_ar")
@@ -162,7 +162,7 @@ def test_comes_back_from_its_folder(model, tokenizer, tmp_path):
     loaded = load_model(tmp_path / "joint")
     batch = make_batch(tokenizer)
     assert loaded.model.recognize_with(batch) == model.recognize_with(batch)
-    assert recognize_with(model, batch)["ctc"] == model.recognize(batch)
+    assert model.recognize_with(batch)["ctc"] == model.recognize(batch)
 
 
 def test_mistakes_are_told(model, tokenizer, tmp_path):

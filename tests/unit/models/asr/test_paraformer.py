@@ -10,15 +10,14 @@ from speechnar.config import parse_config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.ctc import greedy
 from speechnar.errors import ConfigError
-from speechnar.models.asr.paraformer import (
+from speechnar.models.asr.bicif import TimestampConfig
+from speechnar.models.asr.ctc_embedder import CtcEmbedderConfig
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.asr.paraformer_head import (
     CifConfig,
-    CtcEmbedderConfig,
     MwerConfig,
-    Paraformer,
-    ParaformerConfig,
     ParaformerHead,
     ParaformerHeadConfig,
-    TimestampConfig,
     draw_glances,
 )
 from speechnar.models.base import load_model, save_model

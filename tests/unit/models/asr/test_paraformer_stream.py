@@ -4,7 +4,8 @@ from torch import Tensor
 
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError, ShapeError
-from speechnar.models.asr.paraformer import CifConfig, Paraformer, ParaformerConfig
+from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.asr.paraformer_head import CifConfig
 from speechnar.models.asr.paraformer_stream import ParaformerStream
 from speechnar.nn.sanm import WindowConfig
 from tests.unit.models.asr.test_paraformer import _Pieces

@@ -5,7 +5,7 @@ import torch
 
 from speechnar.decode.levenshtein import edit_labels
 from speechnar.errors import ConfigError, DataError
-from speechnar.models.base import TextTranslator, load_model, save_model
+from speechnar.models.base import MtModel, load_model, save_model
 from speechnar.models.mt import fretna
 from speechnar.models.mt.fretna import EditBias, Fretna, FretnaConfig
 from speechnar.nn.lengths import valid_mask
@@ -182,7 +182,7 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     assert sum(a == b for a, b in zip(edited.inner_rows(), expected, strict=True)) >= 0.6 * len(expected)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
-    assert isinstance(loaded, TextTranslator) and loaded.translate(batch) == found
+    assert isinstance(loaded, MtModel) and loaded.translate(batch) == found
 
 
 def test_a_vocabulary_without_placeholder_is_refused():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from speechnar.models.base import TextTranslator, load_model, save_model
+from speechnar.models.base import MtModel, load_model, save_model
 from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.nn.lengths import valid_mask
 from tests.contracts import check_gradients_reach_all
@@ -102,4 +102,4 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.8 * len(expected)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
-    assert isinstance(loaded, TextTranslator) and loaded.translate(batch) == found
+    assert isinstance(loaded, MtModel) and loaded.translate(batch) == found

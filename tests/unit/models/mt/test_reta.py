@@ -3,7 +3,7 @@ import torch
 
 from speechnar.decode.retranslation import Previous
 from speechnar.errors import DataError
-from speechnar.models.base import TextTranslator, load_model, save_model
+from speechnar.models.base import MtModel, load_model, save_model
 from speechnar.models.mt.fretna import Fretna, FretnaConfig
 from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.mt.reta import Reta, RetaConfig
@@ -78,7 +78,7 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.9 * len(expected)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
-    assert isinstance(loaded, TextTranslator) and loaded.translate(batch) == found
+    assert isinstance(loaded, MtModel) and loaded.translate(batch) == found
 
 
 def test_a_vocabulary_without_ends_is_refused():

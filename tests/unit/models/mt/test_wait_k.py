@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechnar.errors import ConfigError
-from speechnar.models.base import TextTranslator, load_model, save_model
+from speechnar.models.base import MtModel, load_model, save_model
 from speechnar.models.mt.wait_k import WaitK, WaitKConfig, WaitKStream
 from speechnar.nn.lengths import valid_mask
 from tests.contracts import check_gradients_reach_all
@@ -93,4 +93,4 @@ def test_a_saved_model_translates_alike(tmp_path):
     model, batch = make(), one_batch(3)
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
-    assert isinstance(loaded, TextTranslator) and loaded.translate(batch) == model.translate(batch)
+    assert isinstance(loaded, MtModel) and loaded.translate(batch) == model.translate(batch)

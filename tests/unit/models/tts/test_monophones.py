@@ -16,7 +16,7 @@ def test_a_density_is_that_of_a_mixture_of_normals():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(1, model.num_states, (4000,), generator=generator)
     feats = torch.randn(4000, 3, generator=generator) * 2 + labels[:, None]
-    model.begin(feats)
+    model.init_densities(feats)
     model.fit([(feats, labels)])
     model.split()
     model.fit([(feats, labels)])
