@@ -19,7 +19,7 @@ def loaded(tmp_path_factory) -> LoadedModel:
 
 
 def windows_of(wav: np.ndarray, window_s: float, context_s: float) -> list[np.ndarray]:
-    """Cut windows of whole frames of 80 ms that overlap by two contexts, as long as there is more than their predecessor has heard."""
+    """Cut windows that overlap by two contexts, all of whole frames of 80 ms, as long as there is more to hear."""
     window, shift = round(window_s * RATE), round((window_s - 2 * context_s) * RATE)
     starts = [0]
     while starts[-1] + window < len(wav):
@@ -120,7 +120,7 @@ def test_text_that_cannot_be_spelled(loaded):
     assert loaded.tokenizer.decode(decoder.spell("the cat", "text")) == "the cat"
     with pytest.raises(ConfigError, match="hotword must not be empty, got ' '"):
         decoder.spell(" ", "hotword")
-    with pytest.raises(ConfigError, match="text 'Ω' has letters that model .* cannot spell"):
+    with pytest.raises(ConfigError, match=r"text 'Ω' has letters that model .* cannot spell"):
         decoder.spell("Ω", "text")
 
 

@@ -45,7 +45,7 @@ def make_batch(tokenizer, **changes) -> SpeechBatch:
 def nats(log_probs, lens, tokens, token_lens) -> list[float]:
     """Return the CTC loss of each utterance alone, without its padding."""
     return [
-        float(F.ctc_loss(row[:t], target[:u], t[None], u[None], reduction="sum"))
+        float(F.ctc_loss(row[:t].detach(), target[:u], t[None], u[None], reduction="sum"))
         for row, t, target, u in zip(log_probs, lens, tokens, token_lens, strict=True)
     ]
 
@@ -102,8 +102,8 @@ def divergence(log_probs: torch.Tensor, lens: torch.Tensor) -> float:
     count = len(lens) // 2
     first, second = log_probs.detach().double().chunk(2)
     sums = []
-    for p, q, num_frames in zip(first, second, lens.tolist(), strict=False):
-        p, q = p[:num_frames], q[:num_frames]
+    for left, right, num_frames in zip(first, second, lens.tolist(), strict=False):
+        p, q = left[:num_frames], right[:num_frames]
         sums.append(0.5 * (p.exp() * (p - q)).sum() + 0.5 * (q.exp() * (q - p)).sum())
     return float(sum(sums)) / count
 
