@@ -1,6 +1,5 @@
 """All that users give as audio, read twice."""
 
-import io
 from pathlib import Path
 
 import numpy as np
