@@ -234,3 +234,26 @@ def test_a_window_is_rounded_up_to_whole_spans():
     assert len(audio.samples) == 8000
     assert len(ticks) == 10
     assert audio.joins == ()
+
+
+@pytest.mark.parametrize("kind", ["magnet", "music_ar"])
+def test_a_recording_fades_into_what_goes_on_from_it(kind):
+    """Over the last hundredth of a second, evenly from the recording to what the codec makes of its codes."""
+    generator = make(kind)
+    codec, kept, fade = generator._model.codec, 31 * 320, 160
+    wav = voice(kept, pitch_hz=120, formant_hz=500)
+    context = 12 * 320  # half a window
+    audio = generator.generate("dog", seconds=0.25, continue_from=wav.numpy(), sample_rate=16000)
+    with torch.no_grad():
+        codes = torch.cat([codec.encode(wav[None, -context:])[0], torch.from_numpy(audio.codes)[None].long()], dim=2)
+        made = codec.decode(codes)[0][0].numpy()
+    weights = np.arange(fade) / (fade - 1)
+    mixed = (1 - weights) * wav[-fade:].numpy() + weights * made[context - fade : context]
+    np.testing.assert_allclose(audio.samples[kept - fade : kept], mixed, atol=2e-5)
+    assert np.abs(made[context - fade : context] - wav[-fade:].numpy()).max() > 0.01  # or any mixture would do
+    assert np.array_equal(audio.samples[: kept - fade], wav[:-fade])
+    num_made = len(audio.samples) - kept
+    assert num_made == 4000
+    np.testing.assert_allclose(audio.samples[kept:-fade], made[context : context + num_made - fade], atol=2e-5)
+    ending = made[context + num_made - fade : context + num_made] * (1 - weights)
+    np.testing.assert_allclose(audio.samples[-fade:], ending, atol=2e-5)

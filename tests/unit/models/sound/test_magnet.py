@@ -228,3 +228,38 @@ def test_it_learns_what_the_words_mean_and_goes_on_as_the_prompt_does(kind):
     found = fill(truth.codes)
     assert torch.equal(found[..., :9], truth.codes[..., :9])
     assert float((found == truth.codes).float().mean()) > 0.9
+
+
+def given_codes(model, batch) -> list[torch.Tensor]:
+    """Return the codes (B, K, T) of each evaluation of ``model`` while it learns from ``batch``."""
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    torch.manual_seed(0)
+    loss = model.loss(batch)
+    handle.remove()
+    if model.training:
+        masked = sum(int((codes[:, 0] == model.embed.mask_id).sum()) for codes in seen)
+        assert int(loss.weight) == masked
+    return seen
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.25, 1.0])
+def test_a_share_of_the_utterances_begins_with_frames_known_in_all_codebooks(prob):
+    model = make_generator("magnet", shares=(1.0, 0.0, 0.0, 0.0), prompted_prob=prob).train()
+    batch, mask_id = shift_code(500), model.embed.mask_id
+    (codes,) = given_codes(model, batch)
+    known = codes[:, 3] != mask_id
+    lens = known.sum(1)
+    assert torch.equal(known, torch.arange(24) < lens[:, None])  # the first ones
+    for codebook in (1, 2):
+        assert torch.equal(codes[:, codebook] != mask_id, known)
+    assert (codes[:, 0] != mask_id)[known].all()
+    assert torch.equal(codes.where(codes != mask_id, batch.codes), batch.codes)
+    assert float((lens > 0).float().mean()) == pytest.approx(prob, abs=0.06)
+    if prob:  # any number of frames is as likely as another
+        counts = torch.bincount(lens[lens > 0], minlength=25)[1:] / (lens > 0).sum()
+        assert float(lens[lens > 0].float().mean()) == pytest.approx(12.5, abs=1.8)
+        assert float(counts.max()) < 0.15
+    model.eval()
+    first = given_codes(model, batch)[0]
+    assert (first[:, 1:] == mask_id).all()  # what is to be scored begins with nothing known

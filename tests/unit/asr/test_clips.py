@@ -1,0 +1,128 @@
+"""Clips to tokens: batches, specials, and the language of what is heard in many windows."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechnar.asr.clips import ClipDecoder, DecodeOptions, translation_targets
+from speechnar.asr.transcriber import Transcriber
+from speechnar.decode.align import CtcPath
+from speechnar.errors import ConfigError
+from speechnar.models.asr.owsm_ctc import CtcOutput
+from speechnar.models.base import LoadedModel, load_model
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> LoadedModel:
+    return load_model(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def windows_of(wav: np.ndarray, window_s: float, context_s: float) -> list[np.ndarray]:
+    """Cut windows that overlap by two contexts, all of whole frames of 80 ms, as long as there is more to hear."""
+    window, shift = round(window_s * RATE), round((window_s - 2 * context_s) * RATE)
+    starts = [0]
+    while starts[-1] + window < len(wav):
+        starts.append(starts[-1] + shift)
+    return [wav[start : start + window] for start in starts]
+
+
+@pytest.mark.parametrize("batch_seconds", [1.0, 15.0, 120.0])
+def test_the_language_is_that_of_all_windows_together(loaded, batch_seconds):
+    """The mass of a recording is the sum of those of its windows, each decoded alone, however many go together."""
+    wav = speechlike(26.0, seed=5)
+    decoder = ClipDecoder(loaded, options=DecodeOptions(window_s=6.24, batch_seconds=batch_seconds))
+    windows = windows_of(wav, 6.24, 1.04)
+    assert len(windows) == 6
+    masses = [decoder.decode([window])[0].language_mass for window in windows]
+    assert min(mass.sum() for mass in masses) > 0
+    shares = np.array([mass / mass.sum() for mass in masses])
+    assert np.ptp(shares, axis=0).max() > 0.01  # the windows do not agree
+    found, num_samples = decoder.decode_windows(iter([wav[:7000], wav[7000:]]))
+    assert num_samples == len(wav)
+    np.testing.assert_allclose(found.language_mass, sum(masses), rtol=1e-4)
+    language, probability = decoder.decide_language(found.language_mass)
+    assert LANGUAGES.index(language) == int(sum(masses).argmax())
+    assert probability == pytest.approx(sum(masses).max() / sum(masses).sum(), rel=1e-4)
+
+
+def test_a_long_recording_says_the_language_of_all_its_windows(loaded):
+    wav = speechlike(26.0, seed=5)
+    options = DecodeOptions(window_s=6.24, vad=False)
+    transcript = Transcriber(loaded).transcribe(wav, sample_rate=RATE, options=options)
+    decoder = ClipDecoder(loaded, options=options)
+    mass = sum(decoded.language_mass for decoded in decoder.decode(windows_of(wav, 6.24, 1.04)))
+    assert transcript.language == LANGUAGES[int(mass.argmax())]
+    assert transcript.language_probability == pytest.approx(mass.max() / mass.sum(), rel=1e-4)
+
+
+def test_mass_is_the_sum_of_probabilities_over_real_positions(loaded):
+    decoder = ClipDecoder(loaded)
+    ids = list(decoder.language_ids.values())
+    probs = torch.full((2, 4, loaded.tokenizer.vocab_size), 1e-9)
+    probs[0, 0, ids[0]], probs[0, 3, ids[0]], probs[0, 2, ids[2]] = 0.5, 0.25, 0.125
+    probs[1, 1, ids[1]], probs[1, 2:, ids[1]] = 0.75, torch.nan  # beyond its end
+    out = CtcOutput(log_probs=probs.log(), lens=torch.tensor([4, 2]), enc=torch.zeros(2, 4, 1))
+    np.testing.assert_allclose(decoder.language_mass(out), [[0.75, 0, 0.125], [0, 0.75, 0]], atol=1e-7)
+
+
+def test_clips_come_back_in_their_order_whatever_goes_together(loaded):
+    clips = [speechlike(seconds, seed=i) for i, seconds in enumerate((2.0, 0.5, 3.0, 1.0))]
+    alone = ClipDecoder(loaded)
+    expected = [alone.decode([clip])[0] for clip in clips]
+    assert len({tuple(decoded.path.tokens) for decoded in expected}) == 4
+    for batch_seconds in (3.0, 6.0, 120.0):
+        found = ClipDecoder(loaded, options=DecodeOptions(batch_seconds=batch_seconds)).decode(clips)
+        assert [decoded.path.tokens for decoded in found] == [decoded.path.tokens for decoded in expected]
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.language_mass, other.language_mass, rtol=1e-3)
+    assert ClipDecoder(loaded).decode([]) == []
+
+
+def test_sizes_in_samples(loaded):
+    decoder = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, batch_seconds=10.0))
+    assert (decoder.window_samples, decoder.batch_samples) == (40_000, 160_000)
+    assert decoder.shortest_samples == round(4 * 0.08 * RATE)  # four frames of 10 ms, eight times subsampled
+    padded = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, pad=True))
+    clip = speechlike(1.0)
+    silent = np.concatenate([clip, np.zeros(24_000, dtype=np.float32)])
+    (bare,), (whole,) = padded.decode([clip]), decoder.decode([silent])
+    assert bare.path.tokens == whole.path.tokens
+
+
+def test_specials_are_dropped_and_unknown_pieces_kept(loaded):
+    decoder, tokenizer = ClipDecoder(loaded), loaded.tokenizer
+    cat = tokenizer.encode("cat")[0]
+    tokens = [decoder.language_ids["eng"], tokenizer.id_of("<asr>"), cat, tokenizer.unk_id, tokenizer.id_of("<na>")]
+    path = CtcPath(tokens, [0, 1, 2, 6, 9], [1, 2, 4, 7, 10], [-1.0, -2.0, -3.0, -4.0, -5.0], -15.0)
+    kept = decoder.text_path(path)
+    assert kept == CtcPath([cat, tokenizer.unk_id], [0, 4], [2, 5], [-3.0, -4.0], -15.0)  # two positions of prefix
+    assert decoder.text_path(path, num_prefix=0).starts == [2, 6]
+
+
+def test_what_is_asked_reaches_the_model(loaded):
+    id_of = loaded.tokenizer.id_of
+    assert ClipDecoder(loaded).target_head("fra") == [id_of("<fra>"), id_of("<asr>")]
+    german = ClipDecoder(loaded, task="st_deu", language="fr")
+    assert german.target_head("eng") == [id_of("<eng>"), id_of("<st_deu>")]
+    assert german.decide_language(np.array([1.0, 0.0, 0.0])) == ("fra", None)
+    assert ClipDecoder(loaded).decide_language(np.zeros(3)) == ("und", None)
+    clip = speechlike(1.0)
+    out = german.encode([clip])
+    with torch.inference_mode():
+        prefix = torch.tensor([[id_of("<fra>"), id_of("<st_deu>")]])
+        wanted = loaded.model.encode(torch.from_numpy(clip)[None], torch.tensor([RATE]), prefix=prefix)
+    assert torch.equal(out.log_probs, wanted.log_probs)
+
+
+def test_text_that_cannot_be_spelled(loaded):
+    decoder = ClipDecoder(loaded)
+    assert loaded.tokenizer.decode(decoder.spell("the cat", "text")) == "the cat"
+    with pytest.raises(ConfigError, match="hotword must not be empty, got ' '"):
+        decoder.spell(" ", "hotword")
+    with pytest.raises(ConfigError, match=r"text 'Ω' has letters that model .* cannot spell"):
+        decoder.spell("Ω", "text")
+
+
+def test_targets_of_translation_are_told_by_the_vocabulary():
+    assert translation_targets(["<st_deu>", "a", "<asr>", "<st_fra>", "<st_x", "st_eng>"]) == ["deu", "fra"]

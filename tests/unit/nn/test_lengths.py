@@ -1,0 +1,24 @@
+import torch
+
+from speechnar.nn.lengths import valid_mask, zero_padding
+
+
+def test_frames_before_the_length_are_real():
+    mask = valid_mask(torch.tensor([0, 2, 4, 9]), 4)
+    assert mask.dtype == torch.bool
+    assert mask.int().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_padding_becomes_zero_whatever_stood_there():
+    valid = torch.tensor([[True, False], [True, True]])
+    flat = torch.tensor([[1.0, torch.nan], [3.0, 4.0]])
+    assert zero_padding(flat, valid).tolist() == [[1, 0], [3, 4]]
+    deep = torch.tensor([[[[1.0], [2.0]], [[torch.inf], [torch.nan]]], [[[5.0], [6.0]], [[7.0], [-0.5]]]])
+    assert zero_padding(deep, valid).squeeze(-1).tolist() == [[[1, 2], [0, 0]], [[5, 6], [7, -0.5]]]
+    assert torch.isnan(flat[0, 1])  # what was given stays
+
+
+def test_padding_has_no_gradient():
+    x = torch.ones(1, 3, 2, requires_grad=True)
+    zero_padding(x, torch.tensor([[True, True, False]])).sum().backward()
+    assert x.grad.tolist() == [[[1, 1], [1, 1], [0, 0]]]
