@@ -6,9 +6,9 @@ Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<m
 which is what ``speechnar score --json`` prints. README.md, and cards of voices and of music, have the shipped
 models only. An experiment repeats a training with several seeds:
 ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
-Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar.evaluation.tts` and ``<set>.edits.json`` of
-`speechnar.evaluation.edits`, music and sound ``<set>.sound.json`` of `speechnar.evaluation.sound`, speaker verifiers
-``<set>.verification.json``, and text translation ``<set>.translation.jsonl`` of `speechnar.evaluation.mt`; they
+Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar tts score` and ``<set>.edits.json`` of
+`speechnar tts score-edits`, music and sound ``<set>.sound.json`` of `speechnar sound score`, speaker verifiers
+``<set>.verification.json``, and text translation ``<set>.translation.jsonl`` of `speechnar mt score`; they
 fill tables of these names.
 """
 

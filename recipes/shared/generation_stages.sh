@@ -13,10 +13,10 @@ folder_of() { # CONFIG: where its model is trained
     if [ "$1" = "$config" ]; then echo "$exp"; else echo "$(dirname "$exp")/$(basename "$1" .yaml)"; fi
 }
 if at_stage 2 "tokenizer"; then # the words that are told
-    "$PYTHON" -m speechnar.data.build_words "$data/train" "$data/tokenizer" --min-count "${min_count:-1}"
+    "$PYTHON" -m speechnar data words "$data/train" "$data/tokenizer" --min-count "${min_count:-1}"
 fi
 if at_stage 3 "statistics"; then # of the data; and the codec, with the codes it gives them
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
     if [ -z "${codec:-}" ]; then
         for part in $codec_configs; do
             learn "$part" "$exp/$(basename "$part" .yaml)" ${codec:+"init_from=$codec"} ${codec_settings:-}
@@ -26,7 +26,7 @@ if at_stage 3 "statistics"; then # of the data; and the codec, with the codes it
     rm -rf "$exp/codec"
     mkdir -p "$exp"
     cp -r "$codec" "$exp/codec"
-    "$PYTHON" -m speechnar.train.extract_codes "$exp/codec" "$data"/{train,dev,test} --min-seconds "${min_seconds:-0}"
+    "$PYTHON" -m speechnar data codes "$exp/codec" "$data"/{train,dev,test} --min-seconds "${min_seconds:-0}"
 fi
 if at_stage 4 "train"; then
     for part in $config ${others:-}; do
@@ -41,7 +41,7 @@ if at_stage 5 "average"; then
     done
 fi
 make_sound() { # SYSTEM MODEL [OPTION]...: of the test set's texts by that system, to $exp/sound/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.generate "$2" "$data/test" "$exp/sound/$1" "${@:3}"
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar sound decode "$2" "$data/test" "$exp/sound/$1" "${@:3}"
 }
 if at_stage 6 "decode"; then # what the codec makes of the recordings is the best that models of its codes can do
     make_sound coded "$exp/model" --system coded
@@ -63,9 +63,9 @@ if at_stage 7 "score"; then # by a classifier that has learned from the recordin
     fi
     systems=()
     for folder in "$exp"/sound/*/; do systems+=(--system "$(basename "$folder")=$folder"); done
-    "$PYTHON" -m speechnar.evaluation.sound "$data/test" "$exp/sound" --judge "$judge" --reference "$data/dev" \
+    "$PYTHON" -m speechnar sound score "$data/test" "$exp/sound" --judge "$judge" --reference "$data/dev" \
         --train "$data/train" "${systems[@]}"
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
+    "$PYTHON" -m speechnar pack "$exp/model" "$exp/export" --card README.md
 fi

@@ -29,18 +29,18 @@ learn_in_turn() { # START CONFIG...: each from the model before it, the first fr
 }
 read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
 if at_stage 2 "tokenizer"; then # phonemes of English
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/${train_dirs%% *}" "$data/tokenizer" --model-type phonemes
+    "$PYTHON" -m speechnar data tokenizer "$data/${train_dirs%% *}" "$data/tokenizer" --model-type phonemes
 fi
 if at_stage 3 "statistics"; then # of the data, how phonemes sound and how long they last, and what latents are like
     dirs=()
     for name in $train_dirs $dev_dirs; do dirs+=("$data/$name"); done
     for folder in ${more:-}; do dirs+=("$folder"); done
     if [ "${positions:-aligned}" = aligned ]; then
-        "$PYTHON" -m speechnar.train.align_durations "$data/tokenizer" "${dirs[@]}" --aligner "$exp/aligner"
+        "$PYTHON" -m speechnar data durations "$data/tokenizer" "${dirs[@]}" --aligner "$exp/aligner"
     fi
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "${dirs[@]}" | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "${dirs[@]}" | tee "$data/statistics.json"
     learn_in_turn "" ${autoencoder:-}
-    "$PYTHON" -m speechnar.train.fit_codec "$config" "$exp/codec" "data.train=$(in_data $train_dirs)" \
+    "$PYTHON" -m speechnar tts fit-codec "$config" "$exp/codec" "data.train=$(in_data $train_dirs)" \
         "data.dev=$(in_data $dev_dirs)" "tokenizer=$data/tokenizer" ${last:+"init_from=$last"}
 fi
 if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and a one-step student if there is to be one
@@ -67,7 +67,7 @@ if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
     "$PYTHON" -m speechnar average "$exp"
 fi
 speak() { # SYSTEM MODEL [OPTION]...: the test set by that system, to $exp/speech/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.synthesize "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar tts decode "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
 }
 final=$exp/model
 if [ -n "${one_step:-}" ]; then final=$exp/one_step/model; fi
@@ -86,9 +86,9 @@ if at_stage 7 "score"; then
     fi
     systems=()
     for name in vocoded coded steps16 steps1; do systems+=(--system "$name=$exp/speech/$name"); done
-    "$PYTHON" -m speechnar.evaluation.tts "$data/$test_dir" "$exp/speech" --judge "$judge" --verifier "$verifier" \
+    "$PYTHON" -m speechnar tts score "$data/$test_dir" "$exp/speech" --judge "$judge" --verifier "$verifier" \
         "${systems[@]}"
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$final" "$exp/export" --card README.md
+    "$PYTHON" -m speechnar pack "$final" "$exp/export" --card README.md
 fi

@@ -36,5 +36,5 @@ fi
 if at_stage 6 "decode"; then decode_sets; fi
 if at_stage 7 "score"; then score_sets; fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar.models.pack "$exp/model" "$exp/export" --card README.md
+    "$PYTHON" -m speechnar pack "$exp/model" "$exp/export" --card README.md
 fi

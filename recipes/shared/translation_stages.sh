@@ -14,16 +14,16 @@ learn() { # CONFIG TRAIN [KEY=VALUE]...: to $exp/NAME
 }
 
 if at_stage 2 "tokenizer"; then # one for both languages, whose embeddings are shared
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
+    "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
         --model-type bpe --translate-to "$source" "$target"
 fi
 if at_stage 3 "statistics"; then
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 teacher_exp=$exp/$(basename "$teacher" .yaml)
 if at_stage 4 "train"; then # the teacher; then the others, on its translations of the training set and from its encoder
     learn "$teacher" "$data/train"
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar.train.distil "$teacher_exp/model" "$data/train" "$exp/distilled" \
+    "${decode_cmd[@]}" "$PYTHON" -m speechnar data distil "$teacher_exp/model" "$data/train" "$exp/distilled" \
         "${direction[@]}" --token-reward "$token_reward" --raw-share "$raw_share"
     for student in $students; do
         first=$teacher_exp
@@ -43,20 +43,20 @@ if at_stage 6 "decode"; then # every system to a log of its own, word by word
     grep -v '^#' "$systems" | while read -r name model options; do
         read -ra given <<<"${options//EXP/$exp}"
         for set in $sets; do
-            "${decode_cmd[@]}" "$PYTHON" -m speechnar.evaluation.translate "$exp/$model/model" "$data/$set" \
+            "${decode_cmd[@]}" "$PYTHON" -m speechnar mt decode "$exp/$model/model" "$data/$set" \
                 "$exp/logs/$set/$name.jsonl" "${direction[@]}" --limit "$limit" --threads "$threads" "${given[@]}"
         done
     done
 fi
 if at_stage 7 "score"; then # a line of JSON for each system, and a plot of all
     for set in $sets; do
-        "$PYTHON" -m speechnar.evaluation.mt "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" \
+        "$PYTHON" -m speechnar mt score "$data/$set" "$exp/logs/$set"/*.jsonl --target "$target" \
             --plot "$exp/$set.scores.png" | tee "$exp/$set.scores.jsonl"
     done
 fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
     for config in "$teacher" $students; do
         name=$(basename "${config%:*}" .yaml)
-        "$PYTHON" -m speechnar.models.pack "$exp/$name/model" "$exp/export/$name" --card README.md
+        "$PYTHON" -m speechnar pack "$exp/$name/model" "$exp/export/$name" --card README.md
     done
 fi

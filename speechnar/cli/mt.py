@@ -128,7 +128,7 @@ def _stdin_lines() -> Iterator[str]:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    from speechnar.evaluation.translate import translate_dir  # noqa: PLC0415
+    from speechnar.evaluation.mt import translate_dir  # noqa: PLC0415
     from speechnar.mt.systems import TranslationOptions  # noqa: PLC0415
 
     num_sentences = translate_dir(
@@ -151,8 +151,7 @@ def _decode(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from speechnar.data.parallel_text import read_sentences  # noqa: PLC0415
-    from speechnar.evaluation.mt import plot_reports, score_log  # noqa: PLC0415
-    from speechnar.evaluation.translate import read_log  # noqa: PLC0415
+    from speechnar.evaluation.mt import read_log, score_log  # noqa: PLC0415
     from speechnar.metrics.simultaneous import WORD_S  # noqa: PLC0415
 
     sentences = {sentence.utt_id: sentence for sentence in read_sentences(args.data_dir)}
@@ -162,6 +161,8 @@ def _score(args: argparse.Namespace) -> int:
         reports.append(score_log(read_log(path), sentences, target=args.target, word_s=word_s))
         put_json(reports[-1])
     if args.plot is not None:
+        from speechnar.evaluation.plots import plot_reports  # noqa: PLC0415  # an extra
+
         plot_reports(reports, args.plot)
     return OK
 

@@ -95,7 +95,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _decode(args: argparse.Namespace) -> int:
     from speechnar.data.kaldi import read_kaldi_dir  # noqa: PLC0415
-    from speechnar.evaluation.generate import generate_data, recode_data  # noqa: PLC0415
+    from speechnar.evaluation.sound import generate_data, recode_data  # noqa: PLC0415
     from speechnar.sound.generator import Generator, GeneratorOptions  # noqa: PLC0415
 
     set_threads(args.threads)
@@ -111,8 +111,8 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from speechnar.evaluation.report import name_of, write_scores  # noqa: PLC0415
     from speechnar.evaluation.sound import score_sound  # noqa: PLC0415
-    from speechnar.evaluation.tts import name_of, write_scores  # noqa: PLC0415
     from speechnar.models.base import load_model  # noqa: PLC0415
 
     report, entries = score_sound(

@@ -200,7 +200,7 @@ def _edit(args: argparse.Namespace) -> int:
 
 def _decode(args: argparse.Namespace) -> int:
     from speechnar.data.kaldi import read_kaldi_dir  # noqa: PLC0415
-    from speechnar.evaluation.synthesize import load_tts, resynthesize_data, synthesize_data  # noqa: PLC0415
+    from speechnar.evaluation.tts import load_tts, resynthesize_data, synthesize_data  # noqa: PLC0415
     from speechnar.tts.synthesizer import Synthesizer  # noqa: PLC0415
 
     set_threads(args.threads)
@@ -217,7 +217,8 @@ def _decode(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from speechnar.asr.transcriber import Transcriber  # noqa: PLC0415
-    from speechnar.evaluation.tts import Heard, name_of, read_texts, score_speech, write_scores  # noqa: PLC0415
+    from speechnar.evaluation.report import name_of, read_texts, write_scores  # noqa: PLC0415
+    from speechnar.evaluation.tts import Heard, score_speech  # noqa: PLC0415
     from speechnar.models.base import load_model  # noqa: PLC0415
 
     judge: Transcriber | Heard
@@ -244,7 +245,7 @@ def _score(args: argparse.Namespace) -> int:
 def _decode_edits(args: argparse.Namespace) -> int:
     from speechnar.data.kaldi import read_kaldi_dir  # noqa: PLC0415
     from speechnar.evaluation.edits import make_edits  # noqa: PLC0415
-    from speechnar.evaluation.tts import read_texts  # noqa: PLC0415
+    from speechnar.evaluation.report import read_texts  # noqa: PLC0415
     from speechnar.tts.synthesizer import Synthesizer  # noqa: PLC0415
 
     set_threads(args.threads)
@@ -262,7 +263,7 @@ def _decode_edits(args: argparse.Namespace) -> int:
 
 def _score_edits(args: argparse.Namespace) -> int:
     from speechnar.evaluation.edits import read_edits, score_edits  # noqa: PLC0415
-    from speechnar.evaluation.tts import read_texts  # noqa: PLC0415
+    from speechnar.evaluation.report import read_texts  # noqa: PLC0415
 
     report = score_edits(read_edits(args.out), read_texts(args.heard), judge=args.judge)
     put(str(report))

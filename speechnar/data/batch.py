@@ -155,7 +155,7 @@ class SpeechCollator:
                 given = "none" if durations is None else str(len(durations))
                 raise DataError(
                     f"utterance {example.utt_id!r}: must have a duration for each of its {num_tokens} tokens, got "
-                    f"{given}; align it by this tokenizer (python -m speechnar.train.align_durations)"
+                    f"{given}; align it by this tokenizer (speechnar data durations)"
                 )
             rows.append(torch.tensor([0.0] * num_specials + list(durations)))
         return _pad(rows, 0.0)[0]

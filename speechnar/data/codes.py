@@ -1,6 +1,6 @@
 """Sound as a generator sees it: codes of a codec, and what is told about the sound; from files that are written once.
 
-``python -m speechnar.train.extract_codes`` writes the file `CODES_FILE` into a data directory.
+``speechnar data codes`` writes the file `CODES_FILE` into a data directory.
 
 Shapes: B utterances, K codebooks, T frames, U text tokens.
 """
@@ -83,7 +83,7 @@ class CodeDataset:
                 if utt_id not in codes:
                     raise DataError(
                         f"{folder / CODES_FILE}: has no codes of utterance {utt_id!r}; extract them again "
-                        "(python -m speechnar.train.extract_codes)"
+                        "(speechnar data codes)"
                     )
                 if utt_id in self.codes:
                     raise DataError(f"utterance id {utt_id!r} is repeated; ids must differ across directories")
@@ -152,6 +152,4 @@ def read_codes(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: cannot be read ({reason}); write it by python -m speechnar.train.extract_codes"
-        ) from None
+        raise DataError(f"{path}: cannot be read ({reason}); write it by speechnar data codes") from None

@@ -18,6 +18,7 @@ from speechnar.audio.source import AudioInput
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import AudioError, ConfigError, DataError, SpeechnarError
+from speechnar.evaluation.report import replace_text
 from speechnar.evaluation.scores import jsonl_of
 from speechnar.text.transcript import Transcript
 
@@ -90,8 +91,8 @@ def decode_dir(
     ordered = [_entry(utt, outcomes[utt.utt_id], task) for utt in sorted(utterances, key=lambda utt: utt.utt_id)]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _replace_text(jsonl_of(out), "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in ordered))
-    _replace_text(out, "".join(f"{entry['utt_id']} {entry['text']}".rstrip() + "\n" for entry in ordered))
+    replace_text(jsonl_of(out), "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in ordered))
+    replace_text(out, "".join(f"{entry['utt_id']} {entry['text']}".rstrip() + "\n" for entry in ordered))
     return DecodeSummary(len(ordered), len(failed), sum(utt.duration_s for utt in utterances), wall_s)
 
 
@@ -128,9 +129,3 @@ def _entry(utterance: Utterance, outcome: Transcript | SpeechnarError, task: str
         return {"utt_id": utterance.utt_id, "text": "", "task": task, "error": str(outcome)}
     named = replace(outcome, file=str(utterance.wav_path), text=" ".join(outcome.text.split()))
     return {"utt_id": utterance.utt_id, **named.to_dict(), "task": task}
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

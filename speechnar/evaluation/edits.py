@@ -1,9 +1,8 @@
-"""Edit recordings as a list says, and score what a recogniser makes of them.
+"""Edit recordings as a list says (``speechnar tts decode-edits``), and score what a recogniser makes of them.
 
-``python -m speechnar.evaluation.edits make MODEL DATA_DIR EDITS OUT`` writes ``OUT/<edit>.wav``, ``OUT/edits.jsonl``.
-A line of EDITS is ``<utterance id>-<place>-<kind>`` and all that is to be said in that recording; place and kind are
-words for the report, as ``start-insert``. ``python -m speechnar.evaluation.edits score OUT HEARD`` then scores what a
-recogniser wrote of these files, a line ``<edit> <text>`` each.
+A line of the list is ``<utterance id>-<place>-<kind>`` and all that is to be said in that recording; place and kind are
+words for the report, as ``start-insert``. ``speechnar tts score-edits`` then scores what a recogniser wrote of these
+files, a line ``<edit> <text>`` each.
 """
 
 import json

@@ -1,16 +1,18 @@
-"""Score generated sound: is it what was asked for, how far from recordings, learned by heart, has it seams.
+"""Music and sound: make it of a directory's texts (``speechnar sound decode``), and score it (``sound score``).
 
-``python -m speechnar.evaluation.sound DATA_DIR OUT --judge MODEL --reference DIR --train DIR --system NAME=DIR ...``.
-A system's folder is what `speechnar.evaluation.generate` writes: ``<utterance id>.wav`` of every utterance of the Kaldi
-directory, and their codes and joins. The directory's own recordings are scored as the system `RECORDED`: they are as
-far from the recordings of the reference as real sound is from real sound.
+Every system has a folder with ``<utterance id>.wav`` of every utterance of the Kaldi directory, their codes, and where
+windows meet in it (`JOINS_FILE`). What the codec makes of the recordings is the best that a generator of its codes
+could do. Scored is: is it what was asked for, how far is it from recordings, is it learned by heart, has it seams. The
+directory's own recordings are scored as the system `RECORDED`: they are as far from the recordings of the reference as
+real sound is from real sound.
 
 Shapes: N utterances, S samples, K codebooks, T frames, E embedding width.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +20,83 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from speechnar.audio.io import read_audio
 from speechnar.data.codes import CODES_FILE, read_codes
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError
-from speechnar.evaluation.generate import JOINS_FILE
-from speechnar.evaluation.tts import RECORDED, check_complete
+from speechnar.evaluation.report import RECORDED, check_complete
 from speechnar.metrics.embeddings import KernelDistance, frechet_distance, kernel_distance
 from speechnar.metrics.repeats import NGRAM_FRAMES, Codes, find_repeats, join_codes
 from speechnar.metrics.seam import MARGIN_S, find_seams
 from speechnar.metrics.speech import Mean, mean_of
 from speechnar.models.base import LoadedModel
 from speechnar.models.judges.sound_classifier import SoundClassifier
+from speechnar.sound.generator import Generator, GeneratorOptions, Sound
 
 logger = logging.getLogger(__name__)
 
+JOINS_FILE = "joins.json"
+"""Where windows meet in a system's sounds: seconds, by utterance."""
 OUTLIER = 0.05
 """A join stands out that jumps more than all but so many places within windows; without seams, so many do."""
 
 Samples = NDArray[np.float32]
+
+
+def generate_data(
+    generator: Generator,
+    utterances: Sequence[Utterance],
+    out: str | Path,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    options: GeneratorOptions = GeneratorOptions(),  # noqa: B008  # it is frozen
+) -> float:
+    """Write sound of each utterance's text to ``out/<utterance id>.wav``; return the real-time factor.
+
+    It lasts ``seconds``, else as long as the recording. The first utterance has ``seed``, each later one the next.
+
+    Raises:
+        ConfigError: an option is out of its range, or a text has words that the model does not know.
+    """
+    wall_s = audio_s = 0.0
+
+    def make() -> Iterator[tuple[str, Sound]]:
+        nonlocal wall_s, audio_s
+        for number, utterance in enumerate(utterances):
+            started = time.perf_counter()
+            length = utterance.duration_s if seconds is None else seconds
+            sound = generator.generate(utterance.text, seconds=length, seed=seed + number, options=options)
+            wall_s += time.perf_counter() - started
+            audio_s += sound.duration
+            yield utterance.utt_id, sound
+
+    _write(make(), Path(out))
+    return wall_s / audio_s if audio_s else 0.0
+
+
+def recode_data(generator: Generator, utterances: Sequence[Utterance], out: str | Path) -> None:
+    """Write each recording to ``out/<utterance id>.wav`` as the codec makes it of its codes.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    wavs = ((utt.utt_id, torch.from_numpy(read_utterance(utt, generator.sample_rate))) for utt in utterances)
+    _write(((utt_id, generator.recode(wav)) for utt_id, wav in wavs), Path(out))
+
+
+def _write(sounds: Iterable[tuple[str, Sound]], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    codes, joins = {}, {}
+    for utt_id, sound in sounds:
+        sound.save(out / f"{utt_id}.wav")
+        codes[utt_id] = torch.from_numpy(sound.codes)
+        joins[utt_id] = [round(join, 6) for join in sound.joins]
+    save_file(codes, out / CODES_FILE)
+    (out / JOINS_FILE).write_text(json.dumps(joins, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

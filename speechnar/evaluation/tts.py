@@ -1,20 +1,20 @@
-"""Score synthetic speech against recordings of the same texts: what a recogniser makes of it, and how far it is.
+"""Synthetic speech: speak the texts of a data directory (``speechnar tts decode``), and score it (``tts score``).
 
-``python -m speechnar.evaluation.tts DATA_DIR OUT --judge MODEL --verifier MODEL --system NAME=FOLDER ...``. A system's
-folder holds ``<utterance id>.wav`` for every utterance of the Kaldi directory, whose own recordings are scored as the
-system `RECORDED`. A recogniser from elsewhere judges by what it wrote: ``--heard NAME=FILE``. To know what is not the
-synthesiser's fault, score its vocoder and its tokenizer of latents beside it: folders of recordings that passed them.
+Every system has a folder with ``<utterance id>.wav`` for every utterance of the Kaldi directory, whose own recordings
+are scored as the system `RECORDED`. To know what is not the synthesiser's fault, its vocoder and its tokenizer of
+latents are scored beside it: what they make of the recordings is the best that it could do. A recogniser judges what
+was said, or, from elsewhere, what it wrote (`Heard`).
 
 Shapes: N utterances, S samples, T frames, F mel bands, C cepstra, E embedding width.
 """
 
-import json
 import logging
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.audio.io import read_audio
+from speechnar.audio.io import Audio, read_audio
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError, DataError
-from speechnar.extras import needs
+from speechnar.evaluation.report import RECORDED, check_complete
+from speechnar.hub import find_device
 from speechnar.metrics.error_rate import ErrorRate, cer, wer
 from speechnar.metrics.speech import (
     Mean,
@@ -38,24 +39,102 @@ from speechnar.metrics.speech import (
     warp,
 )
 from speechnar.metrics.verification import equal_error_rate
-from speechnar.models.base import LoadedModel
+from speechnar.models.base import LoadedModel, load_model
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier
+from speechnar.models.tts.tts import Tts
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Transcript
-
-with needs("eval"):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+from speechnar.tts.synthesizer import Synthesizer
+from speechnar.tts.voice import Voice
 
 logger = logging.getLogger(__name__)
 
-RECORDED = "recorded"
-"""Name of the system that is the recordings themselves."""
 RATE = 16000
 """Samples per second at which all systems are compared."""
 QUANTILES = (0.05, 0.5, 0.95)
 
 Samples = NDArray[np.float32]
+System = Literal["vocoded", "coded"]
+"""What recordings pass through: the vocoder, or the tokenizer of latents as well."""
+
+
+def synthesize_data(
+    synthesizer: Synthesizer,
+    utterances: Sequence[Utterance],
+    out: str | Path,
+    *,
+    voices: Sequence[Utterance] = (),
+    steps: int | None = None,
+    seed: int = 0,
+) -> float:
+    """Speak the text of each utterance to ``out/<utterance id>.wav``; return the real-time factor, voices excluded.
+
+    Args:
+        synthesizer: speaks.
+        utterances: whose texts are spoken.
+        out: a folder.
+        voices: recordings; each text is spoken in the voice of the first one of its speaker. Without any, the model
+            speaks in its own voice.
+        steps: evaluations per block; None: the usual number.
+        seed: of all; the first utterance has it, each later one the next.
+
+    Raises:
+        DataError: a speaker has no recording among ``voices``.
+        AudioError: a recording is no use as a reference.
+        ConfigError: an option is out of its range, or a text cannot be spoken.
+    """
+    references = {utterance.spk_id: utterance for utterance in reversed(voices)}
+    known: dict[str, Voice] = {}
+    wall_s = audio_s = 0.0
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for number, utterance in enumerate(utterances):
+        speaker = utterance.spk_id
+        if voices and speaker not in known:
+            if speaker not in references:
+                raise DataError(f"speaker {speaker!r} of utterance {utterance.utt_id!r} has no recording among voices")
+            reference = references[speaker]
+            wav = read_utterance(reference, synthesizer.sample_rate)
+            known[speaker] = synthesizer.voice(wav, text=reference.text, sample_rate=synthesizer.sample_rate)
+        started = time.perf_counter()
+        speech = synthesizer.synthesize(utterance.text, voice=known.get(speaker), steps=steps, seed=seed + number)
+        wall_s += time.perf_counter() - started
+        audio_s += speech.duration
+        speech.save(Path(out) / f"{utterance.utt_id}.wav")
+    return wall_s / audio_s if audio_s else 0.0
+
+
+@torch.no_grad()
+def resynthesize_data(model: Tts, utterances: Sequence[Utterance], out: str | Path, system: System) -> None:
+    """Write each recording to ``out/<utterance id>.wav`` as the vocoder makes it, of its log-mels or of its latents.
+
+    Raises:
+        AudioError: a recording cannot be read.
+        DataError: one is shorter than a latent.
+    """
+    device = next(model.parameters()).device
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for utterance in utterances:
+        wav = torch.from_numpy(read_utterance(utterance, model.sample_rate)).to(device)[None]
+        lens = torch.tensor([wav.size(1)], device=device)
+        latents, latent_lens = model.codec.encode(wav, lens)
+        if not int(latent_lens):
+            raise DataError(f"utterance {utterance.utt_id!r}: shorter than a latent of {model.latent_shift_s:g} s")
+        feats = model.codec.decode(latents, latent_lens) if system == "coded" else model.codec.frontend(wav, lens)
+        samples: NDArray[np.float32] = model.vocoder(*feats)[0][0].cpu().numpy()
+        Audio(samples, model.sample_rate).save(Path(out) / f"{utterance.utt_id}.wav")
+
+
+def load_tts(folder: str | Path, *, device: str = "auto") -> Tts:
+    """Return the text to speech of a model folder.
+
+    Raises:
+        ConfigError: the model is of another kind.
+        ModelNotFoundError: there is none.
+    """
+    model = load_model(folder, device=find_device(device)).model
+    if not isinstance(model, Tts):
+        raise ConfigError(f"{folder}: must be a model of kind tts")
+    return model
 
 
 @dataclass(frozen=True)
@@ -243,31 +322,20 @@ def score_speech(
         found[name] = _summarize(rows, normalizer, language)
         entries += rows
         logger.info("%s: %s", name, found[name].cer)
-    for utt_id, log_mels in drawn.items():
-        assert plots is not None
-        plot_log_mels(log_mels, Path(plots) / f"{utt_id}.png")
+    if plots is not None:
+        _draw(drawn, Path(plots))
     strangers = [] if others is None else read_kaldi_dir(others)
     strange = [listener.voice(read_utterance(utt, RATE)) for utt in strangers if utt.spk_id not in speakers]
     ranges = _voice_ranges(voices, speakers, references, strange)
     return SpeechReport(len(utterances), judge.name, verifier.name, normalizer, found, ranges), entries
 
 
-def plot_log_mels(log_mels: Mapping[str, NDArray[np.float32]], path: str | Path) -> None:
-    """Draw log-mels (T, F) of 100 frames a second by name, one below the other on one time axis, to a PNG file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(10, 1.8 * len(log_mels)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(log_mels), 1, sharex=True, squeeze=False)[:, 0]
-    lowest = min(float(np.quantile(values, 0.05)) for values in log_mels.values())
-    highest = max(float(values.max()) for values in log_mels.values())
-    for panel, (name, values) in zip(panels, log_mels.items(), strict=True):
-        extent = (0, len(values) / 100, 0, values.shape[1])
-        panel.imshow(values.T, origin="lower", aspect="auto", extent=extent, vmin=lowest, vmax=highest)
-        panel.set_ylabel(name)
-    panels[-1].set_xlim(0, max(len(values) for values in log_mels.values()) / 100)
-    panels[-1].set_xlabel("seconds")
-    figure.savefig(path)
+def _draw(drawn: Mapping[str, Mapping[str, NDArray[np.float32]]], folder: Path) -> None:
+    """Draw the log-mels (T, F) of each utterance, by system, to a file in ``folder``."""
+    from speechnar.evaluation.plots import plot_log_mels  # noqa: PLC0415  # an extra
+
+    for utt_id, log_mels in drawn.items():
+        plot_log_mels(log_mels, folder / f"{utt_id}.png")
 
 
 class _Listener:
@@ -291,21 +359,6 @@ class _Listener:
         lens = torch.tensor([len(wav)], device=self.device)
         vector: NDArray[np.float32] = self.verifier(torch.from_numpy(wav)[None].to(self.device), lens)[0].cpu().numpy()
         return vector
-
-
-def check_complete(utterances: Sequence[Utterance], systems: Mapping[str, str | Path]) -> None:
-    """Refuse systems whose folders lack ``<utterance id>.wav`` of an utterance.
-
-    Raises:
-        DataError: one does.
-    """
-    for name, folder in systems.items():
-        missing = [utt.utt_id for utt in utterances if not (Path(folder) / f"{utt.utt_id}.wav").is_file()]
-        if missing:
-            raise DataError(
-                f"{folder}: system {name!r} must have a file for each of {len(utterances)} utterances; "
-                f"{len(missing)} are missing, first {missing[0]}.wav"
-            )
 
 
 def _transcribe(judge: Transcriber, wavs: Iterable[Samples], language: str) -> list[dict[str, Any]]:
@@ -395,24 +448,3 @@ def _range_of(cosines: Sequence[float]) -> Range | None:
 def _spread(count: int, wanted: int) -> list[int]:
     """Return up to ``wanted`` numbers below ``count``, evenly spread."""
     return sorted({math.floor(i * count / wanted) for i in range(wanted)})
-
-
-def read_texts(path: Path) -> dict[str, str]:
-    """Read lines of an utterance's id and what was heard, which may be nothing."""
-    lines = [line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {utt_id: text for utt_id, _, text in lines if utt_id}
-
-
-def name_of(folder: str | Path) -> str:
-    """Return the name of a model, and of its run where it lies in the folder of one."""
-    path = Path(folder)
-    return f"{path.resolve().parent.name}/{path.name}" if path.name == "model" else path.name
-
-
-def write_scores(out: Path, name: str, report: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``report`` to ``out/<name>.json``, and an entry for each utterance to ``out/utterances.jsonl``."""
-    out.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
-    (out / "utterances.jsonl").write_text(lines, encoding="utf-8")
-    text = json.dumps(report, indent=1, ensure_ascii=False)
-    (out / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """How a word that no dictionary lists is pronounced, from its letters, in one pass and without torch.
 
 The word, between two boundary symbols, runs through gated convolutions over letters; each letter then emits two frames
-of phonemes or blank, and the best path of CTC is read off. ``python -m speechnar.train.letter_to_sound`` trains the
+of phonemes or blank, and the best path of CTC is read off. ``speechnar tts fit-letters`` trains the
 weights on misaki's dictionary (Apache-2.0); ``letter_to_sound.json`` has the scores of those here on words set aside.
 
 Shapes: L letters with the boundaries, D model width, K kernel, V phonemes with the blank, F = 2 L frames.
@@ -79,7 +79,7 @@ def english_letter_to_sound() -> LetterToSound:
     if not WEIGHTS_PATH.is_file():
         raise DataError(
             f"{WEIGHTS_PATH}: needed for words that are not in the dictionary, and missing; install the package again, "
-            "or train it by python -m speechnar.train.letter_to_sound"
+            "or train it by speechnar tts fit-letters"
         )
     return LetterToSound(load_file(WEIGHTS_PATH))
 

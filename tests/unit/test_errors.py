@@ -18,7 +18,7 @@ BUILTINS = {
 @pytest.mark.parametrize("name", BUILTINS)
 def test_every_error_is_ours_and_a_builtin(name):
     for caught in (errors.SpeechnarError, BUILTINS[name]):
-        with pytest.raises(caught, match="^what is wrong$"):
+        with pytest.raises(caught, match=r"^what is wrong$"):
             raise getattr(errors, name)("what is wrong")  # of a lookup, too, whose builtins quote their message
 
 

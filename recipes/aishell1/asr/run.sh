@@ -10,14 +10,14 @@ before="" config=conf/train_paraformer.yaml exp=exp/paraformer data=data check=c
 recipe_options="stage stop_stage corpus downloads url before config exp data check overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 archive=$downloads/data_aishell.tgz
 prepare_options=(--unpack-to "$downloads")
 if [ "$check" = incomplete ]; then prepare_options+=(--incomplete); fi
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" "$archive"
+    "$PYTHON" -m speechnar data download "$url" "$archive"
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_aishell1.py "${corpus:-$archive}" "$data" "${prepare_options[@]}"
@@ -26,7 +26,7 @@ if at_stage 2 "tokenizer"; then
     "$PYTHON" local/build_characters.py "$data/train" "$data/tokenizer"
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 
 decode_sets() { for set in dev test; do decode "$set" "$set.asr"; done; }

@@ -10,21 +10,21 @@ before="conf/short.yaml" config=conf/train.yaml exp=exp/train data=data vocab_si
 recipe_options="stage stop_stage corpus downloads url letters before config exp data vocab_size decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" "$downloads/an4_sphere.tar.gz"
+    "$PYTHON" -m speechnar data download "$url" "$downloads/an4_sphere.tar.gz"
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_an4.py "${corpus:-$downloads/an4_sphere.tar.gz}" "$data" --unpack-to "$downloads" \
         --letters "$letters"
 fi
 if at_stage 2 "tokenizer"; then
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
+    "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 
 # --decoders "ctc cassnat transformer_ar transformer_ar_beam10": of a model that has several, each to files of its own.

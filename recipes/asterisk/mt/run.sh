@@ -16,8 +16,8 @@ recipe_options="stage stop_stage corpus downloads data exp source target vocab_s
 recipe_options+=" threads token_reward raw_share overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 exp=${exp:-exp/$source-$target}
 
 if at_stage 0 "download"; then data_stage 0 asterisk/s2t "$corpus"; fi

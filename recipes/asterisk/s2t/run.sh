@@ -10,8 +10,8 @@ vocab_size=400 model_type=char overrides=""
 recipe_options="stage stop_stage corpus downloads before config exp data vocab_size model_type overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 languages=(eng spa fra ita rus)
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
@@ -21,11 +21,11 @@ if at_stage 1 "data directories"; then # what was dropped, and why, is in counts
     "$PYTHON" local/prepare_asterisk.py "${corpus:-$downloads}" "$data"
 fi
 if at_stage 2 "tokenizer"; then
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
+    "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
         --model-type "$model_type" --languages "${languages[@]}" --translate-to "${languages[@]}"
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 
 decode_sets() { # the language is never told; translations into and from English have references

@@ -12,8 +12,8 @@ judge="" judge_config=../../../conf/sound_classifier.yaml
 recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides judge judge_config"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 min_seconds=10
 
 if at_stage 0 "download"; then

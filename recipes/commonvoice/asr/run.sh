@@ -10,8 +10,8 @@ config=conf/train.yaml exp=exp/train data=data vocab_size=512 overrides=""
 recipe_options="stage stop_stage corpus downloads language exclude eval_minutes config exp data vocab_size overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then # its site asks everybody to agree to its terms
     echo "fetch a language from Common Voice's site, then give its archives by --corpus \"FILE...\"" >&2
@@ -23,10 +23,10 @@ if at_stage 1 "data directories"; then
         --eval-minutes "$eval_minutes" ${language:+--language "$language"} ${exclude:+--exclude "$exclude"}
 fi
 if at_stage 2 "tokenizer"; then
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
+    "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,test} | tee "$data/statistics.json"
 fi
 
 decode_sets() { for set in dev test; do decode "$set" "$set"; done; }

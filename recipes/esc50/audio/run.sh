@@ -13,13 +13,13 @@ judge="" judge_config=../../../conf/sound_classifier.yaml
 recipe_options="stage stop_stage corpus downloads data exp url codec codec_configs config others overrides judge judge_config"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 archive=$downloads/ESC-50-master.zip
 min_seconds=5 codec_settings="data.batch_seconds=80" long_seconds=15
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" "$archive"
+    "$PYTHON" -m speechnar data download "$url" "$archive"
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_esc50.py "${corpus:-$archive}" "$data" --unpack-to "$downloads"

@@ -12,8 +12,8 @@ judge="" judge_config=../../../conf/sound_classifier.yaml
 recipe_options="stage stop_stage corpus downloads data exp codec codec_configs config others overrides judge judge_config"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 # Digits last half a second: silence follows, so that they fill a window of 48 frames.
 min_seconds=0.96 lead_seconds=0.2 long_seconds=3
 judge_settings="data.batch_seconds=60"

@@ -13,8 +13,8 @@ recipe_options="stage stop_stage corpus downloads vocoder_configs vocoder config
 recipe_options+=" data judge verifier overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 train_dirs="train train_joined" dev_dirs="dev dev_joined" test_dir=test voices=dev_joined
 
 if at_stage 0 "download"; then

@@ -14,12 +14,12 @@ recipe_options="stage stop_stage corpus downloads data exp source target vocab_s
 recipe_options+=" raw_share systems sets limit threads overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 archive=$downloads/de-en.tgz
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" "$archive"
+    "$PYTHON" -m speechnar data download "$url" "$archive"
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_iwslt14.py "${corpus:-$archive}" "$data" --unpack-to "$downloads"

@@ -4,7 +4,7 @@
 # (`start=exp/joint/model`), for each of `seeds`, as many updates with that loss as with cross-entropy.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
+. ../../shared/path.sh
 
 start=${start:-exp/joint/model}
 score_dev() { # MODEL NAME

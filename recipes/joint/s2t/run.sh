@@ -14,8 +14,8 @@ recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd download
 recipe_options+=" before config exp data decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 languages=(eng spa fra ita rus)
 
 if at_stage 0 "download"; then
@@ -34,7 +34,7 @@ if at_stage 2 "single words"; then # the tokenizer, of single characters, is tha
     done
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} |
+    "$PYTHON" -m speechnar data describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} |
         tee "$data/statistics.json"
     "$PYTHON" local/check_spelling.py "$data/statistics.json"
 fi

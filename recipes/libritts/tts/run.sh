@@ -12,14 +12,14 @@ recipe_options="stage stop_stage corpus downloads url parts autoencoder vocoder_
 recipe_options+=" data judge verifier overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 read -ra train_parts <<<"$parts"
 train_dirs=train dev_dirs=dev test_dir=test voices=voices
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
     for part in "${train_parts[@]}" dev-clean test-clean; do
-        "$PYTHON" -m speechnar.data.download "$url/$part.tar.gz" "$downloads/$part.tar.gz"
+        "$PYTHON" -m speechnar data download "$url/$part.tar.gz" "$downloads/$part.tar.gz"
     done
 fi
 if at_stage 1 "data directories"; then

@@ -12,13 +12,13 @@ recipe_options="stage stop_stage corpus downloads url vocoder_configs vocoder mo
 recipe_options+=" one_step exp data judge verifier overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 archive=$downloads/LJSpeech-1.1.tar.bz2
 train_dirs=train dev_dirs=dev test_dir=test
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
-    "$PYTHON" -m speechnar.data.download "$url" "$archive"
+    "$PYTHON" -m speechnar data download "$url" "$archive"
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_ljspeech.py "${corpus:-$archive}" "$data" --unpack-to "$downloads"

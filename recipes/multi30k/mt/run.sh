@@ -14,14 +14,14 @@ recipe_options="stage stop_stage corpus downloads data exp source target vocab_s
 recipe_options+=" raw_share systems sets limit threads overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 languages=(eng "$source" "$target")
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
     for lang in en de fr; do
         for set in train val test_2016_flickr test_2017_flickr; do
-            "$PYTHON" -m speechnar.data.download "$url/$set.$lang.gz" "$downloads/multi30k/$set.$lang.gz"
+            "$PYTHON" -m speechnar data download "$url/$set.$lang.gz" "$downloads/multi30k/$set.$lang.gz"
         done
     done
 fi

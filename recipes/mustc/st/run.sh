@@ -8,8 +8,8 @@ stage=0 stop_stage=8 corpus="" downloads=downloads target=deu config=conf/train.
 recipe_options="stage stop_stage corpus downloads target config exp data vocab_size overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 data=${data:-data/$target} exp=${exp:-exp/$target}
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then
@@ -22,11 +22,11 @@ if at_stage 1 "data directories"; then
     done
 fi
 if at_stage 2 "tokenizer"; then
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
+    "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \
         --languages eng "$target" --translate-to "$target"
 fi
 if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev} | tee "$data/statistics.json"
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev} | tee "$data/statistics.json"
 fi
 
 decode_sets() { for task in asr "st_$target"; do decode tst-COMMON "test.$task" --task "$task" --language eng; done; }

@@ -11,8 +11,8 @@ recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd corpus_l
 recipe_options+=" before config exp data most overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
-. ./path.sh
-. ./cmd.sh
+. ../../shared/path.sh
+. ../../shared/cmd.sh
 
 for number in 0 1; do
     if at_stage "$number" "of each corpus"; then
@@ -27,10 +27,10 @@ if at_stage 1 "like amounts of all speakers"; then # AN4's dev and test have oth
         --same spa-allison=eng-allison # the same woman speaks both
 fi
 if at_stage 2 "tokenizer"; then # what is said does not matter, but every batch has its text
-    "$PYTHON" -m speechnar.data.build_tokenizer "$data/an4/train" "$data/tokenizer" --vocab-size 60 --model-type char
+    "$PYTHON" -m speechnar data tokenizer "$data/an4/train" "$data/tokenizer" --vocab-size 60 --model-type char
 fi
 if at_stage 3 "statistics"; then
-    "$PYTHON" -m speechnar.data.describe "$data/tokenizer" "$data"/{train,dev,an4/dev,an4/test} |
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "$data"/{train,dev,an4/dev,an4/test} |
         tee "$data/statistics.json"
 fi
 if [ -e "$data/train/spk2utt" ]; then

@@ -328,7 +328,7 @@ def draw_codes_of(
     if batch.codes.size(1) != config.num_codebooks:
         raise DataError(
             f"the codec has {config.num_codebooks} codebooks, the data have {batch.codes.size(1)}; extract the codes "
-            "with the codec of the model (python -m speechnar.train.extract_codes)"
+            "with the codec of the model (speechnar data codes)"
         )
     if batch.codes.size(2) < num_frames or bool((batch.code_lens < num_frames).any()):
         index = int(batch.code_lens.argmin())

@@ -249,7 +249,7 @@ class Tts(Trainable):
         if durations is None:
             raise DataError(
                 "positions=aligned needs durations of the tokens, and the data have none; write them "
-                "(python -m speechnar.train.align_durations), or set positions=linear"
+                "(speechnar data durations), or set positions=linear"
             )
         return aligned_positions(durations, token_lens, latent_lens)
 

@@ -51,7 +51,7 @@ def test_all_lies_inside_the_recording():
     segments = cut((0.0, path((A, 1), (SPACE, 30), (B, 31), (SPACE, 60), (C, 61))), duration_s=3.15)
     times = [time for segment in segments for word in segment.words for time in (word.start, word.end)]
     assert times == sorted(times)
-    assert 0 <= times[0] and times[-1] <= 3.15
+    assert times[0] >= 0 and times[-1] <= 3.15
     assert all(one.end <= other.start for one, other in pairwise(segments))
 
 

@@ -6,11 +6,11 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from speechnar.evaluation.generate import JOINS_FILE
 
 from speechnar.data.codes import CODES_FILE
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation.generate import JOINS_FILE
 from speechnar.evaluation.sound import main, score_sound
 from speechnar.models.base import load_model, save_model
 from speechnar.models.judges.sound_classifier import SoundClassifier, SoundClassifierConfig
@@ -170,7 +170,7 @@ def test_the_program_writes_what_it_found(scored, judge, data, systems, *, tmp_p
     assert main([*argv, "--system", "gone=nowhere"]) == 1
     assert "system 'gone' must have a file for each of 8 utterances" in capsys.readouterr().err
     assert main([*argv[:6], "--train", test]) == 1
-    assert "write it by python -m speechnar.train.extract_codes" in capsys.readouterr().err
+    assert "write it by speechnar data codes" in capsys.readouterr().err
 
 
 def test_wrong_judges_and_names_are_refused(judge, data, systems, tmp_path):

@@ -8,7 +8,7 @@ from speechnar.errors import DataError
 
 
 def main() -> None:
-    """Fail if a data directory in ``STATISTICS``, of `speechnar.data.describe`, holds unknown tokens."""
+    """Fail if a data directory in ``STATISTICS``, of `speechnar data describe`, holds unknown tokens."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("statistics", type=Path)
     path = parser.parse_args().statistics
