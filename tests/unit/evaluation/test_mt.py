@@ -9,7 +9,7 @@ from speechnar.errors import ConfigError, DataError
 from speechnar.evaluation import mt as evaluate_translation
 from speechnar.evaluation.mt import main as evaluate
 from speechnar.evaluation.mt import score_log
-from speechnar.evaluation.translate import main, read_log
+from speechnar.evaluation.mt import read_log
 from speechnar.metrics.translation import bleu
 from speechnar.models.base import load_model, save_model
 from speechnar.models.mt.fretna import Fretna, FretnaConfig
