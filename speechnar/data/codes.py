@@ -19,6 +19,7 @@ from torch import Tensor
 
 from speechnar.config import Config
 from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.data.resumable import ResumableBatches
 from speechnar.errors import DataError
 from speechnar.text.tokenizer import Tokenizer
 
@@ -57,7 +58,7 @@ class CodeDataConfig(Config):
     """Frames of a batch with their padding: longest utterance times their number."""
 
 
-class CodeDataset:
+class CodeDataset(ResumableBatches[list[str], CodeBatch]):
     """The coded utterances of data directories, as batches of at most ``batch_frames`` frames with their padding.
 
     In training the order is drawn anew for each epoch, from (seed, epoch); the position is (epoch, batches done).
@@ -69,13 +70,13 @@ class CodeDataset:
     def __init__(
         self, folders: Sequence[Path], tokenizer: Tokenizer, *, batch_frames: int, training: bool, seed: int
     ) -> None:
+        super().__init__()
         self.batch_frames = batch_frames
         self.training = training
         self.seed = seed
         self.pad_id = tokenizer.pad_id
         self.codes: dict[str, Tensor] = {}
         self.texts: dict[str, list[int]] = {}
-        self._position = self._resume = (0, 0)
         for folder in folders:
             codes = read_codes(folder)
             for utterance in read_kaldi_dir(folder):
@@ -94,25 +95,6 @@ class CodeDataset:
         """Return the number of utterances."""
         return len(self.codes)
 
-    def batches(self, epoch: int) -> Iterator[CodeBatch]:
-        """Yield the batches of ``epoch``, or what is left of it after :meth:`load_state_dict`."""
-        done = self._resume[1] if self._resume[0] == epoch else 0
-        self._position = (epoch, done)
-        for number, utt_ids in enumerate(self._plan(epoch)):
-            if number < done:
-                continue
-            self._position = (epoch, number + 1)
-            yield self._collate(utt_ids)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch yielded."""
-        epoch, batch = self._position
-        return {"epoch": epoch, "batch": batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to that position: the next ``batches(epoch)`` of the same epoch continues with the next batch."""
-        self._resume = self._position = (int(state["epoch"]), int(state["batch"]))
-
     def _plan(self, epoch: int) -> Iterator[list[str]]:
         utt_ids = sorted(self.codes)
         if self.training:
@@ -128,16 +110,16 @@ class CodeDataset:
         if group:
             yield group
 
-    def _collate(self, utt_ids: Sequence[str]) -> CodeBatch:
-        codes = [self.codes[utt_id].long().T for utt_id in utt_ids]
-        texts = [torch.tensor(self.texts[utt_id], dtype=torch.int64) for utt_id in utt_ids]
+    def _batch(self, epoch: int, plan: list[str]) -> CodeBatch:
+        codes = [self.codes[utt_id].long().T for utt_id in plan]
+        texts = [torch.tensor(self.texts[utt_id], dtype=torch.int64) for utt_id in plan]
         pad = torch.nn.utils.rnn.pad_sequence
         return CodeBatch(
             codes=pad(codes, batch_first=True).transpose(1, 2),
             code_lens=torch.tensor([len(rows) for rows in codes]),
             tokens=pad(texts, batch_first=True, padding_value=self.pad_id),
             token_lens=torch.tensor([len(text) for text in texts]),
-            utt_ids=tuple(utt_ids),
+            utt_ids=tuple(plan),
         )
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import soundfile
@@ -24,6 +24,7 @@ from speechnar.audio.io import read_audio
 from speechnar.config import Config
 from speechnar.data.batch import Example, SpeechBatch, SpeechCollator
 from speechnar.data.kaldi import Utterance
+from speechnar.data.resumable import ResumableBatches
 from speechnar.data.sampler import bucketed_batches
 from speechnar.errors import AudioError, DataError
 from speechnar.text.tokenizer import NA, Tokenizer
@@ -77,7 +78,7 @@ class DataConfig(Config):
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Draw:
     """Everything drawn for one utterance in one epoch."""
 
     speed: float
@@ -103,8 +104,11 @@ class _Plan:
         return tuple(seconds)
 
 
-class SpeechDataset:
+class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
     """The utterances of one or more data directories as batches.
+
+    In training an utterance whose audio cannot be read is left out and counted in ``dropped``. Iteration raises
+    AudioError where audio cannot be read: in validation any, in training all of a batch.
 
     Args:
         utterances: ids must be unique.
@@ -128,14 +132,13 @@ class SpeechDataset:
         seed: int,
         sample_rate: int = 16000,
     ) -> None:
+        super().__init__()
         self.config = config
         self.training = training
         self.seed = seed
         self.collate = SpeechCollator(tokenizer, sample_rate=sample_rate)
         self.dropped: Counter[str] = Counter()
         """Utterances left out, by reason."""
-        self._position = (0, 0)
-        self._resume = (0, 0)
         self._utterances: dict[str, Utterance] = {}
         self._unreadable: set[str] = set()
         self._has_durations = any(utterance.durations is not None for utterance in utterances)
@@ -158,32 +161,6 @@ class SpeechDataset:
         """Return the number of utterances in use."""
         return len(self._utterances)
 
-    def batches(self, epoch: int) -> Iterator[SpeechBatch]:
-        """Yield the batches of ``epoch``, or what is left of it after :meth:`load_state_dict`.
-
-        In training an utterance whose audio cannot be read is left out and counted in ``dropped``.
-
-        Raises:
-            AudioError: audio cannot be read: in validation any, in training all of a batch.
-        """
-        done = self._resume[1] if self._resume[0] == epoch else 0
-        self._position = (epoch, done)
-        for number, utterances in enumerate(self._batch_plan(epoch)):
-            if number < done:
-                continue
-            examples = self._examples(epoch, utterances)
-            self._position = (epoch, number + 1)
-            yield self.collate(examples)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch yielded."""
-        epoch, batch = self._position
-        return {"epoch": epoch, "batch": batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to that position: the next ``batches(epoch)`` of the same epoch continues with the next batch."""
-        self._resume = self._position = (int(state["epoch"]), int(state["batch"]))
-
     def _fault(self, utterance: Utterance) -> str:
         if utterance.duration_s < self.config.min_seconds:
             return "shorter than min_seconds"
@@ -201,25 +178,25 @@ class SpeechDataset:
         """Return the languages into which the utterance can be translated; none in validation."""
         return sorted(self.collate.translates_to & utterance.translations.keys()) if self.training else []
 
-    def _batch_plan(self, epoch: int) -> Iterator[list[Utterance]]:
+    def _plan(self, epoch: int) -> Iterator[list[Utterance]]:
         """Yield the utterances of each batch, by how long they will be."""
         utt_ids = sorted(self._utterances)
         if self.training:
             np.random.default_rng((self.seed, epoch)).shuffle(utt_ids)
         utterances = [self._utterances[utt_id] for utt_id in utt_ids]
         return bucketed_batches(
-            ((utterance, self._plan(epoch, utterance).duration(utterance)) for utterance in utterances),
+            ((utterance, self._draw(epoch, utterance).duration(utterance)) for utterance in utterances),
             self._bounds,
             max_size=self.config.batch_seconds,
             seed=self.seed + epoch if self.training else None,
         )
 
-    def _plan(self, epoch: int, utterance: Utterance) -> _Plan:
+    def _draw(self, epoch: int, utterance: Utterance) -> _Draw:
         config = self.config
         digest = hashlib.sha256(f"{self.seed}/{epoch}/{utterance.utt_id}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         if not self.training:
-            return _Plan(1.0, (0.0, 0.0), None, 0.0, None, hide_lang=False, use_prev_text=False, rng=rng)
+            return _Draw(1.0, (0.0, 0.0), None, 0.0, None, hide_lang=False, use_prev_text=False, rng=rng)
         speed = float(rng.choice(config.speed_factors))
         before, after = rng.uniform(0.0, config.edge_silence_s, size=2)
         noisy, snr_db = rng.random() < config.noise_prob, float(rng.uniform(*config.noise_snr_db))
@@ -227,7 +204,7 @@ class SpeechDataset:
         hide_lang, use_prev_text = rng.random(2) < (config.nolang_prob, config.prompt_prob)
         targets = self._targets(utterance)
         translate = targets and (utterance.text == NA or rng.random() >= config.asr_prob)
-        return _Plan(
+        return _Draw(
             speed=speed,
             silence_s=(float(before), float(after)),
             snr_db=snr_db if noisy else None,
@@ -238,9 +215,9 @@ class SpeechDataset:
             rng=rng,
         )
 
-    def _examples(self, epoch: int, utterances: Sequence[Utterance]) -> list[Example]:
+    def _batch(self, epoch: int, plan: list[Utterance]) -> SpeechBatch:
         examples = []
-        for utterance in utterances:
+        for utterance in plan:
             try:
                 examples.append(self._example(epoch, utterance))
             except (AudioError, DataError) as error:
@@ -248,7 +225,7 @@ class SpeechDataset:
                 fault = error
         if not examples:
             raise fault
-        return examples
+        return self.collate(examples)
 
     def _count_unreadable(self, utterance: Utterance, error: AudioError | DataError) -> None:
         if not self.training:
@@ -259,28 +236,28 @@ class SpeechDataset:
             logger.warning("utterance %r is left out: %s", utterance.utt_id, error)
 
     def _example(self, epoch: int, utterance: Utterance) -> Example:
-        plan = self._plan(epoch, utterance)
+        draw = self._draw(epoch, utterance)
         rate = self.collate.sample_rate
         wav = self._audio.read(utterance)
-        if plan.speed != 1.0:
-            wav = speed_perturb(wav, plan.speed, rate)
-        if any(plan.silence_s):
-            wav = np.pad(wav, tuple(round(seconds * rate) for seconds in plan.silence_s))
-        if plan.snr_db is not None:
-            wav = add_noise(wav, colored_noise(len(wav), plan.rng.uniform(0.0, 2.0), plan.rng), plan.snr_db)
-        if plan.gain_db != 0.0:
-            wav = apply_gain(wav, plan.gain_db)
+        if draw.speed != 1.0:
+            wav = speed_perturb(wav, draw.speed, rate)
+        if any(draw.silence_s):
+            wav = np.pad(wav, tuple(round(seconds * rate) for seconds in draw.silence_s))
+        if draw.snr_db is not None:
+            wav = add_noise(wav, colored_noise(len(wav), draw.rng.uniform(0.0, 2.0), draw.rng), draw.snr_db)
+        if draw.gain_db != 0.0:
+            wav = apply_gain(wav, draw.gain_db)
         return Example(
             utt_id=utterance.utt_id,
             wav=np.ascontiguousarray(wav, dtype=np.float32),
             asr_text=utterance.text,
             lang=utterance.lang,
-            translate_to=plan.translate_to,
-            translation=None if plan.translate_to is None else utterance.translations[plan.translate_to],
-            hide_lang=plan.hide_lang,
-            prev_text=utterance.prev_text if plan.use_prev_text else None,
+            translate_to=draw.translate_to,
+            translation=None if draw.translate_to is None else utterance.translations[draw.translate_to],
+            hide_lang=draw.hide_lang,
+            prev_text=utterance.prev_text if draw.use_prev_text else None,
             spk_id=utterance.spk_id,
-            durations=plan.token_durations(utterance),
+            durations=draw.token_durations(utterance),
         )
 
 

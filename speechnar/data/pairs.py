@@ -13,7 +13,7 @@ to one with whole sentences).
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.config import Config
 from speechnar.data.parallel_text import Sentence
+from speechnar.data.resumable import ResumableBatches
 from speechnar.errors import DataError
 from speechnar.text.tokenizer import WORD_START, Tokenizer
 
@@ -135,7 +136,7 @@ class _Draw:
         return self.pair.tgt.ends[self.pair.target_words(self.num_read)]
 
 
-class PairDataset:
+class PairDataset(ResumableBatches[list[_Draw], PairBatch]):
     """Sentences of one or more directories as batches of pairs, the same ones for the same seed and epoch.
 
     Args:
@@ -152,13 +153,13 @@ class PairDataset:
     def __init__(
         self, sentences: Sequence[Sentence], tokenizer: Tokenizer, config: PairDataConfig, *, training: bool, seed: int
     ) -> None:
+        super().__init__()
         self.config = config
         self.training = training
         self.seed = seed
         self.dropped: Counter[str] = Counter()
         """Sentences left out, by reason."""
         self._pad_id, self._eos_id = tokenizer.pad_id, tokenizer.id_of(EOS)
-        self._position = self._resume = (0, 0)
         self._pairs: list[_Pair] = []
         if len({sentence.utt_id for sentence in sentences}) < len(sentences):
             raise DataError("ids of sentences must differ across directories, got the same one twice")
@@ -183,25 +184,6 @@ class PairDataset:
     def __len__(self) -> int:
         """Return the number of pairs in use."""
         return len(self._pairs)
-
-    def batches(self, epoch: int) -> Iterator[PairBatch]:
-        """Yield the batches of ``epoch``, or what is left of it after :meth:`load_state_dict`."""
-        done = self._resume[1] if self._resume[0] == epoch else 0
-        self._position = (epoch, done)
-        for number, draws in enumerate(self._plan(epoch)):
-            if number < done:
-                continue
-            self._position = (epoch, number + 1)
-            yield self._collate(draws)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch yielded."""
-        epoch, batch = self._position
-        return {"epoch": epoch, "batch": batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to that position: the next ``batches(epoch)`` of the same epoch continues with the next batch."""
-        self._resume = self._position = (int(state["epoch"]), int(state["batch"]))
 
     def _plan(self, epoch: int) -> list[list[_Draw]]:
         """Return the batches of an epoch: pairs of similar length together, in random order."""
@@ -228,10 +210,10 @@ class PairDataset:
             draws += [_Draw(pair, read, max(read - age, 0)) for read, age in zip(num_read, ages, strict=True)]
         return draws
 
-    def _collate(self, draws: Sequence[_Draw]) -> PairBatch:
-        srcs = [[*draw.pair.src.ids, self._eos_id][: draw.src_len] for draw in draws]
-        tgts = [draw.pair.tgt.ids[: draw.tgt_len] for draw in draws]
-        before = [_Draw(draw.pair, draw.num_read_before, 0) for draw in draws]
+    def _batch(self, epoch: int, plan: list[_Draw]) -> PairBatch:
+        srcs = [[*draw.pair.src.ids, self._eos_id][: draw.src_len] for draw in plan]
+        tgts = [draw.pair.tgt.ids[: draw.tgt_len] for draw in plan]
+        before = [_Draw(draw.pair, draw.num_read_before, 0) for draw in plan]
         src_tokens, src_lens = self._pad(srcs)
         tgt_tokens, tgt_lens = self._pad(tgts)
         return PairBatch(
@@ -241,8 +223,8 @@ class PairDataset:
             tgt_lens=tgt_lens,
             previous_src_lens=torch.tensor([draw.src_len for draw in before]),
             previous_tgt_lens=torch.tensor([draw.tgt_len for draw in before]),
-            utt_ids=tuple(draw.pair.utt_id for draw in draws),
-            refs=tuple(draw.pair.ref for draw in draws),
+            utt_ids=tuple(draw.pair.utt_id for draw in plan),
+            refs=tuple(draw.pair.ref for draw in plan),
         )
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from speechnar.errors import ConfigError
+from speechnar.extras import needs
 from speechnar.text.spoken import spell_out
 
 Normalizer = Callable[[str, str], str]
@@ -42,8 +44,29 @@ def _spoken(text: str, lang: str) -> str:
     return _basic(spell_out(text) if lang == "eng" else text, lang)
 
 
+def _whisper(text: str, lang: str) -> str:
+    """As Whisper is scored, by its English rules or those for all other languages; not idempotent.
+
+    Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", ICML 2023, appendix C.
+
+    Raises:
+        MissingExtraError: whisper-normalizer is not installed.
+    """
+    # Its English rules may leave a space at an end.
+    return str(_whisper_rules(lang == "eng")(text)).strip()
+
+
+@lru_cache
+def _whisper_rules(is_english: bool) -> Callable[[str], str]:
+    with needs("eval"):
+        from whisper_normalizer.basic import BasicTextNormalizer  # noqa: PLC0415  # an extra
+        from whisper_normalizer.english import EnglishTextNormalizer  # noqa: PLC0415  # an extra
+    rules: Callable[[str], str] = EnglishTextNormalizer() if is_english else BasicTextNormalizer()
+    return rules
+
+
 NORMALIZERS: Mapping[str, Normalizer] = MappingProxyType(
-    {"none": _none, "basic": _basic, "kaldi-upper": _kaldi_upper, "spoken": _spoken}
+    {"none": _none, "basic": _basic, "kaldi-upper": _kaldi_upper, "spoken": _spoken, "whisper": _whisper}
 )
 """Every normaliser by the name that results carry."""
 

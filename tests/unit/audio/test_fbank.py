@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar.audio.fbank import KaldiFbank, KaldiFbankConfig, LogMel, LogMelConfig, build_frontend, stack_frames
+from speechnar.audio.fbank import (
+    KaldiFbank,
+    KaldiFbankConfig,
+    LogMel,
+    LogMelConfig,
+    build_frontend,
+    slaney_mel_matrix,
+    stack_frames,
+)
 from speechnar.errors import ConfigError
 
 
@@ -20,6 +28,16 @@ def test_mel_matrix_equals_librosa(num_mels):
     layer = LogMel(LogMelConfig(num_mels=num_mels))
     expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=num_mels, htk=False, norm="slaney")
     np.testing.assert_allclose(layer.mel_matrix.numpy().T, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("sample_rate", "n_fft", "num_mels"), [(16000, 512, 80), (24000, 1024, 100)])
+def test_mel_matrix_equals_torchaudio(sample_rate, n_fft, num_mels):
+    functional = pytest.importorskip("torchaudio.functional")
+    expected = functional.melscale_fbanks(
+        n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    ours = slaney_mel_matrix(sample_rate, n_fft, num_mels, 0.0, sample_rate / 2)
+    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 400, 257])

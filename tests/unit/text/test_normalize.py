@@ -1,13 +1,14 @@
 """Scoring normalisers."""
 
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.errors import ConfigError
-from speechnar.text.normalize import NORMALIZERS, get_normalizer
+from speechnar.errors import ConfigError, MissingExtraError
+from speechnar.text.normalize import NORMALIZERS, _whisper_rules, get_normalizer
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,37 @@ def test_none_changes_nothing():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ConfigError, match="none, basic, kaldi-upper, spoken, got 'whisper'"):
-        get_normalizer("whisper")
+    with pytest.raises(ConfigError, match="none, basic, kaldi-upper, spoken, whisper, got 'whisker'"):
+        get_normalizer("whisker")
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "expected"),
+    [
+        ("Mr. Smith won't pay twenty-five dollars", "eng", "mister smith will not pay $25"),
+        ("[noise] um, the colour (sic) isn't grey", "eng", "the color is not gray"),
+        ("L'École coûte 3,50 €!", "fra", "l école coûte 3 50"),
+        ("हिन्दी", "hin", "ह न द"),  # as published: marks become spaces
+    ],
+)
+def test_whisper(text, lang, expected):
+    pytest.importorskip("whisper_normalizer")
+    assert get_normalizer("whisper")(text, lang) == expected
+
+
+def test_whisper_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", None)
+    _whisper_rules.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"speechnar\[eval\]"):
+        get_normalizer("whisper")("a", "eng")
 
 
 @settings(deadline=None)  # the first text that is spelled out waits for the dictionary
-@given(text=st.text(), lang=st.sampled_from(["eng", "tur", "zho"]), name=st.sampled_from(sorted(NORMALIZERS)))
+@given(
+    text=st.text(),
+    lang=st.sampled_from(["eng", "tur", "zho"]),
+    name=st.sampled_from(sorted(NORMALIZERS.keys() - {"whisper"})),
+)
 def test_normalisers_are_idempotent(text, lang, name):
     once = NORMALIZERS[name](text, lang)
     assert NORMALIZERS[name](once, lang) == once
