@@ -19,12 +19,15 @@ import torch
 from benchmarks.memory import TEST_SET
 from benchmarks.result import RESULTS, load_average, write_result
 from speechnar import DecodeOptions, SpeechnarError, Transcriber, Transcript
+from speechnar.asr.options import DEFAULT_HOTWORD_WEIGHT
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.metrics.error_rate import wer
 
 WORD = re.compile(r"[^\W\d_]+")
 BEAM_SIZE = 16
-DEFAULT = DecodeOptions().hotword_weight
+"""Of CTC's search; a Paraformer has none."""
+WEIGHTS = {"ctc": [0.5, DEFAULT_HOTWORD_WEIGHT, 1.5, 2.0], "paraformer": [0.5, DEFAULT_HOTWORD_WEIGHT]}
+"""Nats for each token in CTC's search, the share of the bias decoder in a Paraformer."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,8 @@ def main() -> int:
     """Decode the test set without the list, and with it at every weight, in batches, with word times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="name or folder; default: the package's")
-    parser.add_argument("--decoder", default="ctc", help="ctc, or paraformer of a model that learnt hotwords")
-    parser.add_argument(
-        "--weights", type=float, nargs="+", default=[0.5, DEFAULT, 1.5, 2.0], help="of a hotword's tokens"
-    )
+    parser.add_argument("--decoder", choices=WEIGHTS, default="ctc", help="paraformer: of a model that learnt hotwords")
+    parser.add_argument("--weights", type=float, nargs="+", help="of hotwords; default: around what is the decoder's")
     parser.add_argument("--data", type=Path, default=TEST_SET, help="Kaldi data directory")
     parser.add_argument("--train", type=Path, help="its training set; default: train beside it")
     parser.add_argument("--min_letters", type=int, default=4, help="of a listed word")
@@ -74,16 +75,16 @@ def main() -> int:
         print(f"{error}; make the data by recipes/asterisk/s2t/run.sh --stop_stage 1, or name them by --data")
         return 1
     lists = rare_words(tests, trained, args.min_letters)
-    plain = DecodeOptions(decoder=args.decoder, beam_size=BEAM_SIZE)
+    plain = DecodeOptions(decoder=args.decoder, beam_size=BEAM_SIZE if args.decoder == "ctc" else None)
     before = decode(transcriber, tests, {lang: plain for lang in lists})
     without = [u.utt_id for u in tests if u.lang in lists and not set(WORD.findall(u.text)) & set(lists[u.lang])]
     b, cases = count(tests, before, lists), []
-    for weight in args.weights:
+    for weight in args.weights or WEIGHTS[args.decoder]:
         listed = {lang: replace(plain, hotwords=tuple(words), hotword_weight=weight) for lang, words in lists.items()}
         after = decode(transcriber, tests, listed)
         unchanged = sum(before[key].text == after[key].text for key in without)
         cases.append({"weight": weight, "unchanged": unchanged, **count(tests, after, lists).values()})
-    a = next((case for case in cases if case["weight"] == DEFAULT), cases[0])
+    a = next((case for case in cases if case["weight"] == DEFAULT_HOTWORD_WEIGHT), cases[0])
     write_result(
         f"hotwords_{args.decoder}",
         what=f"{sum(map(len, lists.values()))} words of the test set that the training text lacks, listed by language; "
@@ -96,7 +97,7 @@ def main() -> int:
         result=f"weight {a['weight']:g}: recall {b.recall:.1f} % without, {a['recall']:.1f} % with the list; "
         f"wrongly written {b.written - b.right} and {a['written'] - a['right']} times; WER {b.wer:.1f} % and "
         f"{a['wer']:.1f} %; {a['unchanged']} of {len(without)} texts without a listed word unchanged",
-        note=f"{args.decoder}, beam {BEAM_SIZE}, language told, word times on; lists of "
+        note=f"{args.decoder}, beam {plain.beam_size or 1}, language told, word times on; lists of "
         f"{', '.join(f'{len(words)} {lang}' for lang, words in lists.items())}",
         folder=args.output,
     )

@@ -26,8 +26,9 @@ from speechnar.data.download import find_corpus
 from speechnar.data.pairs import EOS
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.hub import resolve_model
-from speechnar.models import MODELS, translation
+from speechnar.models import MODELS
 from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.mt import translation
 from speechnar.models.mt.fretna import Fretna
 from speechnar.models.mt.fretna_ctc import FretnaCtc
 from speechnar.mt.systems import System, TranslationOptions, build_system

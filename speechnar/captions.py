@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+from torch import Tensor
+
 from speechnar.asr.stream import SpeechStream
 from speechnar.errors import ConfigError
 from speechnar.metrics.simultaneous import common_prefix
@@ -64,7 +67,7 @@ class CaptionStream:
         self._transcript: Transcript | None = None
         self._num_final = 0
 
-    def push(self, samples: Any) -> tuple[CaptionUpdate, ...]:
+    def push(self, samples: npt.NDArray[Any] | Tensor) -> tuple[CaptionUpdate, ...]:
         """Take samples (S,) as `SpeechStream.push` does, and return what has changed, perhaps nothing.
 
         Raises:

@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from speechnar.asr.clips import ClipDecoder, Decoded
 from speechnar.asr.recordings import RecordingTranscriber, utterances
@@ -67,7 +69,7 @@ class SpeechStream:
         self._segments: list[Segment] = []
         self._transcript: Transcript | None = None
 
-    def push(self, samples: Any) -> tuple[Segment, ...]:
+    def push(self, samples: npt.NDArray[Any] | Tensor) -> tuple[Segment, ...]:
         """Take samples (S,), any number, an array or tensor of floats in [-1, 1] or signed integers.
 
         Returns:

@@ -136,7 +136,7 @@ class Transcriber:
 
     def transcribe(
         self,
-        audio: AudioInput | list[Any],
+        audio: AudioInput | list[AnyInput],
         *,
         sample_rate: int | None = None,
         language: str = AUTO,
@@ -217,7 +217,7 @@ class Transcriber:
 
     def translate(
         self,
-        audio: AudioInput | list[Any],
+        audio: AudioInput | list[AnyInput],
         *,
         to: str,
         sample_rate: int | None = None,
@@ -251,7 +251,7 @@ class Transcriber:
     def detect_language(self, audio: list[AnyInput], *, sample_rate: int | None = None) -> list[DetectedLanguage]: ...
 
     def detect_language(
-        self, audio: AudioInput | list[Any], *, sample_rate: int | None = None
+        self, audio: AudioInput | list[AnyInput], *, sample_rate: int | None = None
     ) -> DetectedLanguage | list[DetectedLanguage]:
         """Tell the language spoken in the first 30 seconds.
 

@@ -108,11 +108,11 @@ def test_the_decoder_is_chosen(joint, wav, data_dir, tmp_path, capsys):
         assert main(["transcribe", wav, "-m", joint, "--decoder", decoder, "-q"]) == 0
         expected = Transcriber.load(joint).transcribe(wav, options=DecodeOptions(decoder=decoder))
         assert capsys.readouterr().out == expected.to_txt()
-    assert main(["transcribe", wav, "-m", joint, "--decoder", "cassnat", "--num-samples", "4", "-q"]) == 0
+    assert main(["transcribe", wav, "-m", joint, "--decoder", "cassnat", "--num-alignments", "4", "-q"]) == 0
     out = tmp_path / "hyp"
     assert main(["decode", joint, str(data_dir), str(out), "--decoder", "paraformer"]) == 0
     assert len(out.read_text().splitlines()) == 3
-    assert main(["transcribe", wav, "-m", joint, "--num-samples", "4"]) == 2
+    assert main(["transcribe", wav, "-m", joint, "--num-alignments", "4"]) == 2
     assert "use cassnat" in capsys.readouterr().err
 
 
