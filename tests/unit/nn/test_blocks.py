@@ -82,7 +82,7 @@ def test_a_conformer_block(last_norm):
 
 @torch.no_grad()
 def test_an_e_branchformer_block():
-    """Kim et al. 2022, figure 2: both branches see the same frames; what merges them is added to a convolution of it."""
+    """Kim et al. 2022, figure 2: both branches see the same frames; a convolution of both is added to both."""
     block, context, x = branchformer(), make_context(), torch.randn(2, 6, DIM)
     y = x + feed_forward(block.ff_macaron, x) / 2
     attended = block.attention(norm(block.norm_attention, y), context)

@@ -1,0 +1,79 @@
+"""Token paths to segments: where they are cut, and where they may lie."""
+
+from itertools import pairwise
+
+import pytest
+
+from speechnar.asr.segments import MIN_PAUSE_S, to_segments
+from speechnar.decode.align import CtcPath
+from speechnar.text.tokenizer import CharTokenizer, LexiconTokenizer
+
+TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abc"))
+SPACE, A, B, C = range(2, 6)
+SHIFT_S = 0.1
+
+
+def path(*tokens: tuple[int, int], score: float = -0.5) -> CtcPath:
+    """Return tokens that last one frame each, given as (id, frame)."""
+    ids, starts = zip(*tokens, strict=True)
+    return CtcPath(list(ids), list(starts), [start + 1 for start in starts], [score] * len(ids), score * len(ids))
+
+
+def cut(*paths: tuple[float, CtcPath], duration_s: float = 20.0, language: str = "eng", tokenizer=TOKENIZER):
+    return to_segments(list(paths), tokenizer, frame_shift_s=SHIFT_S, duration_s=duration_s, language=language)
+
+
+@pytest.mark.parametrize(("gap", "texts"), [(10, ["ab c"]), (11, ["ab", "c"])])
+def test_a_silence_of_more_than_a_second_begins_a_segment(gap, texts):
+    """The frames between the end of one token and the start of the next one."""
+    assert round(MIN_PAUSE_S / SHIFT_S) == 10
+    found = cut((0.0, path((A, 3), (B, 4), (SPACE, 5 + gap), (C, 6 + gap))))
+    assert [segment.text for segment in found] == texts
+    assert [segment.id for segment in found] == list(range(len(texts)))
+
+
+def test_no_word_is_cut():
+    (segment,) = cut((0.0, path((A, 3), (B, 40), (C, 80))))
+    assert segment.text == "abc"
+    assert [word.word for word in segment.words] == ["abc"]
+
+
+def test_clips_stand_where_they_begin_and_end_before_the_next():
+    first, second = cut((2.0, path((SPACE, 0), (A, 1))), (5.0, path((SPACE, 2), (B, 3), score=-1.5)))
+    assert first.start == pytest.approx(2.0, abs=2 * SHIFT_S)
+    assert second.start == pytest.approx(5.2, abs=2 * SHIFT_S)
+    assert first.end <= second.start
+    assert (first.avg_logprob, second.avg_logprob) == (-0.5, -1.5)
+    assert [len(segment.words) for segment in (first, second)] == [1, 1]
+
+
+def test_all_lies_inside_the_recording():
+    segments = cut((0.0, path((A, 1), (SPACE, 30), (B, 31), (SPACE, 60), (C, 61))), duration_s=3.15)
+    times = [time for segment in segments for word in segment.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert times[0] >= 0 and times[-1] <= 3.15
+    assert all(one.end <= other.start for one, other in pairwise(segments))
+
+
+def test_tokens_without_text_are_no_segment():
+    assert cut((0.0, path((SPACE, 3)))) == []
+    assert cut() == []
+    (segment,) = cut((0.0, path((SPACE, 3))), (9.0, path((A, 3))))
+    assert (segment.id, segment.text) == (0, "a")
+
+
+def test_where_words_are_not_spaced_every_token_is_one():
+    given = (0.0, path((A, 3), (B, 4), (C, 5)))
+    assert [[word.word for word in cut(given, language=lang)[0].words] for lang in ("jpn", "eng")] == [
+        ["a", "b", "c"],
+        ["abc"],
+    ]
+    # And may be parted by a silence.
+    apart = (0.0, path((A, 3), (B, 40)))
+    assert [len(cut(apart, language=lang)) for lang in ("jpn", "eng")] == [2, 1]
+
+
+def test_a_word_of_several_pieces_stays_whole_in_an_unspaced_language():
+    tokenizer = LexiconTokenizer(("<blank>", "一", "a@@", "bc", "<unk>"), {"abc": ("a@@", "bc")})
+    (segment,) = cut((0.0, path((1, 3), (2, 4), (3, 5))), language="zho", tokenizer=tokenizer)
+    assert [word.word for word in segment.words] == ["一", "abc"]
