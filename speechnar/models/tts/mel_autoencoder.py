@@ -119,7 +119,7 @@ def draw_known(feat_lens: Tensor, max_len: int, generator: torch.Generator | Non
 
 
 class MelAutoencoder(Trainable):
-    """Samples to latents, latents to log-mels; a `speechnar.models.tts.mel_pca.LatentTokenizer` once it is trained."""
+    """Samples to latents, latents to log-mels; once trained it stands where `MelPca` does."""
 
     learns_from = ("speech",)
 
