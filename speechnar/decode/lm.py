@@ -98,14 +98,6 @@ class NgramLm:
         """Return the log-probability of the end of the sentence; 0 for a model without ``</s>``."""
         return self.score(context, END_WORD)[1] if END_WORD in self.vocab else 0.0
 
-    def sentence_log_prob(self, words: Iterable[str]) -> float:
-        """Return the log-probability of a whole sentence, its end included."""
-        context, total = self.start(), 0.0
-        for word in words:
-            context, log_prob = self.score(context, word)
-            total += log_prob
-        return total + self.finish(context)
-
 
 class TokenNgram:
     """Score tokens by an n-gram model whose words are the pieces themselves; special pieces (``<...>``) are free."""

@@ -12,9 +12,16 @@ Sources: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressi
 ICASSP 2021; "An Improved Single Step Non-autoregressive Transformer for Automatic Speech Recognition", Interspeech 2021
 (Conformer blocks, expanded triggers, intermediate losses); "A CTC Alignment-based Non-autoregressive Transformer for
 End-to-end Automatic Speech Recognition", TASLP 2023.
+
+Its parts: `token_acoustic_embedder` (TAE), `slot_losses` (targets of the slots), `alignment_ranking` (error-based
+sampling).
+
+Differs from the authors' code:
+- norms of the convolution count the real slots of an utterance only, so that padding changes nothing.
+- relative positions are sinusoids (there, an initialiser overwrites them); a checkpoint of theirs brings its own table.
+- a token first emitted on the last frame of a batch has a slot, unless ``lose_last_emission``.
 """
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -288,22 +295,6 @@ class CassNatHead(nn.Module):
         if index is not None:
             named = choose(named, speech, index, ranker=ranker, blank_id=self.blank_id)
         return named.paths()
-
-    @torch.no_grad()
-    def decode_aligned(self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor) -> list[CtcPath]:
-        """Decode with the Viterbi alignment of the reference ``tokens`` (B, U), to bound what alignments can give.
-
-        As in `speechnar.decode.align.Alignment.paths`, an impossible alignment gives no tokens and a total of ``-inf``.
-        """
-        speech = clean(speech)
-        alignment = viterbi_align(posteriors(speech), speech.lens, tokens, token_lens, self.blank_id)
-        segments = aligned_segments(alignment, speech.lens)
-        named = self._name(self.decode_slots(speech, segments)[0], segments)
-        return replace(
-            named,
-            token_lens=named.token_lens.where(alignment.possible, 0),
-            totals=named.totals.where(alignment.possible, -torch.inf),
-        ).paths()
 
     def _name(self, x: Tensor, segments: Segments) -> NamedSlots:
         return name_in_parts(x, segments, self.log_probs, never=(self.blank_id, self.sos_id), eos_id=self.eos_id)

@@ -12,8 +12,10 @@ Sources: Peng et al., "OWSM-CTC: An Open Encoder-Only Speech Foundation Model", 
 Komatsu, "Relaxing the Conditional Independence Assumption of CTC-based ASR by Conditioning on Intermediate
 Predictions", 2021, equations 8 to 11; Yao et al., "CR-CTC: Consistency regularization on CTC", ICLR 2025, equation 5.
 
-Differs from the paper: ``prompt=None`` leaves out prefix and prompt (a plain self-conditioned CTC recogniser);
-``consistency_weight`` adds CR-CTC; utterances need not be padded to 30 s.
+Differs from the paper:
+- utterances need not be padded to 30 s.
+- ``prompt=None`` leaves out prefix and prompt: a plain self-conditioned CTC recogniser.
+- ``consistency_weight`` adds CR-CTC.
 """
 
 from dataclasses import dataclass

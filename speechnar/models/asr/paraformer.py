@@ -6,7 +6,15 @@ learns how neighbouring tokens depend on each other.
 
 Shapes: B utterances, S samples, T encoder frames, F features, D model width, V vocabulary (blank included), U tokens
 (end token counted).
-Source: Gao et al., "Paraformer", Interspeech 2022, section 2.
+Source: Gao et al., "Paraformer: Fast and Accurate Parallel Transformer for Non-autoregressive End-to-End Speech
+Recognition", Interspeech 2022, section 2.
+
+Its parts: `paraformer_head` (predictor, sampler, decoder), `ctc_embedder` (Paraformer-v2), `bicif` (timestamps),
+`seaco` (hotwords), `paraformer_stream` (streaming).
+
+Differs from the paper:
+- CTC beside the cross-entropy, where it is trained, as in FunASR's recipes.
+- minimum word error rate training is an option (``mwer``), for a model that cross-entropy has trained.
 """
 
 from collections.abc import Sequence

@@ -6,8 +6,10 @@ what is left as the last window, however short it is.
 
 Shapes: S samples, T frames, F features, D model width, U tokens.
 Source: Gao et al., "FunASR", Interspeech 2023, section 3.1.
-Differs from FunASR, whose features and last window depend on how the samples arrive. `WindowConfig` can have the zero
-frames that begin its first window, and its cache of keys.
+
+Differs from FunASR:
+- features and the last window do not depend on how the samples arrive.
+- the zero frames that begin its first window, and its cache of keys, are options of `WindowConfig`.
 """
 
 from dataclasses import dataclass, field, replace

@@ -7,8 +7,10 @@ word counts where it names a piece. Long lists are first reduced to those that t
 Shapes: B utterances, D model width, V vocabulary (blank included), U tokens, R hotwords ("no hotword" counted), C
 tokens of a hotword.
 Source: Shi et al., "SeACo-Paraformer", ICASSP 2024, sections 2.2 to 2.4.
-Differs from FunASR: the list is reduced for each utterance by itself, and a hotword drawn from one utterance of a batch
-is a label in every utterance that holds it.
+
+Differs from FunASR:
+- the list is reduced for each utterance by itself.
+- a hotword drawn from one utterance of a batch is a label in every utterance that holds it.
 """
 
 from collections.abc import Sequence

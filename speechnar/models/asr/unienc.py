@@ -10,8 +10,9 @@ N alignments of the utterances; T + U + 1 positions of the second pass.
 Source: Fan et al., "UniEnc-CASSNAT: An Encoder-only Non-autoregressive ASR for Speech SSL Models", IEEE Signal
 Processing Letters 2024.
 
-Differs from the authors' code: in a batch, the embeddings of an utterance stand behind its own last frame, not behind
-the longest one's, so that an utterance gives the same alone.
+Differs from the authors' code:
+- in a batch, the embeddings of an utterance stand behind its own last frame, not behind the longest one's, so that an
+  utterance gives the same alone.
 """
 
 from dataclasses import dataclass

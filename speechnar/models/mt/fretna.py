@@ -12,9 +12,14 @@ Translation", arXiv 2012.14681, 2020; Gu, Wang and Zhao, "Levenshtein Transforme
 dual policy); Zhou et al., "Understanding Knowledge Distillation in Non-Autoregressive Machine Translation", ICLR 2020
 (train on a teacher's translations).
 
-Differs from the papers: of FReTNA only abstracts and notes were at hand. From them are the three heads, the offset in
-two of them, and the aim to append; the buckets of offsets, what is edited in training (`Fretna.loss`), the biases of
-`EditBias`, and `FretnaConfig.delete_cost` and ``repeat_penalty`` are ours.
+Of FReTNA only abstracts and notes were at hand; from them are the three heads, the offset in two of them, and the aim
+to append.
+
+Differs from the papers (ours):
+- the buckets of offsets.
+- what is edited in training (`Fretna.loss`).
+- the biases of `EditBias`.
+- `FretnaConfig.delete_cost` and ``repeat_penalty``.
 """
 
 from typing import Literal

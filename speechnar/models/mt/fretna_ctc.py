@@ -12,7 +12,8 @@ Tricks of the Trade", Findings of ACL 2021, section 3 (with a decoder, distilled
 "Glancing Transformer for Non-Autoregressive Neural Machine Translation", ACL 2021, section 3.2 (a share of the slots
 that were wrong is shown).
 
-Differs from the papers: FReTNA itself is the Levenshtein model of `speechnar.models.mt.fretna`.
+Differs from the papers:
+- FReTNA itself edits; that model is `speechnar.models.mt.fretna`.
 """
 
 import math

@@ -1,11 +1,14 @@
 """ReTA: re-translation by an autoregressive Transformer, the baseline, the teacher and the verifier of FReTNA.
 
 Each time a source word arrives the whole prefix is translated again, which the model has learned from prefixes
-(`speechnar.data.pairs`). Its keys and values are cached, so that no comparison is with a slow baseline.
+(`speechnar.data.pairs`).
 
 Shapes: B sentences, S source tokens, U target tokens, D model width, V vocabulary.
 Sources: Vaswani et al., "Attention Is All You Need", 2017; Niehues et al., INTERSPEECH 2018 and Arivazhagan et al.,
 IWSLT 2020 (re-translation); Arivazhagan et al., ICASSP 2020 (biased beam search).
+
+Differs from the papers:
+- keys and values are cached, so that no comparison is with a slow baseline.
 """
 
 from typing import Literal

@@ -9,8 +9,11 @@ Shapes: B utterances, T frames, K codebooks, V codes of a codebook, D model widt
 H heads.
 Sources: Ni et al., "ENAT: Rethinking Spatial-temporal Interactions in Token-based Image Synthesis", NeurIPS 2024,
 sections 4.1 (known and masked tokens apart) and 4.2 (reuse); Ziv et al. (MAGNeT), ICLR 2024.
-Differs from ENAT: what is reused are the keys and values of all layers, not the last features; so that training is one
-pass in which a known code sees those of its own step and of earlier ones, the steps being drawn at random.
+
+Differs from ENAT:
+- what is reused are the keys and values of all layers, not the last features.
+- training is therefore one pass, in which a known code sees those of its own step and of earlier ones, the steps being
+  drawn at random.
 """
 
 from typing import Literal, cast

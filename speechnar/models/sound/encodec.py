@@ -7,10 +7,12 @@ Shapes: B utterances, S samples, T frames, D latent channels, K codebooks, V ent
 Source: Défossez, Copet, Synnaeve and Adi, "High Fidelity Neural Audio Compression", TMLR 2023, section 3 (networks,
 quantisation, losses, balancer); the presets are those of Copet et al., "Simple and Controllable Music Generation",
 NeurIPS 2023, and of AudioGen.
-Differs from the paper: for little data it may hear spectra (`MelEncoder`) and play oscillators and noise
-(`speechnar.nn.oscillators`), both ours; not causal (as MusicGen's codec); mel spectra are compared by absolute
-differences of both their values and their logarithms; the discriminators are Vocos' (by periods, and by magnitudes of
-spectra).
+
+Differs from the paper:
+- for little data it may hear spectra (`MelEncoder`) and play oscillators and noise (`speechnar.nn.oscillators`).
+- it is not causal, as MusicGen's codec is not.
+- mel spectra are compared by absolute differences of both their values and their logarithms.
+- the discriminators are Vocos': by periods, and by magnitudes of spectra.
 """
 
 import math
@@ -23,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechnar.audio.fbank import LogMel, LogMelConfig, slaney_mel_matrix
-from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError, ShapeError
 from speechnar.models.base import LossOutput, ModelConfig, Trainable, Turn
@@ -327,13 +328,8 @@ def _count(wav: Tensor) -> Tensor:
     return torch.tensor(float(len(wav)), device=wav.device)
 
 
-class BalanceConfig(Config):
-    """Shares of the losses in the gradient of the output; the defaults are the paper's as in audiocraft."""
-
-    wav: NonNegativeFloat = 0.1
-    mel: NonNegativeFloat = 2.0
-    adversarial: NonNegativeFloat = 4.0
-    features: NonNegativeFloat = 4.0
+BALANCE = {"wav": 0.1, "mel": 2.0, "adversarial": 4.0, "features": 4.0}
+"""Shares of the losses in the gradient of the output: the paper's, as in audiocraft."""
 
 
 class EncodecGanConfig(ModelConfig):
@@ -342,7 +338,6 @@ class EncodecGanConfig(ModelConfig):
     kind: Literal["encodec_gan"] = "encodec_gan"
     encodec: EncodecConfig = EncodecConfig()
     adversary: VocosAdversaryConfig = VocosAdversaryConfig()
-    balance: BalanceConfig = BalanceConfig()
     decoder_only: bool = False
     """Leave the codes of everything as they are, and learn to make better sound of them."""
 
@@ -411,7 +406,7 @@ class EncodecGan(Trainable):
         self.config = config
         self.encodec = Encodec(config.encodec)
         self.adversary = VocosAdversary(config.adversary)
-        self.balancer = Balancer(config.balance.model_dump())
+        self.balancer = Balancer(BALANCE)
 
     @classmethod
     def from_config(cls, config: EncodecGanConfig, tokenizer: Tokenizer) -> "EncodecGan":

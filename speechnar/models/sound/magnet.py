@@ -5,11 +5,14 @@ above are not known. Codebooks above the first depend on their surroundings only
 
 Shapes: B utterances, T frames, K codebooks, V codes of a codebook, D model width, M masked frames.
 Source: Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer", ICLR 2024, section 3.
-Differs from the paper: a share of the utterances learns with first frames that are known in all codebooks, as those of
-a prompt are when it generates (there, training never has them); the codebook to be learned and whether the condition is
-given are drawn for each utterance, not for a batch, and the first codebook, which is hardest and depends on the
-condition most, more often than the others; a condition of classes and small captions is added to every frame (see
-`speechnar.models.sound.code_model`); unless positions are to be absolute, as there, frames know distances only.
+
+Differs from the paper:
+- a share of the utterances learns with first frames that are known in all codebooks, as those of a prompt are when it
+  generates; there, training never has them.
+- the codebook to be learned, and whether the condition is left out, are drawn for each utterance, not for a batch.
+- the first codebook, which is hardest and depends on the condition most, is drawn more often than the others.
+- the condition of classes and small captions is added to every frame (`speechnar.models.sound.code_model`).
+- frames know distances only, unless positions are to be absolute, as there.
 """
 
 from typing import Literal, Protocol

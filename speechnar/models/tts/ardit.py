@@ -8,13 +8,18 @@ since the last evaluation enters beside the next one's noisy block.
 Shapes: B utterances, U text tokens, T latents, M latents to generate, N tokens of the network, C latent channels,
 D model width.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
-Differs from the paper: the certain block and the next noisy one share an evaluation (there, another pass writes the
-cache), with equal results; layers may share the projection of their times (``modulation="shared"``); with
-``aligned_text`` each latent is told what is spoken where it stands, as the frames of Le et al., "Voicebox", NeurIPS
-2023, section 3.1, and the network need not learn to look there; errors may have weights by channel; ``infill_prob``
-below 1 leaves utterances without known speech around them, as a voice needs that is to speak without a reference;
-``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not grow
-(as in Rouard et al., "Continuous Audio Language Models", 2025).
+
+Differs from the paper:
+- the certain block and the next noisy one share an evaluation, with equal results; there, another pass writes the
+  cache.
+- ``modulation="shared"``: layers share the projection of their times.
+- ``aligned_text``: each latent has what is spoken where it stands, as the frames of Le et al., "Voicebox", NeurIPS
+  2023, section 3.1; the network need not learn to look there.
+- errors may have weights by channel.
+- ``infill_prob`` below 1 leaves utterances without known speech around them, as a voice needs that is to speak without
+  a reference.
+- ``history_noise`` above 0 makes certain latents less certain in training, so that at inference small errors do not
+  grow (as in Rouard et al., "Continuous Audio Language Models", 2025).
 """
 
 from collections.abc import Iterator, Sequence

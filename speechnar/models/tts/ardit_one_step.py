@@ -6,12 +6,7 @@ training, all losses treat every block of an utterance at once and give it the t
 - Regression: repeat, for the same noise, what a teacher reaches in many steps. It comes first.
 - Distribution matching: lower the integral Kullback-Leibler divergence between the generator's samples and the
   teacher's. A third ARDiT, the fake one, learns the velocity of the samples meanwhile. All three begin as the teacher.
-  The paper takes one step of each loss in turn; with two of the fake one for each of matching the student of our tests
-  no longer swings about its goal.
 - Energy score: needs no other network, and may start from nothing.
-
-The paper weighs regression against matching by 2.0, at last 0.1, for blocks of 1, and by 1.0, at last 0.2, for blocks
-of 4. Its regression loss is a sum over the channels, as is its matching loss; ours are both means.
 
 `TtsDistillation` is what the training loop trains by any of them, and what it leaves is an ordinary `Tts`.
 
@@ -20,6 +15,13 @@ Sources: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Sy
 "Diff-Instruct", NeurIPS 2023 (integral Kullback-Leibler divergence); Yin et al., "One-step Diffusion with Distribution
 Matching Distillation", CVPR 2024; Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation",
 JASA 2007, section 4.3 (energy score).
+
+Differs from the paper:
+- two steps of the fake one for each of matching (there, one of each): the student of our tests no longer swings about
+  its goal.
+- regression and matching are means over the channels (there, sums); it weighs the one against the other by 2.0, at last
+  0.1, for blocks of 1, and by 1.0, at last 0.2, for blocks of 4.
+- the energy score is ours.
 """
 
 from collections.abc import Mapping, Sequence

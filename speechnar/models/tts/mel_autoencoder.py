@@ -7,10 +7,12 @@ known frames are at time 0, the others at the time of the flow.
 Shapes: B utterances, S samples, T frames, F mel bands, L latents, C latent channels, D model width, M feature maps.
 Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3 (the
 autoencoder and its fine-tuning by masked reconstruction).
-Differs from the paper, which leaves open how four frames become one latent and how latents enter the decoder: the
-features of four frames are laid side by side and projected, and a latent is projected to four frames' features, which
-are added to those of the noisy frames. Losses are means over mel values where the paper has sums, with the same balance
-between the two; the logarithm of the deviation is kept within `LOG_STD_RANGE`.
+
+Differs from the paper:
+- four frames become one latent by laying their features side by side and projecting them (left open there).
+- a latent enters the decoder as four frames' features, added to those of the noisy frames (left open there).
+- losses are means over mel values, with the same balance between the two; there, they are sums.
+- the logarithm of the deviation is kept within `LOG_STD_RANGE`.
 """
 
 import itertools
@@ -117,7 +119,7 @@ def draw_known(feat_lens: Tensor, max_len: int, generator: torch.Generator | Non
 
 
 class MelAutoencoder(Trainable):
-    """Samples to latents, latents to log-mels; a `speechnar.models.tts.mel_pca.LatentTokenizer` once it is trained."""
+    """Samples to latents, latents to log-mels; once trained it stands where `MelPca` does."""
 
     learns_from = ("speech",)
 

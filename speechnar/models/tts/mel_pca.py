@@ -9,7 +9,7 @@ can be trained before any network has learned to code speech, is ours.
 """
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -25,25 +25,6 @@ from speechnar.text.tokenizer import Tokenizer
 
 MIN_VARIANCE = 1e-10
 """Directions with less of the largest variance than this share hold rounding errors, not speech."""
-
-
-class LatentTokenizer(Protocol):
-    """Samples to latents and latents to log-mels."""
-
-    frontend: LogMel
-    """The log-mels it is about."""
-    latent_shift_s: float
-    """Seconds from one latent to the next."""
-
-    def encode(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map samples (B, S) and lengths (B,) to latents (B, L, C) and lengths (B,).
-
-        Each channel has zero mean and unit variance over the data the tokenizer was fitted to. Frames too few for a
-        last latent are dropped. Samples beyond their length may hold anything, latents beyond theirs are 0.
-        """
-
-    def decode(self, latents: Tensor, latent_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map latents (B, L, C), anything beyond their lengths, to log-mels (B, T, F) and lengths (B,)."""
 
 
 def stack(feats: Tensor, feat_lens: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -178,7 +159,11 @@ class MelPca(nn.Module):
         return float(variances[:num_kept].sum() / variances.sum())
 
     def encode(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map samples (B, S) to latents (B, L, C) and lengths (B,); see `LatentTokenizer`."""
+        """Map samples (B, S) and lengths (B,) to latents (B, L, C), 0 in padding, and lengths (B,).
+
+        Each channel has zero mean and unit variance over the data the model was fitted to. Frames too few for a last
+        latent are dropped. Samples beyond their length may hold anything.
+        """
         stacks, lens = self._stacks(wav, wav_lens)
         latents = (stacks - self.mean) @ self.components.T / self.std
         return zero_padding(latents, valid_mask(lens, latents.size(1))), lens

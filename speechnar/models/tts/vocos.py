@@ -8,8 +8,11 @@ Shapes: B utterances, S samples, T frames, F mel bands, D model width, N samples
 Sources: Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio
 synthesis", ICLR 2024, section 3; Liu et al., "A ConvNet for the 2020s", CVPR 2022 (ConvNeXt); Yamamoto, Song and Kim,
 "Parallel WaveGAN", ICASSP 2020, section 2.2 (the loss on spectra).
-Differs from the paper: frames are centred on the hop of samples they stand for (which it tries, too); a loss on spectra
-of three resolutions may join that on log-mels (``stft_weight``): it makes up for few steps of adversarial training.
+
+Differs from the paper:
+- frames are centred on the hop of samples they stand for, which it tries, too.
+- ``stft_weight``: a loss on spectra of three resolutions may join that on log-mels; it makes up for few steps of
+  adversarial training.
 """
 
 import math

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
@@ -32,6 +32,10 @@ LEAK = 0.1
 MIN_POWER = 1e-9
 
 
+RESOLUTION_WEIGHT = 0.1
+"""Of the losses by spectrograms, against those by periods."""
+
+
 class VocosAdversaryConfig(Config):
     """The discriminators; the defaults have a quarter of the published channels, for a CPU."""
 
@@ -42,8 +46,6 @@ class VocosAdversaryConfig(Config):
     fft_sizes: tuple[PositiveInt, ...] = Field(default=(512, 1024, 2048), min_length=1)
     """Of the spectrograms that the others look at, in samples."""
     resolution_channels: PositiveInt = 8
-    resolution_weight: NonNegativeFloat = 0.1
-    """Of the losses by spectrograms, against those by periods."""
 
     @classmethod
     def debug(cls) -> "VocosAdversaryConfig":
@@ -62,8 +64,6 @@ class VocosGanConfig(ModelConfig):
     kind: Literal["vocos_gan"] = "vocos_gan"
     vocos: VocosConfig = VocosConfig()
     adversary: VocosAdversaryConfig = VocosAdversaryConfig()
-    adversarial_weight: NonNegativeFloat = 1.0
-    """Of `VocosAdversary.generator_loss`, beside the reconstruction."""
 
     @classmethod
     def debug(cls) -> "VocosGanConfig":
@@ -99,7 +99,7 @@ class VocosAdversary(nn.Module):
 
         period = torch.stack([hinge(each) for each in self.by_period]).mean()
         resolution = torch.stack([hinge(each) for each in self.by_resolution]).mean()
-        total = period + self.config.resolution_weight * resolution
+        total = period + RESOLUTION_WEIGHT * resolution
         return LossOutput(total, {"period": period, "resolution": resolution}, _count(real))
 
     def generator_loss(self, real: Tensor, made: Tensor) -> LossOutput:
@@ -114,7 +114,7 @@ class VocosAdversary(nn.Module):
             resolution = _told_apart(self.by_resolution, real, made)
         finally:
             self.requires_grad_(True)
-        adversarial, features = period + self.config.resolution_weight * resolution
+        adversarial, features = period + RESOLUTION_WEIGHT * resolution
         return LossOutput(adversarial + features, {"adversarial": adversarial, "features": features}, _count(real))
 
 
@@ -172,7 +172,7 @@ class VocosGan(Trainable):
         real = self.vocos.draw_segments(batch)
         made = self.vocos.reconstruct(real)
         near, told = self.vocos.reconstruction_loss(real, made), self.adversary.generator_loss(real, made)
-        total = near.total + self.config.adversarial_weight * told.total
+        total = near.total + told.total
         return LossOutput(total, {**near.parts, **told.parts}, near.weight)
 
 

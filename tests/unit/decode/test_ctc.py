@@ -7,6 +7,7 @@ import torch
 from speechnar.decode.ctc import CtcPath, greedy, prefix_beam_search
 from speechnar.decode.lm import HotwordBooster, NgramLm, TokenNgram, WordNgram
 from speechnar.errors import ConfigError
+from tests.unit.decode.sentences import sentence_log_prob
 
 BLANK = 0
 EXACT = {"beam_size": 10_000, "top_k": 100, "beam_threshold": math.inf, "nbest": 10_000}
@@ -114,7 +115,7 @@ WORD_LM = NgramLm(
 
 def word_lm_score(tokens: list[int]) -> float:
     text = "".join(PIECES[token] for token in tokens if token != 4).replace("▁", " ")
-    return WORD_LM.sentence_log_prob(text.split())
+    return sentence_log_prob(WORD_LM, text.split())
 
 
 def test_word_lm_is_added_to_every_hypothesis_exactly():

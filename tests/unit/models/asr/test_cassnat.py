@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from speechnar.decode.align import viterbi_align
 from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments
 from speechnar.errors import ConfigError
-from speechnar.models.asr import cassnat
+from speechnar.models.asr import alignment_ranking
 from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.slot_losses import smoothed_divergence
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
@@ -164,7 +163,7 @@ def test_one_sample_or_certain_frames_give_the_best_path():
 @torch.no_grad()
 def test_sampling_equals_decoding_and_ranking_one_alignment_at_a_time(monkeypatch):
     """The independent implementation: no sharing of frames, one alignment a call, the full CTC loss."""
-    monkeypatch.setattr(cassnat, "ALIGNMENTS_AT_ONCE", 4)
+    monkeypatch.setattr(alignment_ranking, "ALIGNMENTS_AT_ONCE", 4)
     head, speech = build(), speech_of(LENS)
     options = {"num_alignments": 12, "threshold": 0.95}
     found = head.decode(speech, **options)
@@ -222,20 +221,6 @@ def test_the_autoregressive_head_ranks():
     ]
     chosen, best_path = (judge.score(speech, index, t, n) / (n + 1) for t, n in zip(tokens, lens, strict=True))
     assert (chosen >= best_path - 1e-5).all() and (chosen > best_path + 1e-3).any()
-
-
-@torch.no_grad()
-def test_decoding_with_the_reference_alignment():
-    head, speech = build(), speech_of(LENS)
-    found = head.decode_aligned(speech, TOKENS, TOKEN_LENS)
-    head.out.bias[EOS] = -100.0
-    assert [len(path.tokens) for path in head.decode_aligned(speech, TOKENS, TOKEN_LENS)] == [6, 3, 2, 1]
-    alone = one(speech, 1)
-    alignment = viterbi_align(alone.log_probs, alone.lens, TOKENS[1:2], TOKEN_LENS[1:2], BLANK)
-    assert head.decode_aligned(alone, TOKENS[1:2], TOKEN_LENS[1:2])[0].starts[:2] == alignment.starts[0, :2].tolist()
-    assert len(found) == 4
-    (path,) = head.decode_aligned(speech_of([2]), TOKENS[:1], TOKEN_LENS[:1])
-    assert path.tokens == [] and path.total == -math.inf
 
 
 def test_smoothed_divergence_equals_the_divergence_written_out():
