@@ -49,7 +49,7 @@ def test_recordings_come_back_in_their_order_whatever_is_read_ahead(loaded, batc
 def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
     wav = speechlike(1.0)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
-    found = list(Transcriber(loaded).outcomes([wav, tmp_path / "bad.wav", wav], sample_rate=RATE))
+    found = list(Transcriber(loaded).transcribe_many([wav, tmp_path / "bad.wav", wav], sample_rate=RATE))
     assert isinstance(found[1], AudioError)
     assert found[0].text == found[2].text != ""
 
