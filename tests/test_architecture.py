@@ -152,3 +152,52 @@ def test_what_runs_no_model_starts_without_torch(module: str):
     """Recipes start these again and again, and importing torch takes longer than their work."""
     code = f"import sys, speechnar.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Modules whose tests stand in those of another one, because they were one or are used as one.
+TESTED_WITH = {
+    "asr/options.py": "unit/asr/test_transcriber.py",
+    "cli/asr.py": "unit/cli/test_main.py",
+    "cli/data.py": "unit/cli/test_main.py",
+    "cli/options.py": "unit/cli/test_main.py",
+    "cli/output.py": "unit/cli/test_main.py",
+    "cli/recipe.py": "unit/cli/test_main.py",
+    "data/resumable.py": "unit/data/test_dataset.py",
+    "evaluation/plots.py": "unit/evaluation/test_mt.py",
+    "evaluation/report.py": "unit/evaluation/test_mt.py",
+    "interop/audiocraft.py": "reference/test_golden_magnet.py",
+    "interop/espnet_names.py": "unit/interop/test_espnet.py",
+    "interop/espnet_options.py": "unit/interop/test_espnet.py",
+    "interop/funasr_names.py": "unit/interop/test_funasr.py",
+    "interop/funasr_options.py": "unit/interop/test_funasr.py",
+    "models/asr/alignment_ranking.py": "unit/models/asr/test_cassnat_models.py",
+    "models/asr/bicif.py": "unit/models/asr/test_paraformer.py",
+    "models/asr/paraformer_head.py": "unit/models/asr/test_paraformer.py",
+    "models/asr/slot_losses.py": "unit/models/asr/test_cassnat.py",
+    "models/asr/token_acoustic_embedder.py": "unit/models/asr/test_cassnat_models.py",
+    "models/asr/unienc.py": "unit/models/asr/test_cassnat_models.py",
+    "mt/systems.py": "unit/mt/test_stream.py",
+    "train/fit_codec.py": "unit/models/tts/test_tts_training.py",
+    "tts/acoustic.py": "unit/tts/test_synthesizer.py",
+}
+# A package's table of names has no test of its own: importing what it names is one.
+NOT_TESTED = frozenset({"__init__.py", "__main__.py"})
+
+
+def mirror_of(module: Path) -> Path:
+    """Return where the tests of ``speechnar/<module>`` stand: ``tests/unit/nn/test_ctc.py`` for ``nn/ctc.py``."""
+    own = TESTED_WITH.get(module.as_posix(), f"unit/{module.with_name(f'test_{module.name}').as_posix()}")
+    return ROOT / "tests" / own
+
+
+def test_every_module_has_its_tests():
+    modules = [path.relative_to(ROOT / "speechnar") for path in sorted(ROOT.glob("speechnar/**/*.py"))]
+    missing = [str(path) for path in modules if path.name not in NOT_TESTED and not mirror_of(path).is_file()]
+    assert not missing, f"tests are missing of {', '.join(missing)}"
+
+
+def test_exceptions_are_needed():
+    for module in TESTED_WITH:
+        path = Path(module)
+        assert (ROOT / "speechnar" / path).is_file(), module
+        assert not (ROOT / "tests/unit" / path.with_name(f"test_{path.name}")).exists(), module

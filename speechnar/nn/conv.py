@@ -45,7 +45,7 @@ class DepthwiseConv(nn.Conv1d):
             context.cache.conv[name] = x[:, x.size(1) - half :]
         num_chunks = -(-num_frames // chunk)
         x = F.pad(x, (0, 0, 0, num_chunks * chunk - num_frames))
-        windows = F.pad(x.unfold(1, half + chunk, chunk), (half, 0))  # (B, N, C, K // 2 + chunk + K // 2)
+        windows = F.pad(x.unfold(1, half + chunk, chunk), (0, half))  # (B, N, C, K // 2 + chunk + K // 2)
         y = F.conv1d(windows.flatten(0, 1), self.weight, self.bias, groups=channels)  # (B N, C, chunk)
         return y.view(batch, num_chunks, channels, chunk).transpose(2, 3).flatten(1, 2)[:, :num_frames]
 

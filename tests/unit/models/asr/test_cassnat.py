@@ -237,6 +237,7 @@ def test_smoothed_divergence_equals_the_divergence_written_out():
     assert math.isfinite(float(smoothed_divergence(log_probs, targets, counted, 0.1).sum()))
 
 
+@pytest.mark.slow
 def test_a_tiny_head_memorises_two_utterances_under_autocast():
     head = build(TINY.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})).train()
     speech = speech_of([24, 15])

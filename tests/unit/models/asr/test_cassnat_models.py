@@ -150,6 +150,7 @@ def test_users_transcribe_with_it(kind, tmp_path):
         assert found.text == CharTokenizer(PIECES).decode(path.tokens)
 
 
+@pytest.mark.slow
 def test_two_utterances_are_memorised(kind):
     model = build(kind, spec_augment=None).train()
     with torch.no_grad():

@@ -171,6 +171,7 @@ def test_without_offsets_it_is_a_levenshtein_transformer():
     model.loss(one_batch(4)).total.backward()
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     torch.manual_seed(1)
     model, batch = make(label_smoothing=0.0).train(), one_batch(6, training=True)

@@ -95,6 +95,7 @@ def test_old_names_are_repeated_under_a_bias():
     assert model.merge(held) == [[5]] * 3
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     model, batch = make().train(), one_batch(6, training=True)
     expected = learn(model, batch, 100)

@@ -71,6 +71,7 @@ def test_a_strong_bias_repeats_what_was_said():
         assert found[0][:3] == [3, 4, 5] and found[1][:2] == [6, 2]
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     model, batch = make().train(), one_batch(6, training=True)
     expected = learn(model, batch, 120)

@@ -392,6 +392,7 @@ def words_in_latents() -> LatentBatch:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_a_model_learns_three_words_and_says_and_mends_them(block_size):
     model, speech = make_model(block_size, is_new=True).train(), words_in_latents()

@@ -205,6 +205,7 @@ def copy_of(teacher: Ardit) -> Ardit:
     return copy.deepcopy(teacher).requires_grad_(True)
 
 
+@pytest.mark.slow
 def test_a_teacher_needs_many_steps_to_vary(teacher):
     error, std = mean_error_and_std(teacher, 16)
     assert error < 0.2
@@ -214,6 +215,7 @@ def test_a_teacher_needs_many_steps_to_vary(teacher):
     assert std < 0.2
 
 
+@pytest.mark.slow
 def test_a_student_repeats_in_one_step_what_its_teacher_does_in_many(teacher):
     student = copy_of(teacher)
     pairs = []
@@ -230,6 +232,7 @@ def test_a_student_repeats_in_one_step_what_its_teacher_does_in_many(teacher):
     assert mean_error_and_std(student, 1)[1] == pytest.approx(mean_error_and_std(teacher, 8)[1], abs=0.1)
 
 
+@pytest.mark.slow
 def test_distribution_matching_gives_one_step_the_variety_of_the_teacher(teacher):
     student, fake = copy_of(teacher), copy_of(teacher)
     optimizer = torch.optim.Adam(student.parameters(), 5e-4, betas=(0.5, 0.95))
@@ -246,6 +249,7 @@ def test_distribution_matching_gives_one_step_the_variety_of_the_teacher(teacher
     assert std == pytest.approx(STD, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_energy_score_teaches_mean_and_variety_without_a_teacher():
     model = new_model()
 

@@ -280,6 +280,7 @@ class _Data:
         return iter(self._batches)
 
 
+@pytest.mark.slow
 def test_it_learns_to_code_voices_it_has_not_heard():
     torch.manual_seed(0)
     model = MelAutoencoder(MelAutoencoderConfig.debug())

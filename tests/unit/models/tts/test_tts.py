@@ -145,6 +145,7 @@ def test_the_predictor_sees_no_padding():
         torch.testing.assert_close(together[i, :length], one[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_durations_are_learned_from_tokens_or_from_sums():
     """Token k of the alphabet lasts k latents; sums of random texts tell as much as the tokens themselves."""
     generator = torch.Generator().manual_seed(1)

@@ -195,6 +195,7 @@ def test_teacher_and_fake_start_as_the_student_and_the_teacher_stays(corpus, tmp
         assert 0 < moved.abs().max() < 0.02  # a few steps of the learning rate
 
 
+@pytest.mark.slow
 def test_a_run_of_matching_resumes_bit_for_bit(corpus, tmp_path):
     def run(folder, max_steps):
         history = run_training(run_config(corpus, "matching", ["tts"], max_steps), tmp_path / folder).history

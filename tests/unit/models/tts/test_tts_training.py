@@ -67,7 +67,7 @@ def fit_codec_of(values, folder, *overrides) -> int:
     return fit_codec([str(folder / "tts.yaml"), str(folder / "codec"), *overrides])
 
 
-@pytest.mark.parametrize("sample_rate", [16000, 24000])
+@pytest.mark.parametrize("sample_rate", [16000, pytest.param(24000, marks=pytest.mark.slow)])
 def test_a_run_starts_from_its_parts_and_leaves_them_as_they_are(corpus, tmp_path, sample_rate):
     frontend = {"frontend": LogMelConfig.for_vocoder(sample_rate)}
     debug = TtsConfig.debug()

@@ -168,6 +168,7 @@ def with_zero_phases(feats, frontend):
     return wav[:, first : first + feats.size(1) * config.hop_length]
 
 
+@pytest.mark.slow
 def test_it_learns_to_make_voices_it_has_not_heard():
     torch.manual_seed(0)
     model = Vocos(VocosConfig.debug())

@@ -78,6 +78,7 @@ def test_each_half_of_a_step_has_gradients_for_its_own_side_only():
     assert all(p.requires_grad for p in adversary.parameters())
 
 
+@pytest.mark.slow
 def test_every_discriminator_learns_to_tell_voices_from_rectified_ones():
     adversary = make_adversary()
     heard, unheard = (voices([2001] * 4, seed=seed).wav for seed in (0, 99))
@@ -116,6 +117,7 @@ def test_turns_have_the_losses_of_both_sides_and_gradients_for_their_own_only():
     torch.testing.assert_close(gan.loss(batch).total, near.total)
 
 
+@pytest.mark.slow
 def test_a_vocoder_trained_against_them_is_kept_alone(tmp_path):
     """From a folder of a vocoder to a folder of a vocoder, by the training of any model."""
     corpus = save_corpus(tmp_path / "corpus")

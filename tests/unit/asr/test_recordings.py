@@ -1,0 +1,73 @@
+"""Recordings of any length: what is read ahead, decoded together and put together again."""
+
+import numpy as np
+import pytest
+
+from speechnar.asr.clips import ClipDecoder, DecodeOptions
+from speechnar.asr.recordings import utterances
+from speechnar.asr.transcriber import Transcriber
+from speechnar.decode.vad import detect_speech, group_segments
+from speechnar.errors import AudioError
+from speechnar.models.base import LoadedModel, load_model
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, vowels
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> LoadedModel:
+    return load_model(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def test_the_language_is_that_of_all_clips_of_speech(loaded):
+    """Two stretches of vowels with a silence between them are clips of their own; the mass of both decides."""
+    silence = np.zeros(3 * RATE, dtype=np.float32)
+    wav = np.concatenate([silence, vowels(5.0, seed=1), silence, vowels(6.0, seed=2), silence])
+    options = DecodeOptions(window_s=8.0)
+    transcript = Transcriber(loaded).transcribe(wav, sample_rate=RATE, options=options)
+    groups = group_segments(detect_speech(iter([wav]), utterances(8.0)), 8.0)
+    assert len(groups) >= 2
+    clips = [wav[round(group[0].start_s * RATE) : round(group[-1].end_s * RATE)] for group in groups]
+    decoded = ClipDecoder(loaded, options=options).decode(clips)
+    mass = sum(one.language_mass for one in decoded)
+    shares = [one.language_mass.max() / one.language_mass.sum() for one in decoded]
+    assert transcript.language == LANGUAGES[int(mass.argmax())]
+    assert transcript.language_probability == pytest.approx(mass.max() / mass.sum(), rel=1e-4)
+    assert max(abs(share - transcript.language_probability) for share in shares) > 1e-4  # no clip says it alone
+    assert transcript.text.split() == " ".join(loaded.tokenizer.decode(one.path.tokens) for one in decoded).split()
+    assert transcript.duration == pytest.approx(len(wav) / RATE)
+
+
+@pytest.mark.parametrize("batch_seconds", [0.5, 120.0])
+def test_recordings_come_back_in_their_order_whatever_is_read_ahead(loaded, batch_seconds):
+    wavs = [speechlike(0.5 + i % 3, seed=i) for i in range(7)]
+    model = Transcriber(loaded)
+    alone = [model.transcribe(wav, sample_rate=RATE).text for wav in wavs]
+    assert len(set(alone)) > 3 and alone != alone[::-1]
+    options = DecodeOptions(batch_seconds=batch_seconds)
+    assert [item.text for item in model.transcribe(wavs, sample_rate=RATE, options=options)] == alone
+
+
+def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
+    wav = speechlike(1.0)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    found = list(Transcriber(loaded).transcribe_many([wav, tmp_path / "bad.wav", wav], sample_rate=RATE))
+    assert isinstance(found[1], AudioError)
+    assert found[0].text == found[2].text != ""
+
+
+def test_probabilities_of_languages_are_shares_of_the_first_window(loaded):
+    wav = speechlike(9.0, seed=4)
+    options = DecodeOptions(window_s=4.0)
+    (decoded,) = ClipDecoder(loaded, options=options).decode([wav[: 4 * RATE]])
+    mass = decoded.language_mass / decoded.language_mass.sum()
+    found = Transcriber(loaded).detect_language(wav[: 4 * RATE], sample_rate=RATE).probabilities
+    assert found == pytest.approx(dict(zip(LANGUAGES, mass.tolist(), strict=True)), rel=1e-4)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_a_text_stands_where_the_model_says_it(loaded):
+    """Aligning what the model wrote itself gives the words at the frames of its own best path."""
+    model, wav = Transcriber(loaded), speechlike(3.0, seed=2)
+    written = model.transcribe(wav, sample_rate=RATE, word_timestamps=True)
+    aligned = model.align(wav, written.text, sample_rate=RATE)
+    assert aligned.task == "align"
+    assert aligned.text.split() == written.text.split()
