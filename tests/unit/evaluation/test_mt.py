@@ -16,7 +16,7 @@ from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.mt.reta import Reta, RetaConfig
 from speechnar.models.mt.wait_k import WaitK, WaitKConfig
 from speechnar.models.tts.vocos import Vocos, VocosConfig
-from speechnar.mt.systems import Editing, Naming, Retranslating, SystemOptions, Verifying, Waiting, build_system
+from speechnar.mt.systems import Editing, OnePass, Retranslating, TranslationOptions, Verifying, Waiting, build_system
 from tests.unit.models.texts import TOKENIZER, sentences
 
 KINDS = {
@@ -138,13 +138,13 @@ def test_options_choose_the_system(folder):
     loaded = {kind: load_model(folder / kind) for kind in KINDS}
 
     def system(kind, **options):
-        return build_system(loaded[kind], SystemOptions(**options))()
+        return build_system(loaded[kind], TranslationOptions(**options))()
 
     assert isinstance(system("reta", beam_size=2, bias=0.3), Retranslating)
     assert isinstance(system("reta", verify=True, bias=0.3), Verifying)
     assert isinstance(system("reta", draft=folder / "fretna_ctc"), Verifying)
     assert isinstance(system("fretna", max_iterations=2, delete_cost=1.0, insert_cost=2.0, margin=1), Editing)
-    assert isinstance(system("fretna_ctc", bias=1.0), Naming)
+    assert isinstance(system("fretna_ctc", bias=1.0), OnePass)
     assert isinstance(system("wait_k", delay=3), Waiting)
     for kind, wrong in (("fretna", {"bias": 0.1}), ("wait_k", {"beam_size": 2}), ("fretna_ctc", {"verify": True})):
         with pytest.raises(ConfigError, match=f"has no {next(iter(wrong))}"):
