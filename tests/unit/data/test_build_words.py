@@ -1,6 +1,7 @@
 import pytest
 
-from speechnar.data.build_words import build_words, main
+from speechnar.cli.main import main
+from speechnar.data.build_words import build_words
 from speechnar.errors import DataError
 from speechnar.text.tokenizer import load_tokenizer
 
@@ -25,5 +26,5 @@ def test_rare_words_are_left_out(tmp_path):
 
 
 def test_the_command_line(tmp_path, capsys):
-    assert main([str(tmp_path / "nothing"), str(tmp_path / "words")]) == 1
-    assert "error:" in capsys.readouterr().err
+    assert main(["data", "words", str(tmp_path / "nothing"), str(tmp_path / "words")]) == 1
+    assert "speechnar: " in capsys.readouterr().err

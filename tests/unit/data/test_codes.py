@@ -5,12 +5,13 @@ import pytest
 import soundfile
 import torch
 
+from speechnar.cli.main import main
 from speechnar.data.codes import CodeDataset, read_codes
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
-from speechnar.train.extract_codes import extract_codes, main
+from speechnar.train.extract_codes import extract_codes
 from speechnar.train.loop import TrainConfig
 from speechnar.train.run import RunConfig, run_training
 from tests.unit.models.generators import WORDS
@@ -42,7 +43,7 @@ def make_codec(folder: Path) -> Encodec:
 def data(tmp_path) -> Path:
     folder = write_data(tmp_path / "data")
     make_codec(tmp_path / "codec")
-    assert main([str(tmp_path / "codec"), str(folder)]) == 0
+    assert main(["data", "codes", str(tmp_path / "codec"), str(folder)]) == 0
     return folder
 
 
@@ -95,8 +96,8 @@ def test_what_is_missing_is_named(tmp_path, data, capsys):
         CodeDataset([other], WORDS, batch_frames=9, training=False, seed=0)
     with pytest.raises(DataError, match="'a' is repeated"):
         CodeDataset([data, data], WORDS, batch_frames=9, training=False, seed=0)
-    assert main([str(tmp_path / "nothing"), str(data)]) == 1
-    assert "error:" in capsys.readouterr().err
+    assert main(["data", "codes", str(tmp_path / "nothing"), str(data)]) == 2
+    assert "speechnar: " in capsys.readouterr().err
 
 
 def run_config(tmp_path: Path, data: Path, **changes) -> RunConfig:

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from speechnar.cli.main import main
 from speechnar.data import download
 from speechnar.data.download import extract_archive, fetch, find_corpus, unpacked_corpus
 from speechnar.errors import DataError
@@ -81,9 +82,9 @@ def test_fetch_takes_only_http(tmp_path):
 
 
 def test_command_line(server, tmp_path, capsys):
-    assert download.main([f"{server}/file", str(tmp_path / "file")]) == 0
-    assert download.main([f"{server}/missing", str(tmp_path / "other")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert main(["data", "download", f"{server}/file", str(tmp_path / "file")]) == 0
+    assert main(["data", "download", f"{server}/missing", str(tmp_path / "other")]) == 1
+    assert "\nspeechnar: " in capsys.readouterr().err
 
 
 def test_tar_and_zip_come_out(tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from speechnar.cli.main import main
 from speechnar.config import parse_config
-from speechnar.data.build_tokenizer import main as build_tokenizer
 from speechnar.data.pairs import PairDataConfig, PairDataset
 from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError
@@ -145,7 +145,7 @@ def test_what_cannot_be_used_is_dropped_and_counted():
 def test_one_tokenizer_spells_both_languages(tmp_path):
     write_sentences(tmp_path / "train", sentences(50))
     arguments = [str(tmp_path / "train"), str(tmp_path / "tokens"), "--vocab-size", "24", "--model-type", "bpe"]
-    assert build_tokenizer([*arguments, "--translate-to", "deu"]) == 0
+    assert main(["data", "tokenizer", *arguments, "--translate-to", "deu"]) == 0
     tokenizer = load_tokenizer(tmp_path / "tokens")
     for text in ("abc d", "efg h"):
         ids = tokenizer.encode(text)

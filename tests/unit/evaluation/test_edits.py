@@ -7,9 +7,10 @@ import pytest
 import soundfile
 
 from speechnar.audio.io import Audio
+from speechnar.cli.main import main
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import DataError
-from speechnar.evaluation.edits import LIST, is_untouched, main, score_edits
+from speechnar.evaluation.edits import LIST, is_untouched, score_edits
 from speechnar.tts.editor import Change, EditedSpeech
 from tests.unit.tiny import RATE, vowels
 from tests.unit.tts.test_synthesizer import folder, recognizer  # noqa: F401  # fixtures
@@ -82,7 +83,18 @@ def test_from_the_command_line(folder, tmp_path, capsys):  # noqa: F811
     write_kaldi_dir(tmp_path / "data", [Utterance("a-1", path, "the cat sat on the mat", "s", 3.0)])
     edits, out = tmp_path / "edits.txt", tmp_path / "out"
     edits.write_text("a-1-start-insert so the cat sat on the mat\na-1-end-delete the cat sat\n")
-    make = ["make", str(folder), str(tmp_path / "data"), str(edits), str(out), "--steps", "1", "--candidates", "1"]
+    make = [
+        "tts",
+        "decode-edits",
+        str(folder),
+        str(tmp_path / "data"),
+        str(edits),
+        str(out),
+        "--steps",
+        "1",
+        "--candidates",
+        "1",
+    ]
     assert main(make) == 0
     rows = [json.loads(line) for line in (out / LIST).read_text().splitlines()]
     assert [(r["place"], r["kind"], r["untouched"]) for r in rows] == [
@@ -93,11 +105,16 @@ def test_from_the_command_line(folder, tmp_path, capsys):  # noqa: F811
     assert soundfile.info(out / "a-1-start-insert.wav").duration > 3.0
     heard = tmp_path / "heard"
     heard.write_text("a-1-start-insert so the cat\na-1-end-delete\n")
-    assert main(["score", str(out), str(heard), "--judge", "ear", "--json", str(tmp_path / "r" / "edits.json")]) == 0
+    assert (
+        main(
+            ["tts", "score-edits", str(out), str(heard), "--judge", "ear", "--json", str(tmp_path / "r" / "edits.json")]
+        )
+        == 0
+    )
     assert "insert at the start: 1 of 1" in capsys.readouterr().out
     assert json.loads((tmp_path / "r" / "edits.json").read_text())["counts"][1]["heard"] == 1
     for line, message in (("b-start-insert x", "must be named"), ("a-1-end-none the cat sat on the mat", "nothing")):
         edits.write_text(f"{line}\n")
         assert main(make) == 1
         assert message in capsys.readouterr().err
-    assert main(["score", str(tmp_path / "no"), str(heard), "--judge", "ear"]) == 1
+    assert main(["tts", "score-edits", str(tmp_path / "no"), str(heard), "--judge", "ear"]) == 1

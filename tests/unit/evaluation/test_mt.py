@@ -4,12 +4,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from speechnar.cli.main import main
 from speechnar.data.parallel_text import Sentence, write_sentences
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation import mt as evaluate_translation
-from speechnar.evaluation.mt import main as evaluate
-from speechnar.evaluation.mt import score_log
-from speechnar.evaluation.translate import main, read_log
+from speechnar.evaluation import plots
+from speechnar.evaluation.mt import read_log, score_log
 from speechnar.metrics.translation import bleu
 from speechnar.models.base import load_model, save_model
 from speechnar.models.mt.fretna import Fretna, FretnaConfig
@@ -44,7 +43,18 @@ def folder(tmp_path_factory):
 
 
 def run(folder, out, *arguments, model="reta"):
-    given = [str(folder / model), str(folder / "data"), str(out), "--source", "eng", "--target", "deu", *arguments]
+    given = [
+        "mt",
+        "decode",
+        str(folder / model),
+        str(folder / "data"),
+        str(out),
+        "--source",
+        "eng",
+        "--target",
+        "deu",
+        *arguments,
+    ]
     return main(given)
 
 
@@ -53,7 +63,7 @@ def test_a_log_is_scored(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "whole.jsonl", "--whole", "--name", "all at once") == 0
     assert run(folder, tmp_path / "drafted.jsonl", "--draft", str(folder / "fretna_ctc"), "--limit", "4") == 0
     logs = [tmp_path / f"{name}.jsonl" for name in ("greedy", "whole", "drafted")]
-    assert evaluate([str(folder / "data"), *map(str, logs), "--target", "deu"]) == 0
+    assert main(["mt", "score", str(folder / "data"), *map(str, logs), "--target", "deu"]) == 0
     greedy, whole, drafted = map(json.loads, capsys.readouterr().out.splitlines())
     assert (greedy["system"], whole["system"]) == ("greedy", "all at once")
     assert greedy["sentences"] == 4 and whole["sentences"] == whole["updates"] == 5
@@ -77,13 +87,15 @@ def test_systems_are_drawn_as_curves(folder, tmp_path, capsys, monkeypatch):
             drawn.append(self)
             super().savefig(*args, **kwargs)
 
-    monkeypatch.setattr(evaluate_translation, "Figure", Watched)
+    monkeypatch.setattr(plots, "Figure", Watched)
     for delay in ("1", "2"):
         run(folder, tmp_path / f"wait{delay}.jsonl", "--delay", delay, model="wait_k")
     run(folder, tmp_path / "masked.jsonl", "--masked", "1")
     run(folder, tmp_path / "whole.jsonl", "--whole")
     logs = [str(tmp_path / f"{name}.jsonl") for name in ("wait2", "wait1", "masked", "whole")]
-    assert evaluate([str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "all.png")]) == 0
+    assert (
+        main(["mt", "score", str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "all.png")]) == 0
+    )
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
     reports = {report["system"]: report for report in map(json.loads, capsys.readouterr().out.splitlines())}
     (figure,) = drawn
@@ -98,7 +110,10 @@ def test_systems_are_drawn_as_curves(folder, tmp_path, capsys, monkeypatch):
         assert len(panel.texts) == sum(map(len, expected))
     assert [len(panel.lines) for panel in figure.axes] == [2, 2, 3]
     assert {text.get_text() for text in figure.axes[-1].texts} == reports.keys()
-    assert evaluate([str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "no" / "a.png")]) == 1
+    assert (
+        main(["mt", "score", str(folder / "data"), *logs, "--target", "deu", "--plot", str(tmp_path / "no" / "a.png")])
+        == 1
+    )
     assert "No such file" in capsys.readouterr().err
 
 
@@ -111,9 +126,9 @@ def test_logs_and_references_must_fit(folder, tmp_path, capsys):
     (tmp_path / "broken.jsonl").write_text('{"system": "x"}\n{"utt_id": "a"}\n')
     with pytest.raises(DataError, match="must be a log"):
         read_log(tmp_path / "broken.jsonl")
-    assert evaluate([str(folder / "data"), str(tmp_path / "none.jsonl"), "--target", "deu"]) == 1
+    assert main(["mt", "score", str(folder / "data"), str(tmp_path / "none.jsonl"), "--target", "deu"]) == 1
     write_sentences(tmp_path / "german", [Sentence("a", "ef", "deu")])
-    arguments = [str(folder / "reta"), str(tmp_path / "german"), str(tmp_path / "out.jsonl")]
+    arguments = ["mt", "decode", str(folder / "reta"), str(tmp_path / "german"), str(tmp_path / "out.jsonl")]
     assert main([*arguments, "--source", "eng", "--target", "deu"]) == 1
     assert "'a' has no text in eng" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
@@ -142,6 +157,6 @@ def test_options_choose_the_system(folder):
 
 def test_other_models_do_not_translate_texts(folder, tmp_path, capsys):
     save_model(tmp_path / "vocoder", Vocos(VocosConfig.debug()), TOKENIZER)
-    arguments = [str(tmp_path / "vocoder"), str(folder / "data"), str(tmp_path / "log.jsonl")]
-    assert main([*arguments, "--source", "eng", "--target", "deu"]) == 1
+    arguments = ["mt", "decode", str(tmp_path / "vocoder"), str(folder / "data"), str(tmp_path / "log.jsonl")]
+    assert main([*arguments, "--source", "eng", "--target", "deu"]) == 2
     assert "must be a model of kind reta" in capsys.readouterr().err

@@ -6,16 +6,17 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
-from speechnar.evaluation.generate import JOINS_FILE
 
-from speechnar.data.codes import CODES_FILE
+from speechnar.cli.main import main
+from speechnar.data.codes import CODES_FILE, read_codes
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation.sound import main, score_sound
+from speechnar.evaluation.sound import JOINS_FILE, score_sound
 from speechnar.models.base import load_model, save_model
 from speechnar.models.judges.sound_classifier import SoundClassifier, SoundClassifierConfig
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
-from tests.unit.models.generators import WORDS
+from speechnar.sound.generator import Generator
+from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.models.judges.test_sound_classifier import animals
 from tests.unit.models.sounds import voice
 
@@ -158,7 +159,7 @@ def test_joins_stand_out_where_there_is_a_seam(scored):
 
 def test_the_program_writes_what_it_found(scored, judge, data, systems, *, tmp_path, capsys):
     test, dev, train = map(str, data)
-    argv = [test, str(tmp_path / "out"), "--judge", str(judge), "--reference", dev, "--train", train]
+    argv = ["sound", "score", test, str(tmp_path / "out"), "--judge", str(judge), "--reference", dev, "--train", train]
     argv += [item for name, folder in systems.items() for item in ("--system", f"{name}={folder}")]
     assert main(argv) == 0
     shown = capsys.readouterr().out
@@ -169,7 +170,7 @@ def test_the_program_writes_what_it_found(scored, judge, data, systems, *, tmp_p
     assert len((tmp_path / "out/utterances.jsonl").read_text().splitlines()) == 5 * NUM
     assert main([*argv, "--system", "gone=nowhere"]) == 1
     assert "system 'gone' must have a file for each of 8 utterances" in capsys.readouterr().err
-    assert main([*argv[:6], "--train", test]) == 1
+    assert main([*argv[:8], "--train", test]) == 1
     assert "write it by speechnar data codes" in capsys.readouterr().err
 
 
@@ -188,3 +189,46 @@ def test_wrong_judges_and_names_are_refused(judge, data, systems, tmp_path):
     one = save_data(tmp_path / "one", {"dog-1": wavs["dog-0"]})
     with pytest.raises(DataError, match="two sounds of each set at least"):
         score_sound(one, {}, judge=loaded, **options)
+
+
+def write_data(folder, texts):
+    folder.mkdir()
+    utterances = []
+    for i, text in enumerate(texts):
+        path = folder / f"u{i}.wav"
+        soundfile.write(path, voice(6400 + 320 * i, pitch_hz=100 + 20 * i, formant_hz=500).numpy(), 16000)
+        length = 0.4 + 0.02 * i
+        utterances.append(Utterance(utt_id=f"u{i}", wav_path=path, text=text, spk_id="x", duration_s=length))
+    write_kaldi_dir(folder, utterances)
+    return folder
+
+
+def test_each_text_becomes_sound_and_each_recording_goes_through_the_codec(tmp_path, capsys):
+    data = write_data(tmp_path / "data", ["dog", "cat barks", "dog"])
+    save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
+    save_model(tmp_path / "ar", make_generator("music_ar"), WORDS)
+    common = ["sound", "decode", str(tmp_path / "magnet"), str(data)]
+    assert main([*common, str(tmp_path / "out"), "--seed", "5", "-d", "cpu"]) == 0
+    sounds = {i: soundfile.read(tmp_path / f"out/u{i}.wav", dtype="float32")[0] for i in range(3)}
+    assert [len(sound) for sound in sounds.values()] == [6400, 6720, 7040]
+    generator = Generator.load(tmp_path / "magnet", device="cpu")
+    again = generator.generate("dog", seconds=0.44, seed=7).samples
+    np.testing.assert_allclose(sounds[2], again, atol=1e-4)
+    helped = ["--partner", str(tmp_path / "ar"), "--rescore", "--lead-seconds", "0.1", "--steps", "6"]
+    assert main([*common, str(tmp_path / "helped"), *helped, "-d", "cpu"]) == 0
+    assert not np.array_equal(soundfile.read(tmp_path / "helped/u0.wav")[0], sounds[0])
+    assert main([*common, str(tmp_path / "coded"), "--system", "coded", "-d", "cpu"]) == 0
+    wav = torch.from_numpy(soundfile.read(data / "u1.wav", dtype="float32")[0])
+    coded = soundfile.read(tmp_path / "coded/u1.wav", dtype="float32")[0]
+    np.testing.assert_allclose(coded, generator.recode(wav).samples, atol=1e-4)
+    assert len(coded) == 6720
+    assert np.array_equal(read_codes(tmp_path / "coded")["u1"], generator.recode(wav).codes)
+    assert {utt_id: codes.shape for utt_id, codes in read_codes(tmp_path / "out").items()} == {
+        f"u{i}": (4, length) for i, length in enumerate((20, 21, 22))
+    }
+    assert json.loads((tmp_path / "out/joins.json").read_text()) == {"u0": [], "u1": [], "u2": []}
+    assert main([*common, str(tmp_path / "long"), "--seconds", "0.9", "-d", "cpu"]) == 0
+    assert soundfile.info(tmp_path / "long/u1.wav").frames == 14400
+    assert json.loads((tmp_path / "long/joins.json").read_text())["u2"] == [0.48, 0.72]
+    assert main([*common, str(tmp_path / "out"), "--rescore", "-d", "cpu"]) == 2
+    assert "need a parallel model with a partner" in capsys.readouterr().err

@@ -8,14 +8,18 @@ import torch
 
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.augment import speed_perturb
+from speechnar.cli.main import main
+from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation.tts import main, plot_log_mels, score_speech
+from speechnar.evaluation.plots import plot_log_mels
+from speechnar.evaluation.tts import score_speech
 from speechnar.models.base import load_model, save_model
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.text.tokenizer import CharTokenizer
+from speechnar.tts.synthesizer import Synthesizer
 from tests.unit.models.sounds import voice
-from tests.unit.tiny import save_tiny_model
+from tests.unit.tiny import save_tiny_model, save_tiny_tts, speechlike
 
 RATE = 16000
 SPEAKERS = {"ann": (200.0, 700.0), "bob": (110.0, 450.0)}
@@ -198,7 +202,16 @@ def test_another_recogniser_judges_by_what_it_wrote(tmp_path, data_dir, verifier
     recorded = "".join(f"{utt_id} {text.upper()}!\n" for utt_id, text in texts.items())
     (tmp_path / "recorded").write_text(recorded, encoding="utf-8")
     (tmp_path / "heard").write_text("".join(f"{utt_id}\n" for utt_id in texts), encoding="utf-8")
-    arguments = [str(data_dir), str(tmp_path / "out"), "--judge", "ears", "--verifier", str(tmp_path / "verifier")]
+    arguments = [
+        "tts",
+        "score",
+        str(data_dir),
+        str(tmp_path / "out"),
+        "--judge",
+        "ears",
+        "--verifier",
+        str(tmp_path / "verifier"),
+    ]
     arguments += ["--system", f"copied={tmp_path / 'copied'}", "--heard", f"recorded={tmp_path / 'recorded'}"]
     assert main(arguments) == 1
     assert "ears must have heard each of 6 utterances of system 'copied'; 6 are missing" in capsys.readouterr().err
@@ -213,7 +226,7 @@ def test_from_the_command_line(tmp_path, data_dir, verifier, wavs, capsys):
     save_model(models / "model", verifier.model, verifier.tokenizer)
     save_tiny_model(tmp_path / "judge")
     save_wavs(tmp_path / "copied", wavs)
-    arguments = [str(data_dir), str(tmp_path / "out"), "--judge", str(tmp_path / "judge"), "--verifier"]
+    arguments = ["tts", "score", str(data_dir), str(tmp_path / "out"), "--judge", str(tmp_path / "judge"), "--verifier"]
     system = ["--system", f"copied={tmp_path / 'copied'}"]
     assert main([*arguments, str(models / "model"), *system]) == 0
     assert "copied: CER 0.00" in capsys.readouterr().out
@@ -223,7 +236,64 @@ def test_from_the_command_line(tmp_path, data_dir, verifier, wavs, capsys):
     assert report["systems"]["copied"]["cer"]["rate"] == 0
     assert len((tmp_path / "out" / "utterances.jsonl").read_text().splitlines()) == 12
     assert len(list((tmp_path / "out" / "log_mels").iterdir())) == 5
-    assert main([*arguments, str(tmp_path / "nowhere"), *system]) == 1
+    assert main([*arguments, str(tmp_path / "nowhere"), *system]) == 2
     assert "nowhere" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*arguments, str(models / "model"), "--system", "unnamed"])
+    assert main([*arguments, str(models / "model"), "--system", "unnamed"]) == 2
+
+
+@pytest.fixture(scope="module")
+def tts(tmp_path_factory):
+    return save_tiny_tts(tmp_path_factory.mktemp("tts"))
+
+
+def write_dir(folder, speakers, text="the cat sat"):
+    utterances = []
+    folder.mkdir()
+    for number, speaker in enumerate(speakers):
+        path = folder / f"{speaker}-{number}.wav"
+        soundfile.write(path, speechlike(1.5, seed=number), RATE)
+        utterances.append(Utterance(path.stem, path, text, speaker, 1.5))
+    write_kaldi_dir(folder / "data", utterances)
+    return folder / "data"
+
+
+def test_texts_are_spoken_in_the_voices_of_their_speakers(tts, tmp_path):
+    data = write_dir(tmp_path / "test", ["ann", "bob", "bob"])
+    voices = write_dir(tmp_path / "voices", ["ann", "bob", "bob"])
+    arguments = ["tts", "decode", str(tts), str(data), str(tmp_path / "out"), "--steps", "2", "--seed", "5"]
+    assert main([*arguments, "--voices", str(voices)]) == 0
+    synthesizer = Synthesizer.load(tts)
+    reference = read_kaldi_dir(voices)[1]
+    voice = synthesizer.voice(read_utterance(reference, RATE), text=reference.text, sample_rate=RATE)
+    expected = synthesizer.synthesize("the cat sat", voice=voice, steps=2, seed=7)
+    written, rate = soundfile.read(tmp_path / "out/bob-2.wav", dtype="float32")
+    assert rate == RATE
+    torch.testing.assert_close(torch.from_numpy(written), torch.from_numpy(expected.samples), atol=1e-4, rtol=0)
+    assert main(arguments) == 0  # in the model's own voice
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ann-0.wav", "bob-1.wav", "bob-2.wav"]
+
+
+def test_recordings_pass_through_the_vocoder_or_the_codec_as_well(tts, tmp_path):
+    data = write_dir(tmp_path / "test", ["ann"])
+    model = load_model(tts).model
+    wav = torch.from_numpy(read_utterance(read_kaldi_dir(data)[0], RATE))[None]
+    lens = torch.tensor([wav.size(1)])
+    with torch.no_grad():
+        expected = {
+            "vocoded": model.vocoder(*model.codec.frontend(wav, lens))[0][0],
+            "coded": model.vocoder(*model.codec.decode(*model.codec.encode(wav, lens)))[0][0],
+        }
+    assert not torch.equal(expected["vocoded"][:1000], expected["coded"][:1000])
+    for system, samples in expected.items():
+        assert main(["tts", "decode", str(tts), str(data), str(tmp_path / system), "--system", system]) == 0
+        written, _ = soundfile.read(tmp_path / system / "ann-0.wav", dtype="float32")
+        torch.testing.assert_close(torch.from_numpy(written), samples.clamp(-1, 1), atol=1e-4, rtol=0)
+
+
+def test_errors_name_what_is_wrong(tts, tmp_path, capsys):
+    data, voices = write_dir(tmp_path / "test", ["ann"]), write_dir(tmp_path / "voices", ["bob"])
+    assert main(["tts", "decode", str(tts), str(data), str(tmp_path / "out"), "--voices", str(voices)]) == 1
+    assert "speaker 'ann' of utterance 'ann-0' has no recording among voices" in capsys.readouterr().err
+    other = save_tiny_model(tmp_path / "asr")
+    assert main(["tts", "decode", str(other), str(data), str(tmp_path / "out"), "--system", "coded"]) == 2
+    assert "must be a model of kind tts" in capsys.readouterr().err

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
+from speechnar.cli.main import main
 from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
 from speechnar.models.base import load_model
-from speechnar.train.align_durations import main
 from tests.unit.models.sounds import LETTERS, RATE, spell
 
 
@@ -29,7 +29,19 @@ def test_durations_are_found_from_a_flat_start(tmp_path):
     truth = make_data(tmp_path / "data", 40)
     LETTERS.save(tmp_path / "tokenizer")
     (tmp_path / "data" / "durations").write_text("utt00 99\n")  # of another recording: no hindrance
-    assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data"), "--aligner", str(tmp_path / "aligner")]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "durations",
+                str(tmp_path / "tokenizer"),
+                str(tmp_path / "data"),
+                "--aligner",
+                str(tmp_path / "aligner"),
+            ]
+        )
+        == 0
+    )
     errors, even = [], []
     for utterance in read_kaldi_dir(tmp_path / "data"):
         expected = np.array(truth[utterance.utt_id])
@@ -44,18 +56,17 @@ def test_durations_are_found_from_a_flat_start(tmp_path):
     assert np.median(np.abs(np.array(found) - expected)) < 0.02
 
 
-def test_what_is_too_short_is_left_out(tmp_path, capsys, caplog):
+def test_what_is_too_short_is_left_out(tmp_path, capsys):
     make_data(tmp_path / "data", 3)
     LETTERS.save(tmp_path / "tokenizer")
     utterances = read_kaldi_dir(tmp_path / "data")
     path = tmp_path / "data" / "short.wav"
     soundfile.write(path, np.zeros(800, np.float32), RATE)
     write_kaldi_dir(tmp_path / "data", [*utterances, Utterance("short", path, "abcd abcd", "s", 0.05)])
-    with caplog.at_level("WARNING"):
-        assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 0
-    assert "1 of 4 utterances have no text or are too short for it" in caplog.text
+    assert main(["data", "durations", str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 0
+    assert "1 of 4 utterances have no text or are too short for it" in capsys.readouterr().err
     untimed = [utterance.utt_id for utterance in read_kaldi_dir(tmp_path / "data") if utterance.durations is None]
     assert untimed == ["short"]
     write_kaldi_dir(tmp_path / "data", [Utterance("short", path, "abcd abcd", "s", 0.05)])
-    assert main([str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 1
-    assert "error: no utterance can be aligned" in capsys.readouterr().err
+    assert main(["data", "durations", str(tmp_path / "tokenizer"), str(tmp_path / "data")]) == 1
+    assert "speechnar: no utterance can be aligned" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 import pytest
 import torch
 
+from speechnar.cli.main import main
 from speechnar.data.parallel_text import Sentence, read_sentences, write_sentences
 from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import save_model
 from speechnar.models.mt.fretna_ctc import FretnaCtc, FretnaCtcConfig
 from speechnar.models.mt.reta import Reta, RetaConfig
-from speechnar.train.distil import distil, main
+from speechnar.train.distil import distil
 from tests.unit.models.texts import TOKENIZER, sentences
 
 
@@ -58,11 +59,11 @@ def test_a_directory_is_distilled_once(teacher, tmp_path, capsys):
     write_sentences(tmp_path / "train", sentences(4))
     arguments = [str(tmp_path / "teacher"), str(tmp_path / "train"), str(tmp_path / "out")]
     options = ["--source", "eng", "--target", "deu", "--beam-size", "1"]
-    assert main([*arguments, *options]) == 0
+    assert main(["data", "distil", *arguments, *options]) == 0
     assert len(read_sentences(tmp_path / "out")) == 4
     before = (tmp_path / "out/text.deu").stat().st_mtime_ns
-    assert main([*arguments, *options]) == 0
+    assert main(["data", "distil", *arguments, *options]) == 0
     assert (tmp_path / "out/text.deu").stat().st_mtime_ns == before
     save_model(tmp_path / "student", FretnaCtc.from_config(FretnaCtcConfig.debug(), TOKENIZER), TOKENIZER)
-    assert main([str(tmp_path / "student"), arguments[1], str(tmp_path / "other"), *options]) == 1
+    assert main(["data", "distil", str(tmp_path / "student"), arguments[1], str(tmp_path / "other"), *options]) == 2
     assert "must be of kind reta, got FretnaCtc" in capsys.readouterr().err

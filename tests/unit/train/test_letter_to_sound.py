@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechnar.cli.main import main
 from speechnar.text.letter_to_sound import (
     FRAMES_PER_LETTER,
     PAD_ID,
@@ -76,7 +77,7 @@ def test_scores_count_phonemes_and_whole_words(monkeypatch):
 
 def test_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(letter_to_sound, "split_words", lambda: (WORDS[:8], WORDS[8:]))
-    assert letter_to_sound.main([str(tmp_path / "new" / "lts"), "--epochs", "2"]) == 0
+    assert main(["tts", "fit-letters", str(tmp_path / "new" / "lts"), "--epochs", "2"]) == 0
     scores = json.loads((tmp_path / "new" / "lts.json").read_text())
     assert scores["num_words"] == 4 and scores["num_training_words"] == 8 and 0 <= scores["word_accuracy"] <= 1
     assert (tmp_path / "new" / "lts.safetensors").stat().st_size < 1_500_000

@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from speechnar.cli.main import main
 from speechnar.models.base import load_model
 from speechnar.models.tts.monophones import MonophonesConfig
 from speechnar.text.transcript import Segment, Transcript, Word
-from speechnar.train.align_durations import main
 from speechnar.tts.acoustic import AcousticModel, Spelling, TimedWord, observed_durations
 from speechnar.tts.voice import MAX_ALIGNED_S, Listener, _cuts
 from tests.unit.models.sounds import LETTERS, RATE, spell
@@ -24,7 +24,10 @@ def acoustic(tmp_path_factory) -> AcousticModel:
     root = tmp_path_factory.mktemp("models")
     make_data(root / "data", 40)
     LETTERS.save(root / "tokenizer")
-    assert main([str(root / "tokenizer"), str(root / "data"), "--aligner", str(root / "aligner")]) == 0
+    assert (
+        main(["data", "durations", str(root / "tokenizer"), str(root / "data"), "--aligner", str(root / "aligner")])
+        == 0
+    )
     loaded = load_model(save_tiny_tts(root / "tts", LETTERS, aligner=MonophonesConfig()))
     loaded.model.aligner.load_state_dict(load_model(root / "aligner").model.state_dict())
     return AcousticModel(loaded)

@@ -6,6 +6,7 @@ import torch
 import yaml
 
 from speechnar.audio.fbank import LogMelConfig
+from speechnar.cli.main import main
 from speechnar.config import parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError
@@ -14,7 +15,6 @@ from speechnar.models.tts.mel_autoencoder import MelAutoencoder, MelAutoencoderC
 from speechnar.models.tts.tts import TtsConfig
 from speechnar.models.tts.vocos import Vocos
 from speechnar.text.tokenizer import CharTokenizer
-from speechnar.train.fit_codec import main as fit_codec
 from speechnar.train.run import RunConfig, run_training
 from tests.unit.models.sounds import voices
 
@@ -64,7 +64,7 @@ def save_vocoder(folder, config: TtsConfig):
 def fit_codec_of(values, folder, *overrides) -> int:
     """Write the codec's folder as the command line does; return the exit status."""
     (folder / "tts.yaml").write_text(yaml.safe_dump(values))
-    return fit_codec([str(folder / "tts.yaml"), str(folder / "codec"), *overrides])
+    return main(["tts", "fit-codec", str(folder / "tts.yaml"), str(folder / "codec"), *overrides])
 
 
 @pytest.mark.parametrize("sample_rate", [16000, pytest.param(24000, marks=pytest.mark.slow)])
@@ -115,7 +115,7 @@ def test_an_autoencoder_is_measured_after_it_was_trained(corpus, tmp_path, capsy
     config = TtsConfig(
         codec=MelAutoencoderConfig.debug(), ardit=debug.ardit, durations=debug.durations, vocoder=debug.vocoder
     )
-    assert fit_codec_of(run_values(corpus, config), tmp_path) == 1
+    assert fit_codec_of(run_values(corpus, config), tmp_path) == 2
     assert "init_from must name the trained mel_autoencoder" in capsys.readouterr().err
     torch.manual_seed(0)
     trained = MelAutoencoder(config.codec)
@@ -133,5 +133,5 @@ def test_an_autoencoder_is_measured_after_it_was_trained(corpus, tmp_path, capsy
 
 def test_only_text_to_speech_has_a_codec(corpus, tmp_path, capsys):
     values = {**run_values(corpus, TtsConfig.debug()), "model": {"kind": "vocos"}}
-    assert fit_codec_of(values, tmp_path) == 1
+    assert fit_codec_of(values, tmp_path) == 2
     assert "model must be of kind tts, got 'vocos'" in capsys.readouterr().err
