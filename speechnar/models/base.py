@@ -83,6 +83,19 @@ def exported_part(model: nn.Module) -> nn.Module:
 
 
 @runtime_checkable
+class FeatureExtractor(Protocol):
+    """A model whose frozen part's output can be stored."""
+
+    sample_rate: int
+
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``wav`` (B, S) to (B, T, F) and lengths (B,)."""
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield the weights behind `features`; none where nothing is frozen."""
+
+
+@runtime_checkable
 class Recognizer(Protocol):
     """A model whose greedy output can be scored against references while it trains."""
 

@@ -11,7 +11,7 @@ Sources: OWSM-CTC (`speechnar.models.asr.owsm_ctc`), CASS-NAT (`speechnar.models
 equation 14.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -136,6 +136,19 @@ class Joint(nn.Module):
         """What can be asked to decode; the first is the default."""
         return (CTC, *self.decoders)
 
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map waveforms (B, S) to what the trained part of the trunk reads; see `OwsmCtc.features`."""
+        return self.trunk.features(wav, wav_lens)
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield the weights behind `features` that are never trained."""
+        return self.trunk.frozen_weights()
+
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor] | None:
+        """Return the weights of a model of another ``kind`` under our names, or None where it has nothing for us."""
+        found = self.trunk.adopt(kind, weights, tokenizer)
+        return None if found is None else {f"trunk.{name}": weight for name, weight in found.items()}
+
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
         """Encode waveforms (B, S) with the trunk; the context is as in `OwsmCtc.encode`."""
         return self.trunk.encode(wav, wav_lens, **context)  # type: ignore[arg-type]  # of the trunk's keywords
@@ -209,10 +222,7 @@ class Joint(nn.Module):
     @torch.no_grad()
     def recognize_with(self, batch: SpeechBatch) -> dict[str, list[list[int]]]:
         """Return the token ids of every decoder by its name."""
-        context = {}
-        if self.num_prefix:
-            context = {"prefix": batch.prefix, "prompt": batch.prompt, "prompt_lens": batch.prompt_lens}
-        out = self.encode(batch.wav, batch.wav_lens, **context)
+        out = self.trunk.encode_batch(batch)
         found = {name: [path.tokens for path in self.decode(out, name)] for name in self.decoders}
         return {CTC: self.trunk.best_tokens(out), **found}
 

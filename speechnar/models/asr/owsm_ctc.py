@@ -16,8 +16,9 @@ Differs from the paper: ``prompt=None`` leaves out prefix and prompt (a plain se
 ``consistency_weight`` adds CR-CTC; utterances need not be padded to 30 s.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
-from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 from speechnar.audio.fbank import FrontendConfig, LogMelConfig, build_frontend
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
@@ -34,11 +35,15 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput
 from speechnar.nn.context import Chunking
 from speechnar.nn.ctc import CtcHead, fits
-from speechnar.nn.encoder import EBranchformerConfig, Encoder, EncoderConfig
+from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
 from speechnar.nn.transformer import TransformerEncoder
+from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
 from speechnar.text.tokenizer import Tokenizer
+
+
+EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig | WhisperTrunkConfig, Field(discriminator="kind")]
 
 
 class PromptConfig(Config):
@@ -57,8 +62,8 @@ class OwsmCtcConfig(Config):
 
     kind: Literal["owsm_ctc"] = "owsm_ctc"
     frontend: FrontendConfig = LogMelConfig()
-    normalize: Literal["global", "utterance"] = "global"
-    """Features less a stored mean over a stored deviation, or less their own."""
+    normalize: Literal["global", "utterance", "peak"] = "global"
+    """Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
     encoder: EncoderConfig = EBranchformerConfig(
         model_dim=384,
         num_layers=9,
@@ -198,9 +203,20 @@ class OwsmCtc(nn.Module):
         self.blank_id = tokenizer.blank_id
         self.frontend = build_frontend(config.frontend)
         num_features = self.frontend.num_features
-        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
+        self.normalizer: nn.Module
+        match config.normalize:
+            case "global":
+                self.normalizer = GlobalCmvn(num_features)
+            case "utterance":
+                self.normalizer = UtteranceCmvn()
+            case "peak":
+                self.normalizer = PeakRange()
         self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
-        self.encoder = Encoder(config.encoder, num_features)
+        self.encoder = (
+            WhisperTrunk(config.encoder, num_features)
+            if isinstance(config.encoder, WhisperTrunkConfig)
+            else Encoder(config.encoder, num_features)
+        )
         model_dim = config.encoder.model_dim
         self.ctc = CtcHead(model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
         self.conditioning = nn.Linear(tokenizer.vocab_size, model_dim) if config.interctc_layers else None
@@ -236,10 +252,34 @@ class OwsmCtc(nn.Module):
         return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths."""
+        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths.
+
+        What is frozen of a pretrained encoder counts as part of feature extraction.
+        """
         with torch.autocast(wav.device.type, enabled=False):
             feats, feat_lens = self.frontend(wav, wav_lens)
-            return self.normalizer(feats, feat_lens), feat_lens
+            feats = self.normalizer(feats, feat_lens)
+        return self.encoder.frozen(feats, feat_lens) if isinstance(self.encoder, WhisperTrunk) else (feats, feat_lens)
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield what of the encoder is never trained; `features` depends on it."""
+        if isinstance(self.encoder, WhisperTrunk):
+            for part in self.encoder.whisper.frozen_parts():
+                yield from part.parameters()
+
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor] | None:
+        """Return the weights of a model of another ``kind`` under our names, or None where it has nothing for us."""
+        del tokenizer
+        if kind != "whisper" or not isinstance(self.encoder, WhisperTrunk):
+            return None
+        half = "encoder."
+        return {f"encoder.whisper.{name.removeprefix(half)}": w for name, w in weights.items() if name.startswith(half)}
+
+    def features_of(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """Return the features of `features` and their lengths, read from ``batch`` where they are stored in it."""
+        if batch.feats is not None and batch.feat_lens is not None:
+            return batch.feats, batch.feat_lens
+        return self.features(batch.wav, batch.wav_lens)
 
     def encode(
         self,
@@ -279,7 +319,7 @@ class OwsmCtc(nn.Module):
         prompt_lens: Tensor | None = None,
         chunking: Chunking | None = None,
     ) -> CtcOutput:
-        """Encode normalised features (B, T, F); the rest as in `encode`."""
+        """Encode what `features` returns, (B, T, F) and (B,); the rest as in `encode`."""
         batch = feats.size(0)
         prefix_embeds, memory = None, None
         if self.prompt_encoder is not None:
@@ -324,7 +364,7 @@ class OwsmCtc(nn.Module):
 
     def loss_and_output(self, batch: SpeechBatch) -> tuple[LossOutput, CtcOutput]:
         """Return the loss and what it was computed from, of several masked copies with ``consistency_weight``."""
-        feats, feat_lens = self.features(batch.wav, batch.wav_lens)
+        feats, feat_lens = self.features_of(batch)
         prefix, prompt, prompt_lens = batch.prefix, batch.prompt, batch.prompt_lens
         if self.prompt_encoder is None:
             prefix = prompt = prompt_lens = None
@@ -374,13 +414,16 @@ class OwsmCtc(nn.Module):
     @torch.no_grad()
     def recognize(self, batch: SpeechBatch) -> list[list[int]]:
         """Return the greedy token ids of each utterance, specials included."""
+        return self.best_tokens(self.encode_batch(batch))
+
+    def encode_batch(self, batch: SpeechBatch) -> CtcOutput:
+        """Encode the speech of ``batch``, or its stored features, told what it tells of language, task and prompt."""
+        feats, feat_lens = self.features_of(batch)
         if self.prompt_encoder is None:
-            out = self.encode(batch.wav, batch.wav_lens)
-        else:
-            out = self.encode(
-                batch.wav, batch.wav_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
-            )
-        return self.best_tokens(out)
+            return self.encode_features(feats, feat_lens)
+        return self.encode_features(
+            feats, feat_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
+        )
 
     def best_tokens(self, out: CtcOutput) -> list[list[int]]:
         """Return the token ids of the best path of the last head, specials included."""

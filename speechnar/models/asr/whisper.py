@@ -1,0 +1,79 @@
+"""Whisper as a source of weights: its encoder, and its decoder's layers, positions and token embeddings.
+
+No system of ours is a Whisper; those that stand on its encoder (`speechnar.nn.whisper.WhisperTrunk`), or whose parallel
+decoders begin from its decoder, take their start from a model folder of this kind (``init_from``).
+
+Shapes: B utterances, T mel frames, T' positions, U tokens, D width, V vocabulary.
+Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from speechnar.config import Config
+from speechnar.nn.lengths import valid_mask
+from speechnar.nn.parallel_decoder import ParallelDecoder
+from speechnar.nn.whisper import NORM_EPS, WhisperConfig, WhisperEncoder
+from speechnar.text.tokenizer import Tokenizer
+
+
+class WhisperModelConfig(Config):
+    """Sizes of both halves; the defaults are those of Whisper base."""
+
+    kind: Literal["whisper"] = "whisper"
+    encoder: WhisperConfig = WhisperConfig()
+    decoder_layers: PositiveInt = 6
+    decoder_heads: PositiveInt = 8
+    max_tokens: PositiveInt = 448
+    """Learned positions of the decoder."""
+    num_tokens: PositiveInt = 51865
+    """Token embeddings; some have no piece in the tokenizer, and its ``<blank>`` and ``<unk>`` have none of them."""
+
+    @classmethod
+    def debug(cls) -> "WhisperModelConfig":
+        """Return a model of few parameters, for tests."""
+        encoder = WhisperConfig(num_mels=20, model_dim=32, num_layers=2, num_heads=2)
+        return cls(encoder=encoder, decoder_layers=2, decoder_heads=2, max_tokens=16, num_tokens=60)
+
+
+class Whisper(nn.Module):
+    """Encoder and decoder with Whisper's own computation, for parity and as a start for others."""
+
+    def __init__(self, config: WhisperModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.encoder.model_dim
+        self.encoder = WhisperEncoder(config.encoder)
+        self.token_embed = nn.Embedding(config.num_tokens, dim)
+        self.positions = nn.Parameter(torch.zeros(config.max_tokens, dim))
+        self.decoder = ParallelDecoder(
+            dim,
+            config.decoder_layers,
+            config.decoder_heads,
+            4 * dim,
+            dropout=0.0,
+            attention_dropout=0.0,
+            norm_eps=NORM_EPS,
+            activation="gelu",
+        )
+
+    @classmethod
+    def from_config(cls, config: WhisperModelConfig, tokenizer: Tokenizer) -> "Whisper":
+        """Build with random weights."""
+        del tokenizer  # Whisper's vocabulary is wider than what its tokenizer can spell
+        return cls(config)
+
+    def encode(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map log-mel features (B, T, F) to states (B, T', D) and their lengths (B,)."""
+        return self.encoder(*self.encoder.frozen(feats, feat_lens))
+
+    def forward(self, tokens: Tensor, enc: Tensor, enc_lens: Tensor) -> Tensor:
+        """Map ``tokens`` (B, U), each of which sees those before it, and states (B, T', D) to logits (B, U, V)."""
+        x = self.token_embed(tokens) + self.positions[: tokens.size(1)]
+        valid = torch.ones_like(tokens, dtype=torch.bool)
+        mask = valid_mask(enc_lens, enc.size(1))[:, None, None, :]
+        hidden = self.decoder(x, valid, self.decoder.project(enc), mask, causal=True)
+        return hidden @ self.token_embed.weight.T
