@@ -7,7 +7,7 @@ posteriors compress to (Paraformer-v2).
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Protocol
 
@@ -26,11 +26,20 @@ class EncodedSpeech:
     """(B,) frames."""
     log_probs: Tensor | None = None
     """(B, T, V) float32 CTC log-probabilities of blank and text tokens; languages and tasks count as blank."""
+    states: Tensor | None = None
+    """(B, T', E) of a pretrained encoder below ``enc``, zero in padding; None where there is none."""
+    state_lens: Tensor | None = None
+    """(B,) positions of ``states``."""
 
     @cached_property
     def valid(self) -> Tensor:
         """Bool (B, T): True = real frame."""
         return valid_mask(self.lens, self.enc.size(1))
+
+    def at(self, rows: Tensor) -> "EncodedSpeech":
+        """Return the utterances ``rows`` (N,)."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return EncodedSpeech(**{name: None if value is None else value[rows] for name, value in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

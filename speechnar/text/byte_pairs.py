@@ -42,18 +42,20 @@ _UNSPACED_START = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 class BytePairTokenizer(PieceTokenizer):
     """Pieces joined by ``merges``; a sentence is spelled as if a space stood before it, unless its writing has none.
 
+    What merges make need not be a piece: it may be but a step to a longer one. Where it remains, it is taken apart again.
+
     Raises:
-        DataError: a piece is listed twice, ``<blank>``, ``<unk>`` or a byte is missing, or a merge makes no piece.
+        DataError: a piece is listed twice, or ``<blank>``, ``<unk>`` or a byte is missing.
     """
 
     def __init__(self, pieces: Sequence[str], merges: Merges, *, source: str = "pieces") -> None:
         super().__init__(pieces, source=source)
         self.merges = tuple(merges)
         missing = [letter for letter in BYTE_LETTERS.values() if letter not in self._ids]
-        missing += ["".join(pair) for pair in self.merges if "".join(pair) not in self._ids]
         if missing:
-            raise DataError(f"{source}: every byte and every merged pair must be a piece; {missing[0]!r} is not")
+            raise DataError(f"{source}: every byte must be a piece; {missing[0]!r} is not")
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self._made_of = {"".join(pair): pair for pair in reversed(self.merges)}
         self._known: dict[str, list[int]] = {}
 
     @classmethod
@@ -80,23 +82,22 @@ class BytePairTokenizer(PieceTokenizer):
         return cls([*named, BLANK, UNK], merges, source=str(path))
 
     def cut(self, texts: Iterable[str], specials: Sequence[str] = (), *, min_count: int = 1) -> "BytePairTokenizer":
-        """Return a tokenizer of the pieces that ``texts`` need at least ``min_count`` times, and what they are made of.
+        """Return a tokenizer of the pieces that ``texts`` hold at least ``min_count`` times, and of all bytes.
 
-        Rarer pieces are spelled by smaller ones, in the last resort by bytes; so any text can still be spelled.
+        Rarer pieces are spelled by smaller ones, in the last resort by bytes; so any text can still be spelled. What
+        is kept is spelled as before.
         """
         counts = Counter(token_id for text in texts for token_id in self._encode_plain(text))
-        parts = {"".join(pair): pair for pair in reversed(self.merges)}
-        kept: set[str] = set()
-        wanted = [self.piece_of(token_id) for token_id, count in counts.items() if count >= min_count]
+        frequent = {self.piece_of(token_id) for token_id, count in counts.items() if count >= min_count}
+        # In the order of their merges, so that the same texts give the same ids.
+        kept = [piece for piece in dict.fromkeys("".join(pair) for pair in self.merges) if piece in frequent]
+        steps, wanted = set(kept), list(kept)
         while wanted:
-            piece = wanted.pop()
-            if piece not in kept and piece in parts:
-                kept.add(piece)
-                wanted += parts[piece]
-        merges = [pair for pair in self.merges if "".join(pair) in kept]
-        # In the order of their first merge, so that the same texts give the same ids.
-        ordered = dict.fromkeys("".join(pair) for pair in merges)
-        return type(self)([BLANK, UNK, *specials, *BYTE_LETTERS.values(), *ordered, *SENTENCE_PIECES], merges)
+            new = [part for part in self._made_of[wanted.pop()] if part in self._made_of and part not in steps]
+            steps |= set(new)
+            wanted += new
+        merges = [pair for pair in self.merges if "".join(pair) in steps]
+        return type(self)([BLANK, UNK, *specials, *BYTE_LETTERS.values(), *kept, *SENTENCE_PIECES], merges)
 
     def _encode_plain(self, text: str) -> list[int]:
         text = " ".join(text.split())
@@ -120,8 +121,14 @@ class BytePairTokenizer(PieceTokenizer):
                     else:
                         joined.append(part)
                 parts = joined
-            self._known[word] = [self._ids[part] for part in parts]
+            self._known[word] = [token_id for part in parts for token_id in self._take_apart(part)]
         return self._known[word]
+
+    def _take_apart(self, part: str) -> list[int]:
+        """Return the ids of the pieces that ``part`` is made of: itself, if it is one."""
+        if part in self._ids:
+            return [self._ids[part]]
+        return [token_id for smaller in self._made_of[part] for token_id in self._take_apart(smaller)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids`` without specials; ``<unk>``, and bytes that make no character, are ``⁇``.

@@ -332,7 +332,7 @@ def smoothed_divergence(log_probs: Tensor, targets: Tensor, counted: Tensor, smo
 
 def clean(speech: EncodedSpeech) -> EncodedSpeech:
     """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
-    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
+    return replace(speech, enc=zero_padding(speech.enc, speech.valid))
 
 
 def cut_posteriors(speech: EncodedSpeech, blank_id: int, *, lose_last: bool) -> Tensor:

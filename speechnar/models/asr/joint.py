@@ -28,8 +28,10 @@ from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.models.base import LossOutput, SpeechDecoder
+from speechnar.models.asr.whisper import adopt_decoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
+from speechnar.nn.whisper import WhisperTrunkConfig
 from speechnar.text.tokenizer import ASR, Tokenizer
 
 CTC = "ctc"
@@ -53,6 +55,10 @@ class JointConfig(Config):
     def _check(self) -> "JointConfig":
         if not self.decoders:
             raise ValueError("joint needs cassnat, paraformer or transformer_ar beside its trunk; else use owsm_ctc")
+        if not isinstance(self.trunk.encoder, WhisperTrunkConfig) and any(
+            getattr(head, "decoder", None) == "whisper" for head in self.decoders.values()
+        ):
+            raise ValueError("a decoder of kind whisper reads the states of trunk.encoder, which must be of kind whisper")
         return self
 
     @property
@@ -60,6 +66,13 @@ class JointConfig(Config):
         """Configurations of the decoders beside CTC, by name."""
         named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "transformer_ar")}
         return {name: config for name, config in named.items() if config is not None}
+
+    def width_of(self, decoder: str) -> int:
+        """Return the width of a decoder: that of the encoder it reads."""
+        encoder = self.trunk.encoder
+        if isinstance(encoder, WhisperTrunkConfig) and getattr(self.decoders[decoder], "decoder", None) == "whisper":
+            return encoder.whisper.model_dim
+        return encoder.model_dim
 
     @classmethod
     def debug(cls) -> "JointConfig":
@@ -86,10 +99,11 @@ class Joint(nn.Module):
         ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
         self.decoders = nn.ModuleDict(
             {
-                name: classes[name](head, config.trunk.encoder.model_dim, vocab_size=tokenizer.vocab_size, **ids)
+                name: classes[name](head, config.width_of(name), vocab_size=tokenizer.vocab_size, **ids)
                 for name, head in config.decoders.items()
             }
         )
+        self._pieces = tokenizer.pieces
         # What CTC emits but no transcript holds: languages, tasks, <na>. To the other decoders it is blank.
         keep = {tokenizer.unk_id, tokenizer.blank_id}
         is_special = [tokenizer.is_special(i) and i not in keep for i in range(tokenizer.vocab_size)]
@@ -147,7 +161,13 @@ class Joint(nn.Module):
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor] | None:
         """Return the weights of a model of another ``kind`` under our names, or None where it has nothing for us."""
         found = self.trunk.adopt(kind, weights, tokenizer)
-        return None if found is None else {f"trunk.{name}": weight for name, weight in found.items()}
+        if found is None:
+            return None
+        adopted = {f"trunk.{name}": weight for name, weight in found.items()}
+        for name, head in self.decoders.items():
+            if isinstance(head, ParaformerHead) and head.config.decoder == "whisper":
+                adopted |= adopt_decoder(weights, tokenizer, self._pieces, prefix=f"decoders.{name}.")
+        return adopted
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
         """Encode waveforms (B, S) with the trunk; the context is as in `OwsmCtc.encode`."""
@@ -174,7 +194,13 @@ class Joint(nn.Module):
     def encoded_speech(self, out: CtcOutput) -> EncodedSpeech:
         """Return what the decoders see of the trunk's output: its frames, and its posteriors over text."""
         prefix = self.num_prefix
-        speech = EncodedSpeech(enc=out.enc[:, prefix:], lens=out.lens - prefix, log_probs=out.log_probs[:, prefix:])
+        speech = EncodedSpeech(
+            enc=out.enc[:, prefix:],
+            lens=out.lens - prefix,
+            log_probs=out.log_probs[:, prefix:],
+            states=out.states,
+            state_lens=out.state_lens,
+        )
         assert speech.log_probs is not None
         return replace(
             speech,
@@ -188,9 +214,8 @@ class Joint(nn.Module):
         The decoders learn from the utterances that are to be recognised and have a transcript.
         """
         trunk, out = self.trunk.loss_and_output(batch)
-        out = replace(out, enc=out.enc[: len(batch.wav)], log_probs=out.log_probs[: len(batch.wav)])
-        out = replace(out, lens=out.lens[: len(batch.wav)])  # the first of several masked copies
-        speech, tokens, token_lens = self.encoded_speech(out), batch.asr_tokens, batch.asr_token_lens
+        speech = self.encoded_speech(out)
+        tokens, token_lens = batch.asr_tokens, batch.asr_token_lens
         learn = batch.asr_valid
         if self.num_prefix and batch.prefix is not None:
             learn = learn & (batch.prefix[:, 1] == self.asr_id)
@@ -199,11 +224,7 @@ class Joint(nn.Module):
         share = torch.tensor(len(rows) / len(learn), device=learn.device)
         if not len(rows):  # every parameter keeps its place in the graph
             rows = torch.zeros(1, dtype=torch.long, device=learn.device)
-        speech = EncodedSpeech(
-            enc=speech.enc[rows],
-            lens=speech.lens[rows],
-            log_probs=None if speech.log_probs is None else speech.log_probs[rows],
-        )
+        speech = speech.at(rows)  # of several masked copies, the first
         tokens, token_lens = tokens[rows], token_lens[rows]
         total, parts = self.config.trunk_weight * trunk.total, dict(trunk.parts)
         for name in self.decoders:

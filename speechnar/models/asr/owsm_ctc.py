@@ -160,6 +160,10 @@ class CtcOutput:
     """The same of the intermediate heads, first to last."""
     enc: Tensor
     """(B, T', D)"""
+    states: Tensor | None = None
+    """(B, N, E) of the pretrained encoder, if there is one, 0 in padding."""
+    state_lens: Tensor | None = None
+    """(B,) of ``states``."""
 
 
 class PromptEncoder(nn.Module):
@@ -334,7 +338,12 @@ class OwsmCtc(nn.Module):
         elif prefix is not None or prompt is not None:
             raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
         inter: list[Tensor] = []
-        enc, lens = self.encoder(
+        states = state_lens = None
+        encoder = self.encoder
+        if isinstance(encoder, WhisperTrunk):
+            feats, feat_lens = states, state_lens = encoder.whisper(feats, feat_lens)
+            encoder = encoder.blocks
+        enc, lens = encoder(
             feats,
             feat_lens,
             prefix=prefix_embeds,
@@ -343,7 +352,14 @@ class OwsmCtc(nn.Module):
             after_layer=lambda number, x: self.condition(number, x, inter),
             chunking=chunking,
         )
-        return CtcOutput(log_probs=self.ctc(enc), lens=lens, inter_log_probs=tuple(inter), enc=enc)
+        return CtcOutput(
+            log_probs=self.ctc(enc),
+            lens=lens,
+            inter_log_probs=tuple(inter),
+            enc=enc,
+            states=states,
+            state_lens=state_lens,
+        )
 
     def condition(self, number: int, x: Tensor, inter: list[Tensor]) -> Tensor:
         """Behind the blocks of ``interctc_layers``, append the head's output to ``inter`` and feed it back.

@@ -25,7 +25,7 @@ from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
-from speechnar.models.asr.ctc_embedder import CtcEmbedder
+from speechnar.models.asr.ctc_embedder import CtcEmbedder, HeardEmbedder
 from speechnar.models.asr.seaco import SeacoBias, SeacoConfig
 from speechnar.models.base import LossOutput
 from speechnar.nn.cif import CifEmbeddings, CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
@@ -42,6 +42,7 @@ from speechnar.nn.sanm import (
     WindowConfig,
     WindowedSpeech,
 )
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder
 from speechnar.text.tokenizer import Tokenizer
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -66,6 +67,12 @@ class CtcEmbedderConfig(Config):
     """CTC posteriors averaged over the frames of each token (Paraformer-v2)."""
 
     kind: Literal["ctc"] = "ctc"
+
+
+class HeardEmbedderConfig(Config):
+    """The expected embeddings of what CTC heard, for a decoder that knows its token embeddings (``whisper``)."""
+
+    kind: Literal["heard"] = "heard"
 
 
 class MwerConfig(Config):
@@ -94,9 +101,10 @@ class ParaformerHeadConfig(Config):
     """Predictor and decoder behind any encoder, of the encoder's width."""
 
     kind: Literal["paraformer"] = "paraformer"
-    embedder: Annotated[CifConfig | CtcEmbedderConfig, Field(discriminator="kind")] = CifConfig()
-    decoder: Literal["sanm", "transformer"] = "sanm"
-    """``transformer``: self-attention in place of the memory, as in the AISHELL recipe."""
+    embedder: Annotated[CifConfig | CtcEmbedderConfig | HeardEmbedderConfig, Field(discriminator="kind")] = CifConfig()
+    decoder: Literal["sanm", "transformer", "whisper"] = "sanm"
+    """``transformer``: self-attention in place of the memory, as in the AISHELL recipe. ``whisper``: layers that can
+    begin from Whisper's decoder, of its width and with its embeddings, reading the states of a Whisper trunk."""
     num_layers: PositiveInt = 6
     """Decoder layers; a feed-forward module follows those of ``sanm``."""
     num_heads: PositiveInt = 4
@@ -120,6 +128,12 @@ class ParaformerHeadConfig(Config):
     """Also learn the expected number of errors."""
     timestamps: TimestampConfig | None = None
     """Also predict when tokens are spoken."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ParaformerHeadConfig":
+        if (self.decoder == "whisper") != (self.embedder.kind == "heard"):
+            raise ValueError("a decoder of kind whisper and an embedder of kind heard need each other")
+        return self
 
     @classmethod
     def debug(cls) -> "ParaformerHeadConfig":
@@ -157,11 +171,14 @@ class ParaformerHead(nn.Module):
         self.config = config
         self.eos_id = eos_id
         self.silent_ids = frozenset((sos_id, eos_id, blank_id))
-        self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
+        self.token_embed = nn.Embedding(vocab_size, model_dim)
+        self.embedder = _build_embedder(config, self.token_embed, blank_id=blank_id)
         self.counts_end = config.count_end and config.embedder.kind == "cif"
         self.decoder = _build_decoder(config, model_dim)
-        self.token_embed = nn.Embedding(vocab_size, model_dim)
-        self.output = nn.Linear(model_dim, vocab_size)
+        self.output = nn.Linear(model_dim, vocab_size, bias=config.decoder != "whisper")
+        if config.decoder == "whisper":
+            nn.init.normal_(self.token_embed.weight, std=model_dim**-0.5)
+            self.output.weight = self.token_embed.weight
         self.timestamps: TimestampPredictor | None = None
         if config.timestamps is not None:
             self.timestamps = TimestampPredictor(
@@ -238,6 +255,10 @@ class ParaformerHead(nn.Module):
         if isinstance(speech, WindowedSpeech):
             visible = speech.visible((cut.ends - 1).clamp(min=0))
             return self.decoder.project(speech.windows.flatten(1, 2)), visible[:, None]
+        if self.config.decoder == "whisper":
+            assert speech.states is not None and speech.state_lens is not None, "the model checks that it has states"
+            valid = valid_mask(speech.state_lens, speech.states.size(1))
+            return self.decoder.project(speech.states), valid[:, None, None, :]
         return self.decoder.project(speech.enc), speech.valid[:, None, None, :]
 
     @torch.no_grad()
@@ -285,35 +306,37 @@ class ParaformerHead(nn.Module):
 
 
 def _build_embedder(
-    config: ParaformerHeadConfig, model_dim: int, *, vocab_size: int, blank_id: int
-) -> CifPredictor | CtcEmbedder:
-    embedder = config.embedder
-    if isinstance(embedder, CtcEmbedderConfig):
-        return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
-    return CifPredictor(
-        model_dim,
-        conv=embedder.conv,
-        smooth_factor=embedder.smooth_factor,
-        noise_threshold=embedder.noise_threshold,
-        threshold=embedder.threshold,
-        dropout=config.dropout,
-    )
+    config: ParaformerHeadConfig, table: nn.Embedding, *, blank_id: int
+) -> CifPredictor | CtcEmbedder | HeardEmbedder:
+    vocab_size, model_dim = table.weight.shape
+    match config.embedder:
+        case HeardEmbedderConfig():
+            return HeardEmbedder(table, blank_id=blank_id)
+        case CtcEmbedderConfig():
+            return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
+        case CifConfig() as embedder:
+            return CifPredictor(
+                model_dim,
+                conv=embedder.conv,
+                smooth_factor=embedder.smooth_factor,
+                noise_threshold=embedder.noise_threshold,
+                threshold=embedder.threshold,
+                dropout=config.dropout,
+            )
 
 
-def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder:
+def _build_decoder(
+    config: ParaformerHeadConfig, model_dim: int
+) -> SanmDecoder | ParallelDecoder | WhisperTokenDecoder:
     sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
-    if config.decoder == "transformer":
-        return ParallelDecoder(
-            *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
-        )
-    return SanmDecoder(
-        *sizes,
-        kernel_size=config.kernel_size,
-        shift=config.fsmn_shift,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        norm_eps=config.norm_eps,
-    )
+    rates = {"dropout": config.dropout, "attention_dropout": config.attention_dropout, "norm_eps": config.norm_eps}
+    match config.decoder:
+        case "whisper":
+            return WhisperTokenDecoder(*sizes, **rates)
+        case "transformer":
+            return ParallelDecoder(*sizes, **rates)
+        case "sanm":
+            return SanmDecoder(*sizes, kernel_size=config.kernel_size, shift=config.fsmn_shift, **rates)
 
 
 def draw_glances(is_token: Tensor, counts: Tensor) -> Tensor:
@@ -347,6 +370,8 @@ class ParaformerConfig(Config):
         heads, width = self.head.num_heads, self.encoder.model_dim
         if width % heads:
             raise ValueError(f"head.num_heads must divide the encoder's width {width}, got {heads}")
+        if self.head.decoder == "whisper":
+            raise ValueError("head.decoder whisper needs a model of kind joint on a Whisper trunk")
         if self.head.embedder.kind == "ctc" and self.ctc_weight == 0:
             raise ValueError("an embedder of kind ctc needs ctc_weight above 0; Paraformer-v2 has 0.5")
         return self

@@ -7,6 +7,8 @@ Shapes: B utterances, T mel frames, T' positions, U tokens, D width, V vocabular
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -14,10 +16,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from speechnar.config import Config
+from speechnar.errors import ConfigError
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.whisper import NORM_EPS, WhisperConfig, WhisperEncoder
-from speechnar.text.tokenizer import Tokenizer
+from speechnar.text.languages import to_iso3
+from speechnar.text.tokenizer import ASR, Tokenizer
 
 
 class WhisperModelConfig(Config):
@@ -77,3 +81,49 @@ class Whisper(nn.Module):
         mask = valid_mask(enc_lens, enc.size(1))[:, None, None, :]
         hidden = self.decoder(x, valid, self.decoder.project(enc), mask, causal=True)
         return hidden @ self.token_embed.weight.T
+
+
+def adopt_decoder(
+    weights: Mapping[str, Tensor], tokenizer: Tokenizer, pieces: Sequence[str], *, prefix: str
+) -> dict[str, Tensor]:
+    """Return the weights of a Whisper's decoder as those of a parallel one (`speechnar.nn.whisper_decoder`).
+
+    Args:
+        weights: of a model folder of kind ``whisper``.
+        tokenizer: of the same folder.
+        pieces: the id space of the parallel decoder. Each that Whisper has takes its embedding; the end of the
+            sentence takes that of Whisper's, a language and recognition theirs, and the others begin as 0.
+        prefix: before the names of the head that has the decoder.
+    """
+    table = weights["token_embed.weight"]
+    rows = {piece: table[number] for number, piece in enumerate(tokenizer.pieces[: len(table)])}
+    rows |= {"<eos>": rows["<|endoftext|>"], ASR: rows["<|transcribe|>"]}
+    languages = {f"<{code}>": rows[piece] for piece, code in _languages(rows).items() if f"<{code}>" in pieces}
+    rows |= languages
+    language = torch.stack(list(languages.values() or [rows["<|en|>"]])).mean(0)
+    blocks = {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)}
+    adopted = {
+        "token_embed.weight": torch.stack([rows.get(piece, torch.zeros_like(language)) for piece in pieces]),
+        "decoder.start": torch.stack(
+            [rows["<|startoftranscript|>"], language, rows["<|transcribe|>"], rows["<|notimestamps|>"]]
+        ),
+        "decoder.positions": weights["positions"],
+        **{f"decoder.blocks.{name}": weight for name, weight in blocks.items()},
+    }
+    # Tensors that are one in the parallel decoder.
+    adopted |= {name: adopted["token_embed.weight"] for name in ("output.weight", "embedder.table.weight")}
+    return {f"{prefix}{name}": weight for name, weight in adopted.items()}
+
+
+_DECODER = "decoder."
+
+
+def _languages(pieces: Iterable[str]) -> dict[str, str]:
+    """Return Whisper's pieces of languages and their ISO 639-3 codes."""
+    found = {}
+    for piece in pieces:
+        short = piece[2:-2]
+        if piece == f"<|{short}|>" and len(short) in (2, 3) and short.isalpha():
+            with suppress(ConfigError):  # a language that we have no name for
+                found[piece] = to_iso3(short)
+    return found
