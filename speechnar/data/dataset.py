@@ -212,7 +212,7 @@ class SpeechDataset:
         """Go to that position: the next ``batches(epoch)`` of the same epoch continues with the next batch."""
         self._resume = self._position = (int(state["epoch"]), int(state["batch"]))
 
-    def _fault(self, utterance: Utterance) -> str:
+    def _fault(self, utterance: Utterance) -> str:  # noqa: PLR0911  # one line a reason
         if utterance.duration_s < self.config.min_seconds:
             return "shorter than min_seconds"
         if utterance.duration_s > self.config.max_seconds:

@@ -275,7 +275,9 @@ def _check_positions(table: Tensor, source: str) -> None:
     computed = whisper_positions(table.size(0), table.size(1), table.device)
     error = float((table - computed).abs().max())
     if not error <= POSITION_TOLERANCE:
-        raise CheckpointError(f"{source}: the encoder's positions must be Whisper's sinusoids; they differ by {error:.3g}")
+        raise CheckpointError(
+            f"{source}: the encoder's positions must be Whisper's sinusoids; they differ by {error:.3g}"
+        )
 
 
 def _num_heads(theirs: Mapping[str, Tensor], source: Path) -> tuple[int, int] | None:
@@ -303,9 +305,7 @@ def _config_of(state: Mapping[str, Tensor], heads: tuple[int, int] | None) -> Wh
 
     encoder_heads, decoder_heads = heads or (dim // HEAD_DIM, dim // HEAD_DIM)
     return WhisperModelConfig(
-        encoder=WhisperConfig(
-            num_mels=num_mels, model_dim=dim, num_layers=layers("encoder"), num_heads=encoder_heads
-        ),
+        encoder=WhisperConfig(num_mels=num_mels, model_dim=dim, num_layers=layers("encoder"), num_heads=encoder_heads),
         decoder_layers=layers("decoder"),
         decoder_heads=decoder_heads,
         max_tokens=len(state["positions"]),

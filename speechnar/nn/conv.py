@@ -222,5 +222,5 @@ class FrameJoining(nn.Module):
         """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
         del feat_lens  # zeros in padding say all that is needed
         missing = self.factor - feats.size(1) if feats.size(1) < 1 else -feats.size(1) % self.factor
-        joined = F.pad(feats, (0, 0, 0, missing)).unflatten(1, (-1, self.factor)).flatten(2)
-        return self.proj(joined)
+        padded = F.pad(feats, (0, 0, 0, missing))
+        return self.proj(padded.reshape(len(feats), -1, self.factor * feats.size(2)))

@@ -7,7 +7,7 @@ posteriors compress to (Paraformer-v2).
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -38,8 +38,13 @@ class EncodedSpeech:
 
     def at(self, rows: Tensor) -> "EncodedSpeech":
         """Return the utterances ``rows`` (N,)."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return EncodedSpeech(**{name: None if value is None else value[rows] for name, value in values.items()})
+        return EncodedSpeech(
+            enc=self.enc[rows],
+            lens=self.lens[rows],
+            log_probs=None if self.log_probs is None else self.log_probs[rows],
+            states=None if self.states is None else self.states[rows],
+            state_lens=None if self.state_lens is None else self.state_lens[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,9 +89,7 @@ class ParallelDecoder(KeyValueProjector):
         )
         self.norm = nn.LayerNorm(model_dim, norm_eps)
 
-    def forward(
-        self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor, *, causal: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor, *, causal: bool = False) -> Tensor:
         """Map as `TokenDecoder` does; ``causal`` hides from each token those behind it."""
         for layer, (keys, values) in zip(self.layers, keys_values, strict=True):
             x = layer(x, valid, keys, values, mask, causal=causal)

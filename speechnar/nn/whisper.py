@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from speechnar.config import Config
 from speechnar.errors import ConfigError
-from speechnar.nn.context import BlockContext
-from speechnar.nn.encoder import AfterLayer, BlocksConfig, Chunking, Encoder, EncoderStream
+from speechnar.nn.context import BlockContext, Chunking
+from speechnar.nn.encoder import AfterLayer, BlocksConfig, Encoder, EncoderStream
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.transformer import TransformerBlock
 
@@ -63,7 +63,7 @@ class WhisperEncoder(nn.Module):
         dim = config.model_dim
         self.conv1 = nn.Conv1d(config.num_mels, dim, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, kernel_size=3, stride=2, padding=1)
-        self.layers = nn.ModuleList(
+        layers = [
             TransformerBlock(
                 dim,
                 config.num_heads,
@@ -74,10 +74,11 @@ class WhisperEncoder(nn.Module):
                 activation="gelu",
             )
             for index in range(config.num_layers)
-        )
-        self.norm = nn.LayerNorm(dim, NORM_EPS)
-        for layer in self.layers:
+        ]
+        for layer in layers:
             nn.init.zeros_(layer.attention.qkv.bias[dim : 2 * dim].detach())
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim, NORM_EPS)
         for part in self.frozen_parts():
             part.requires_grad_(False)
 
@@ -176,12 +177,14 @@ class WhisperTrunkConfig(Config):
 
 
 class WhisperTrunk(nn.Module):
-    """Whisper's encoder and the blocks on it; satisfies what `speechnar.nn.encoder.Encoder` does, on `frozen` states."""
+    """Whisper's encoder and the blocks on it; does as `speechnar.nn.encoder.Encoder`, on what `frozen` returns."""
 
     def __init__(self, config: WhisperTrunkConfig, num_features: int) -> None:
         super().__init__()
         if num_features != config.whisper.num_mels:
-            raise ConfigError(f"this Whisper reads {config.whisper.num_mels} mel bands, the front end has {num_features}")
+            raise ConfigError(
+                f"this Whisper reads {config.whisper.num_mels} mel bands, the front end has {num_features}"
+            )
         self.config = config
         self.whisper = WhisperEncoder(config.whisper)
         self.blocks = Encoder(config.blocks, config.whisper.model_dim)
@@ -209,9 +212,7 @@ class WhisperTrunk(nn.Module):
         if chunking is not None:
             raise ConfigError("a Whisper trunk sees the whole utterance and cannot be run by chunks")
         states, lens = self.whisper(feats, feat_lens)
-        return self.blocks(
-            states, lens, prefix=prefix, memory=memory, memory_lens=memory_lens, after_layer=after_layer
-        )
+        return self.blocks(states, lens, prefix=prefix, memory=memory, memory_lens=memory_lens, after_layer=after_layer)
 
     def stream(self, chunking: Chunking, **_hooks: Tensor | AfterLayer | None) -> EncoderStream:
         """Refuse: raises ConfigError, as Whisper sees the whole utterance."""

@@ -1,7 +1,7 @@
 """Whisper's decoder made parallel: it reads all tokens that were heard, and writes every token at once.
 
 What is heard (by CTC, say) stands where an autoregressive decoder finds the tokens it has written. The hidden vector of
-a token is the one from which Whisper would predict it, that of the place before; with its causal mask taken off, it also
+a token is the one from which Whisper would predict it, that of the place before; its causal mask taken off, it also
 sees what was heard at its own place and after it. So a decoder that begins from Whisper's weights begins as a language
 model that looks at the speech, and has to learn only to trust what is heard.
 
@@ -12,6 +12,8 @@ Source: Radford et al. 2022, section 2.2, for the layers; taking them parallel i
 import torch
 from torch import Tensor, nn
 
+from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.lengths import valid_mask
 from speechnar.nn.parallel_decoder import ParallelDecoder
 
 NUM_START_SLOTS = 4
@@ -61,3 +63,10 @@ class WhisperTokenDecoder(nn.Module):
         seen = torch.cat([valid.new_ones(len(valid), slots), valid], dim=1)
         hidden = self.blocks(x, seen, keys_values, mask)
         return hidden[:, slots - 1 : -1]
+
+
+def look_at_states(decoder: WhisperTokenDecoder, speech: EncodedSpeech) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of the pretrained encoder's states, and the mask (B, 1, 1, T') of the real ones."""
+    assert speech.states is not None and speech.state_lens is not None, "a configuration without them is refused"
+    valid = valid_mask(speech.state_lens, speech.states.size(1))
+    return decoder.project(speech.states), valid[:, None, None, :]

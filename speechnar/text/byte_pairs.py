@@ -7,6 +7,7 @@ Sources: Sennrich et al., "Neural Machine Translation of Rare Words with Subword
 al., "Language Models are Unsupervised Multitask Learners", 2019, section 2.2 (bytes).
 """
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -42,7 +43,7 @@ _UNSPACED_START = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 class BytePairTokenizer(PieceTokenizer):
     """Pieces joined by ``merges``; a sentence is spelled as if a space stood before it, unless its writing has none.
 
-    What merges make need not be a piece: it may be but a step to a longer one. Where it remains, it is taken apart again.
+    What merges make need not be a piece: it may be but a step to a longer one. Where it remains, it is taken apart.
 
     Raises:
         DataError: a piece is listed twice, or ``<blank>``, ``<unk>`` or a byte is missing.
@@ -110,7 +111,7 @@ class BytePairTokenizer(PieceTokenizer):
         if word not in self._known:
             parts = [BYTE_LETTERS[byte] for byte in word.encode("utf-8")]
             while len(parts) > 1:
-                pairs = list(zip(parts, parts[1:], strict=False))
+                pairs = list(itertools.pairwise(parts))
                 best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
                 if best not in self._ranks:
                     break

@@ -427,7 +427,7 @@ def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read ``tokens.txt`` and, where there is one, ``tokenizer.model``, ``merges.txt`` or ``lexicon.txt`` from ``folder``.
+    """Read a folder's ``tokens.txt`` and, where there is one, ``tokenizer.model``, ``merges.txt`` or ``lexicon.txt``.
 
     Pieces among which is ``<phonemes-eng>`` are those of English phonemes.
 

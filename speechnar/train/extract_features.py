@@ -47,9 +47,7 @@ def extract_features(model: FeatureExtractor, folder: Path, tokenizer: Tokenizer
         train=folder, dev=folder, batch_seconds=batch_seconds, cache_bytes=0, min_seconds=0.02, max_seconds=600.0
     )
     utterances = read_kaldi_dir(folder)
-    data = SpeechDataset(
-        utterances, tokenizer, settings, training=False, seed=0, sample_rate=model.sample_rate
-    )
+    data = SpeechDataset(utterances, tokenizer, settings, training=False, seed=0, sample_rate=model.sample_rate)
     places: dict[str, tuple[int, int]] = {}
     total, dim = 0, 0
     temporary = folder / f".{STATES_FILE}.tmp"

@@ -32,6 +32,7 @@ from speechnar.models.asr.whisper import adopt_decoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.nn.whisper import WhisperTrunkConfig
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder
 from speechnar.text.tokenizer import ASR, Tokenizer
 
 CTC = "ctc"
@@ -45,6 +46,8 @@ class JointConfig(Config):
     cassnat: CassNatHeadConfig | None = None
     paraformer: ParaformerHeadConfig | None = None
     transformer_ar: TransformerArHeadConfig | None = None
+    share_decoder: bool = False
+    """One decoder of kind ``whisper`` for CASS-NAT and Paraformer, which then differ in how they cut speech."""
     trunk_weight: NonNegativeFloat = 1.0
     """Of the trunk's CTC losses in the total."""
     cassnat_weight: NonNegativeFloat = 1.0
@@ -58,7 +61,9 @@ class JointConfig(Config):
         if not isinstance(self.trunk.encoder, WhisperTrunkConfig) and any(
             getattr(head, "decoder", None) == "whisper" for head in self.decoders.values()
         ):
-            raise ValueError("a decoder of kind whisper reads the states of trunk.encoder, which must be of kind whisper")
+            raise ValueError(
+                "a decoder of kind whisper reads the states of trunk.encoder, which must be of kind whisper"
+            )
         return self
 
     @property
@@ -66,6 +71,13 @@ class JointConfig(Config):
         """Configurations of the decoders beside CTC, by name."""
         named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "transformer_ar")}
         return {name: config for name, config in named.items() if config is not None}
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> "JointConfig":
+        heads = (self.cassnat, self.paraformer)
+        if self.share_decoder and not all(head is not None and head.decoder == "whisper" for head in heads):
+            raise ValueError("share_decoder needs cassnat and paraformer, both with a decoder of kind whisper")
+        return self
 
     def width_of(self, decoder: str) -> int:
         """Return the width of a decoder: that of the encoder it reads."""
@@ -97,18 +109,30 @@ class Joint(nn.Module):
         self.trunk = OwsmCtc(config.trunk, tokenizer)
         classes = {"cassnat": CassNatHead, "paraformer": ParaformerHead, "transformer_ar": TransformerArHead}
         ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
+        # The width of the frames, for the head that attends to them with another width of its own.
+        widths = {"cassnat": {"enc_dim": config.trunk.encoder.model_dim}}
         self.decoders = nn.ModuleDict(
             {
-                name: classes[name](head, config.width_of(name), vocab_size=tokenizer.vocab_size, **ids)
+                name: classes[name](
+                    head, config.width_of(name), vocab_size=tokenizer.vocab_size, **ids, **widths.get(name, {})
+                )
                 for name, head in config.decoders.items()
             }
         )
+        if config.share_decoder:
+            self._share_decoder()
         self._pieces = tokenizer.pieces
         # What CTC emits but no transcript holds: languages, tasks, <na>. To the other decoders it is blank.
         keep = {tokenizer.unk_id, tokenizer.blank_id}
         is_special = [tokenizer.is_special(i) and i not in keep for i in range(tokenizer.vocab_size)]
         self.register_buffer("_is_special", torch.tensor(is_special), persistent=False)
         self.asr_id = tokenizer.id_of(ASR) if self.trunk.num_prefix else None
+
+    def _share_decoder(self) -> None:
+        """Give CASS-NAT the layers and the output of Paraformer."""
+        cassnat, paraformer = self.decoders["cassnat"], self.decoders["paraformer"]
+        assert isinstance(cassnat, CassNatHead) and isinstance(paraformer, ParaformerHead), "as configured"
+        cassnat.decoder, cassnat.out = cast(WhisperTokenDecoder, paraformer.decoder), paraformer.output
 
     @classmethod
     def from_config(cls, config: JointConfig, tokenizer: Tokenizer) -> "Joint":
@@ -165,7 +189,7 @@ class Joint(nn.Module):
             return None
         adopted = {f"trunk.{name}": weight for name, weight in found.items()}
         for name, head in self.decoders.items():
-            if isinstance(head, ParaformerHead) and head.config.decoder == "whisper":
+            if isinstance(head, CassNatHead | ParaformerHead) and head.config.decoder == "whisper":
                 adopted |= adopt_decoder(weights, tokenizer, self._pieces, prefix=f"decoders.{name}.")
         return adopted
 

@@ -42,7 +42,6 @@ from speechnar.nn.transformer import TransformerEncoder
 from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
 from speechnar.text.tokenizer import Tokenizer
 
-
 EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig | WhisperTrunkConfig, Field(discriminator="kind")]
 
 

@@ -42,7 +42,7 @@ from speechnar.nn.sanm import (
     WindowConfig,
     WindowedSpeech,
 )
-from speechnar.nn.whisper_decoder import WhisperTokenDecoder
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder, look_at_states
 from speechnar.text.tokenizer import Tokenizer
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -255,10 +255,8 @@ class ParaformerHead(nn.Module):
         if isinstance(speech, WindowedSpeech):
             visible = speech.visible((cut.ends - 1).clamp(min=0))
             return self.decoder.project(speech.windows.flatten(1, 2)), visible[:, None]
-        if self.config.decoder == "whisper":
-            assert speech.states is not None and speech.state_lens is not None, "the model checks that it has states"
-            valid = valid_mask(speech.state_lens, speech.states.size(1))
-            return self.decoder.project(speech.states), valid[:, None, None, :]
+        if isinstance(self.decoder, WhisperTokenDecoder):
+            return look_at_states(self.decoder, speech)
         return self.decoder.project(speech.enc), speech.valid[:, None, None, :]
 
     @torch.no_grad()
@@ -325,18 +323,21 @@ def _build_embedder(
             )
 
 
-def _build_decoder(
-    config: ParaformerHeadConfig, model_dim: int
-) -> SanmDecoder | ParallelDecoder | WhisperTokenDecoder:
+def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder | WhisperTokenDecoder:
     sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
-    rates = {"dropout": config.dropout, "attention_dropout": config.attention_dropout, "norm_eps": config.norm_eps}
-    match config.decoder:
-        case "whisper":
-            return WhisperTokenDecoder(*sizes, **rates)
-        case "transformer":
-            return ParallelDecoder(*sizes, **rates)
-        case "sanm":
-            return SanmDecoder(*sizes, kernel_size=config.kernel_size, shift=config.fsmn_shift, **rates)
+    if config.decoder != "sanm":
+        decoder_cls = WhisperTokenDecoder if config.decoder == "whisper" else ParallelDecoder
+        return decoder_cls(
+            *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
+        )
+    return SanmDecoder(
+        *sizes,
+        kernel_size=config.kernel_size,
+        shift=config.fsmn_shift,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        norm_eps=config.norm_eps,
+    )
 
 
 def draw_glances(is_token: Tensor, counts: Tensor) -> Tensor:

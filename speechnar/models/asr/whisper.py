@@ -110,8 +110,10 @@ def adopt_decoder(
         "decoder.positions": weights["positions"],
         **{f"decoder.blocks.{name}": weight for name, weight in blocks.items()},
     }
-    # Tensors that are one in the parallel decoder.
-    adopted |= {name: adopted["token_embed.weight"] for name in ("output.weight", "embedder.table.weight")}
+    # One tensor in Paraformer's head; CASS-NAT's has but the last.
+    adopted |= {
+        name: adopted["token_embed.weight"] for name in ("output.weight", "embedder.table.weight", "out.weight")
+    }
     return {f"{prefix}{name}": weight for name, weight in adopted.items()}
 
 
