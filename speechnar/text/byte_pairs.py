@@ -201,11 +201,11 @@ def read_merges(path: str | Path) -> list[tuple[str, str]]:
         DataError: it cannot be read, or a line is no pair; the message gives it.
     """
     try:
-        lines = Path(path).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        text = Path(path).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     merges = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         left, space, right = line.partition(" ")
         if not (left and space and right) or " " in right:
             raise DataError(f"{path}:{number}: must be two pieces with a space between them, got {line[:60]!r}")

@@ -138,7 +138,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
         if isinstance(data.train, SpeechDataset):
             fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
         start_model(model, config)
-    _check_stored(data, model)
+        _check_stored(data, model)  # a run that goes on has its weights from its checkpoint
     for part in config.frozen:
         freeze(model, part)
     num_parameters = sum(p.numel() for p in model.parameters())

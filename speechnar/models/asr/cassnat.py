@@ -367,6 +367,8 @@ class CassNatHead(nn.Module):
     """CASS-NAT's decoder on any encoder with a CTC head; satisfies `speechnar.models.base.SpeechDecoder`."""
 
     distances: Tensor
+    tables = ("out.weight",)
+    """Weights that are token embeddings, with a decoder of kind ``whisper``."""
 
     def __init__(
         self,

@@ -190,7 +190,8 @@ class Joint(nn.Module):
         adopted = {f"trunk.{name}": weight for name, weight in found.items()}
         for name, head in self.decoders.items():
             if isinstance(head, CassNatHead | ParaformerHead) and head.config.decoder == "whisper":
-                adopted |= adopt_decoder(weights, tokenizer, self._pieces, prefix=f"decoders.{name}.")
+                prefix = f"decoders.{name}."
+                adopted |= adopt_decoder(weights, tokenizer, self._pieces, tables=head.tables, prefix=prefix)
         return adopted
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:

@@ -157,6 +157,9 @@ class TokenTimes:
 class ParaformerHead(nn.Module):
     """A `SpeechDecoder`: token vectors, parallel decoder, output layer, and the embeddings the sampler shows."""
 
+    tables = ("token_embed.weight", "output.weight", "embedder.table.weight")
+    """Weights that are token embeddings, and one tensor, with a decoder of kind ``whisper``."""
+
     def __init__(
         self,
         config: ParaformerHeadConfig,

@@ -84,7 +84,12 @@ class Whisper(nn.Module):
 
 
 def adopt_decoder(
-    weights: Mapping[str, Tensor], tokenizer: Tokenizer, pieces: Sequence[str], *, prefix: str
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    pieces: Sequence[str],
+    *,
+    tables: Iterable[str],
+    prefix: str,
 ) -> dict[str, Tensor]:
     """Return the weights of a Whisper's decoder as those of a parallel one (`speechnar.nn.whisper_decoder`).
 
@@ -93,6 +98,7 @@ def adopt_decoder(
         tokenizer: of the same folder.
         pieces: the id space of the parallel decoder. Each that Whisper has takes its embedding; the end of the
             sentence takes that of Whisper's, a language and recognition theirs, and the others begin as 0.
+        tables: names of the tensors in the head that hold token embeddings.
         prefix: before the names of the head that has the decoder.
     """
     table = weights["token_embed.weight"]
@@ -102,18 +108,15 @@ def adopt_decoder(
     rows |= languages
     language = torch.stack(list(languages.values() or [rows["<|en|>"]])).mean(0)
     blocks = {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)}
+    embeds = torch.stack([rows.get(piece, torch.zeros_like(language)) for piece in pieces])
     adopted = {
-        "token_embed.weight": torch.stack([rows.get(piece, torch.zeros_like(language)) for piece in pieces]),
         "decoder.start": torch.stack(
             [rows["<|startoftranscript|>"], language, rows["<|transcribe|>"], rows["<|notimestamps|>"]]
         ),
         "decoder.positions": weights["positions"],
         **{f"decoder.blocks.{name}": weight for name, weight in blocks.items()},
     }
-    # One tensor in Paraformer's head; CASS-NAT's has but the last.
-    adopted |= {
-        name: adopted["token_embed.weight"] for name in ("output.weight", "embedder.table.weight", "out.weight")
-    }
+    adopted |= {name: embeds for name in tables}
     return {f"{prefix}{name}": weight for name, weight in adopted.items()}
 
 
