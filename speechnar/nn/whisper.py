@@ -87,6 +87,13 @@ class WhisperEncoder(nn.Module):
         """Channels of what `frozen` returns."""
         return self.config.model_dim if self.config.frozen_layers else self.config.num_mels
 
+    def depth_of(self, name: str) -> int:
+        """Return how many layers lie above the parameter ``name``; the norm behind them counts as none."""
+        part, _, rest = name.partition(".")
+        if part == "layers":
+            return len(self.layers) - int(rest.partition(".")[0])
+        return 0 if part == "norm" else len(self.layers) + 1
+
     def frozen_parts(self) -> list[nn.Module]:
         """Return the modules that keep their weights."""
         count = self.config.frozen_layers

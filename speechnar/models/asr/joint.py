@@ -182,6 +182,10 @@ class Joint(nn.Module):
         """Yield the weights behind `features` that are never trained."""
         return self.trunk.frozen_weights()
 
+    def depth_of(self, name: str) -> int:
+        """Return how deep in a pretrained encoder the parameter ``name`` lies; 0 outside of one."""
+        return self.trunk.depth_of(name.removeprefix("trunk.")) if name.startswith("trunk.") else 0
+
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor] | None:
         """Return the weights of a model of another ``kind`` under our names, or None where it has nothing for us."""
         found = self.trunk.adopt(kind, weights, tokenizer)

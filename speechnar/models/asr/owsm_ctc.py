@@ -270,6 +270,13 @@ class OwsmCtc(nn.Module):
             for part in self.encoder.whisper.frozen_parts():
                 yield from part.parameters()
 
+    def depth_of(self, name: str) -> int:
+        """Return how deep in a pretrained encoder the parameter ``name`` lies; 0 outside of one."""
+        prefix = "encoder.whisper."
+        if not isinstance(self.encoder, WhisperTrunk) or not name.startswith(prefix):
+            return 0
+        return self.encoder.whisper.depth_of(name.removeprefix(prefix))
+
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor] | None:
         """Return the weights of a model of another ``kind`` under our names, or None where it has nothing for us."""
         del tokenizer
