@@ -49,8 +49,8 @@ def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool =
     if len(found) != 1:
         raise ModelNotFoundError(
             f"{source}: need a folder of ESPnet (meta.yaml, or config.yaml and one .pth file), FunASR ({META_FILE}, or "
-            f"config.yaml and {WEIGHTS_FILE}), cassnat_asr (config.yaml and one .mdl file), audiocraft ({CODEC_FILE}) or "
-            f"Whisper ({TOKENIZER_FILE} and weights); found the files of {' and '.join(found) or 'none'}"
+            f"config.yaml and {WEIGHTS_FILE}), cassnat_asr (config.yaml and one .mdl file), audiocraft ({CODEC_FILE}) "
+            f"or Whisper ({TOKENIZER_FILE} and weights); found the files of {' and '.join(found) or 'none'}"
         )
     if found == ["ESPnet"]:
         return convert_espnet(source, destination, skip_decoder=skip_decoder)

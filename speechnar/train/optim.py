@@ -11,7 +11,6 @@ from torch.optim.swa_utils import AveragedModel
 from speechnar.config import Config
 from speechnar.errors import ConfigError
 
-
 LR_SHARE = "lr_share"
 """Of an optimiser's group: its learning rate as a share of that of the step."""
 
