@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
+from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import read_weights, save_model
-from speechnar.models.interop.espnet_names import KeyMapping, check_fit, listed
-from speechnar.models.interop.files import ConversionReport, read_tensors, read_yaml
-from speechnar.models.whisper import Whisper, WhisperModelConfig
 from speechnar.nn.whisper import WhisperConfig, whisper_positions
 from speechnar.text.byte_pairs import BytePairTokenizer
 

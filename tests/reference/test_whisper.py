@@ -11,9 +11,9 @@ import torch
 
 from speechnar.audio.cmvn import PeakRange
 from speechnar.audio.fbank import LogMel, LogMelConfig
+from speechnar.interop.whisper import convert_whisper
 from speechnar.models.base import load_model
-from speechnar.models.interop.whisper import convert_whisper
-from tests.unit.models.test_interop_whisper import openai_state, write_folder
+from tests.unit.interop.test_whisper import openai_state, write_folder
 from tests.unit.tiny import speechlike
 
 pytestmark = pytest.mark.slow

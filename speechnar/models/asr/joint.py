@@ -27,8 +27,8 @@ from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
-from speechnar.models.base import LossOutput, SpeechDecoder
 from speechnar.models.asr.whisper import adopt_decoder
+from speechnar.models.base import LossOutput, SpeechDecoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.nn.whisper import WhisperTrunkConfig

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from speechnar.data.batch import Example, SpeechCollator
 from speechnar.errors import CheckpointError
+from speechnar.models.asr.cassnat import CassNatHeadConfig
+from speechnar.models.asr.joint import Joint, JointConfig
+from speechnar.models.asr.paraformer import HeardEmbedderConfig, ParaformerHeadConfig
+from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import load_model, save_model
-from speechnar.models.cassnat import CassNatHeadConfig
-from speechnar.models.joint import Joint, JointConfig
-from speechnar.models.paraformer import HeardEmbedderConfig, ParaformerHeadConfig
-from speechnar.models.whisper import Whisper, WhisperModelConfig
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.whisper import WhisperConfig, WhisperTrunkConfig
 from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from speechnar.errors import CheckpointError, DataError, ModelNotFoundError
+from speechnar.interop.whisper import convert_whisper, read_ct2
+from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import load_model
-from speechnar.models.interop.whisper import convert_whisper, read_ct2
-from speechnar.models.whisper import Whisper, WhisperModelConfig
 from speechnar.nn.whisper import whisper_positions
 from speechnar.text.byte_pairs import BYTE_LETTERS
 
