@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from speechnar.config import Config
 from speechnar.errors import ConfigError
-from speechnar.nn.context import BlockContext, Chunking
-from speechnar.nn.encoder import AfterLayer, BlocksConfig, Encoder, EncoderStream
+from speechnar.nn.context import BlockContext
+from speechnar.nn.encoder import BlocksConfig, Encoder
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.transformer import TransformerBlock
 
@@ -184,7 +184,7 @@ class WhisperTrunkConfig(Config):
 
 
 class WhisperTrunk(nn.Module):
-    """Whisper's encoder and the blocks on it; does as `speechnar.nn.encoder.Encoder`, on what `frozen` returns."""
+    """Whisper's encoder and the blocks on it, which are run one after the other: others may read what is between."""
 
     def __init__(self, config: WhisperTrunkConfig, num_features: int) -> None:
         super().__init__()
@@ -195,32 +195,3 @@ class WhisperTrunk(nn.Module):
         self.config = config
         self.whisper = WhisperEncoder(config.whisper)
         self.blocks = Encoder(config.blocks, config.whisper.model_dim)
-
-    def frozen(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the frozen part; see `WhisperEncoder.frozen`."""
-        return self.whisper.frozen(feats, feat_lens)
-
-    def forward(
-        self,
-        feats: Tensor,
-        feat_lens: Tensor,
-        *,
-        prefix: Tensor | None = None,
-        memory: Tensor | None = None,
-        memory_lens: Tensor | None = None,
-        after_layer: AfterLayer | None = None,
-        chunking: Chunking | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Encode what `frozen` returns; the rest as in `speechnar.nn.encoder.Encoder.forward`.
-
-        Raises:
-            ConfigError: ``chunking`` is asked for; Whisper sees the whole utterance.
-        """
-        if chunking is not None:
-            raise ConfigError("a Whisper trunk sees the whole utterance and cannot be run by chunks")
-        states, lens = self.whisper(feats, feat_lens)
-        return self.blocks(states, lens, prefix=prefix, memory=memory, memory_lens=memory_lens, after_layer=after_layer)
-
-    def stream(self, chunking: Chunking, **_hooks: Tensor | AfterLayer | None) -> EncoderStream:
-        """Refuse: raises ConfigError, as Whisper sees the whole utterance."""
-        raise ConfigError(f"a Whisper trunk sees the whole utterance and cannot be streamed by {chunking}")

@@ -262,7 +262,11 @@ class OwsmCtc(nn.Module):
         with torch.autocast(wav.device.type, enabled=False):
             feats, feat_lens = self.frontend(wav, wav_lens)
             feats = self.normalizer(feats, feat_lens)
-        return self.encoder.frozen(feats, feat_lens) if isinstance(self.encoder, WhisperTrunk) else (feats, feat_lens)
+        return (
+            self.encoder.whisper.frozen(feats, feat_lens)
+            if isinstance(self.encoder, WhisperTrunk)
+            else (feats, feat_lens)
+        )
 
     def frozen_weights(self) -> Iterator[Tensor]:
         """Yield what of the encoder is never trained; `features` depends on it."""
@@ -312,7 +316,7 @@ class OwsmCtc(nn.Module):
             chunking: limited context, for streaming; None sees the whole utterance.
 
         Raises:
-            ConfigError: a prefix or a prompt is given to a model that has none.
+            ConfigError: a prefix or a prompt is given to a model that has none, or ``chunking`` to a Whisper trunk.
         """
         feats, feat_lens = self.features(wav, wav_lens)
         return self.encode_features(
@@ -347,6 +351,8 @@ class OwsmCtc(nn.Module):
         states = state_lens = None
         encoder = self.encoder
         if isinstance(encoder, WhisperTrunk):
+            if chunking is not None:
+                raise ConfigError("an encoder of kind whisper sees the whole utterance; leave out chunking")
             feats, feat_lens = states, state_lens = encoder.whisper(feats, feat_lens)
             encoder = encoder.blocks
         enc, lens = encoder(

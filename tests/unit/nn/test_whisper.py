@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
-from speechnar.nn.context import Chunking
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.whisper import WhisperConfig, WhisperEncoder, WhisperTrunk, WhisperTrunkConfig, whisper_positions
 from tests.contracts import check_gradients_reach_all, check_padding_contract
@@ -122,19 +121,18 @@ def test_blocks_stand_on_joined_positions(subsampling, expected):
     trunk = make_trunk(subsampling=subsampling)
     lens = torch.tensor([41, 22, 2])
     assert trunk.config.subsampling == 2 * subsampling
-    out, out_lens = trunk(*trunk.frozen(torch.randn(3, 41, 20), lens))
+
+    def encode(feats, feat_lens):
+        return trunk.blocks(*whole(trunk.whisper, feats, feat_lens))
+
+    out, out_lens = encode(torch.randn(3, 41, 20), lens)
     assert out_lens.tolist() == expected
     assert out.shape == (3, expected[0], 24)
-    check_padding_contract(lambda x, n: trunk(*trunk.frozen(x, n)), torch.randn(3, 41, 20), lens)
+    check_padding_contract(encode, torch.randn(3, 41, 20), lens)
 
 
-def test_what_it_cannot_do_is_refused():
+def test_sizes_that_do_not_fit_are_refused():
     trunk = make_trunk()
-    states, lens = trunk.frozen(torch.randn(1, 20, 20), torch.tensor([20]))
-    with pytest.raises(ConfigError, match="whole utterance"):
-        trunk(states, lens, chunking=Chunking(chunk_frames=4))
-    with pytest.raises(ConfigError, match="streamed"):
-        trunk.stream(Chunking(chunk_frames=4))
     with pytest.raises(ConfigError, match="20 mel bands, the front end has 80"):
         WhisperTrunk(trunk.config, 80)
     with pytest.raises(ValidationError, match="frozen_layers must be at most num_layers=6"):

@@ -5,12 +5,13 @@ import torch
 from pydantic import ValidationError
 
 from speechnar.data.batch import Example, SpeechCollator
-from speechnar.errors import CheckpointError
+from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.asr.cassnat import CassNatHeadConfig
 from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.paraformer import HeardEmbedderConfig, ParaformerHeadConfig
 from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import load_model, save_model
+from speechnar.nn.context import Chunking
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.whisper import WhisperConfig, WhisperTrunkConfig
 from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer
@@ -201,6 +202,12 @@ def test_a_folder_keeps_it(tokenizer, tmp_path):
     torch.testing.assert_close(loaded.model.state_dict(), model.state_dict())
     heads = loaded.model.decoders
     assert heads["cassnat"].out.weight is heads["paraformer"].token_embed.weight
+
+
+def test_a_whisper_trunk_cannot_be_run_by_chunks(tokenizer):
+    batch = make_batch(tokenizer)
+    with pytest.raises(ConfigError, match="whole utterance"):
+        build(tokenizer).encode(batch.wav, batch.wav_lens, chunking=Chunking(chunk_frames=4))
 
 
 def test_other_sizes_and_trunks_are_refused(tokenizer, whisper_folder):
