@@ -1,6 +1,6 @@
 """What the frozen part of a model puts out for the utterances of a data directory, stored once.
 
-``python -m speechnar.train.extract_features`` writes two files into a data directory: `STATES_FILE`, all states of all
+``speechnar data features`` writes two files into a data directory: `STATES_FILE`, all states of all
 utterances one after another in half precision, and `INDEX_FILE`, which says where each utterance's lie and by which
 weights they were made. A frozen Whisper base fills 184 MB an hour of speech.
 
@@ -66,8 +66,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
             raise ValueError("other keys")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: has no stored features ({type(error).__name__}); python -m speechnar.train.extract_features "
-            "makes them"
+            f"{folder}: has no stored features ({type(error).__name__}); speechnar data features makes them"
         ) from None
     return index
 

@@ -1,7 +1,7 @@
 """Whisper's encoder as a pretrained trunk: two convolutions, fixed positions, pre-norm Transformer layers.
 
 Some of its lowest layers can be frozen. They are then part of feature extraction: they get no gradient and no
-augmentation, and what they put out can be stored once (`speechnar.train.extract_features`) and trained on.
+augmentation, and what they put out can be stored once (``speechnar data features``) and trained on.
 
 Shapes: B utterances, T mel frames (100 a second), T' positions (50 a second), F mel bands, D width.
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2; the names of

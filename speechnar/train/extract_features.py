@@ -1,32 +1,24 @@
-"""Store what a model's frozen part puts out: ``python -m speechnar.train.extract_features CONFIG DIR... [NAME=VALUE]``.
+"""Store what a model's frozen part puts out, so that training need not compute it (``speechnar data features``).
 
-CONFIG is that of the training to come (its ``init_from`` gives the weights). Training then reads the features instead
-of audio where ``data.stored_features`` says so, which leaves of a Whisper trunk only what is trained; SpecAugment masks
-time and channels of what is stored.
+The configuration is that of the training to come; its ``init_from`` gives the weights. Training reads the features in
+place of audio where ``data.stored_features`` says so. SpecAugment then masks time and channels of what is stored.
 """
 
-import argparse
 import json
-import logging
-import sys
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
-from speechnar.config import load_config
 from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.features import INDEX_FILE, STATES_FILE, fingerprint
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import ConfigError
 from speechnar.models.base import FeatureExtractor
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig, build_model, start_model
-
-logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -67,29 +59,16 @@ def extract_features(model: FeatureExtractor, folder: Path, tokenizer: Tokenizer
     return total
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="configuration of a training run")
-    parser.add_argument("data_dirs", nargs="+", metavar="DIR|NAME=VALUE", help="data directories; overrides of CONFIG")
-    parser.add_argument("--batch-seconds", type=float, default=120.0)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        config = load_config(args.config, RunConfig, [text for text in args.data_dirs if "=" in text])
-        tokenizer = load_tokenizer(config.tokenizer)
-        model = build_model(config.model, tokenizer).eval()
-        if not isinstance(model, FeatureExtractor) or not any(True for _ in model.frozen_weights()):
-            raise ConfigError(f"{args.config}: nothing of this model is frozen, so nothing can be stored")
-        start_model(model, config)
-        for folder in [Path(text) for text in args.data_dirs if "=" not in text]:
-            total = extract_features(model, folder, tokenizer, batch_seconds=args.batch_seconds)
-            logger.info("%s: %d positions", folder, total)
-    except SpeechnarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+def load_extractor(config: RunConfig) -> tuple[FeatureExtractor, Tokenizer]:
+    """Return the model of a training run to come, with the weights it starts from, and its tokenizer.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ConfigError: nothing of the model is frozen.
+        CheckpointError: ``init_from`` is unreadable or of another model.
+    """
+    tokenizer = load_tokenizer(config.tokenizer)
+    model = build_model(config.model, tokenizer).eval()
+    if not isinstance(model, FeatureExtractor) or not any(True for _ in model.frozen_weights()):
+        raise ConfigError("nothing of this model is frozen, so no features of it can be stored; set frozen_layers")
+    start_model(model, config)
+    return model, tokenizer
