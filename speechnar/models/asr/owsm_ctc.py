@@ -25,8 +25,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
-from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
+from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import FrontendConfig, LogMelConfig, build_frontend
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
@@ -36,6 +35,7 @@ from speechnar.models.base import LossOutput
 from speechnar.nn.context import Chunking
 from speechnar.nn.ctc import CtcHead, fits
 from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
 from speechnar.nn.transformer import TransformerEncoder
@@ -61,8 +61,7 @@ class OwsmCtcConfig(Config):
 
     kind: Literal["owsm_ctc"] = "owsm_ctc"
     frontend: FrontendConfig = LogMelConfig()
-    normalize: Literal["global", "utterance", "peak"] = "global"
-    """Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
+    normalize: Normalization = "global"
     encoder: EncoderConfig = EBranchformerConfig(
         model_dim=384,
         num_layers=9,
@@ -206,15 +205,8 @@ class OwsmCtc(nn.Module):
         self.blank_id = tokenizer.blank_id
         self.frontend = build_frontend(config.frontend)
         num_features = self.frontend.num_features
-        self.normalizer: nn.Module
-        match config.normalize:
-            case "global":
-                self.normalizer = GlobalCmvn(num_features)
-            case "utterance":
-                self.normalizer = UtteranceCmvn()
-            case "peak":
-                self.normalizer = PeakRange()
-        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
+        self.normalizer = build_normalizer(config.normalize, num_features)
+        self.spec_augment = build_augmenter(config.spec_augment)
         self.encoder = (
             WhisperTrunk(config.encoder, num_features)
             if isinstance(config.encoder, WhisperTrunkConfig)
@@ -259,9 +251,7 @@ class OwsmCtc(nn.Module):
 
         What is frozen of a pretrained encoder counts as part of feature extraction.
         """
-        with torch.autocast(wav.device.type, enabled=False):
-            feats, feat_lens = self.frontend(wav, wav_lens)
-            feats = self.normalizer(feats, feat_lens)
+        feats, feat_lens = normalized_features(self.frontend, self.normalizer, wav, wav_lens)
         return (
             self.encoder.whisper.frozen(feats, feat_lens)
             if isinstance(self.encoder, WhisperTrunk)
@@ -398,8 +388,7 @@ class OwsmCtc(nn.Module):
             prefix = prompt = prompt_lens = None
         copies = 2 if self.training and self.config.consistency_weight > 0 else 1
         feats, feat_lens = _repeat(feats, copies), _repeat(feat_lens, copies)
-        if self.spec_augment is not None and self.training:
-            feats = self.spec_augment(feats, feat_lens)
+        feats = augmented(self.spec_augment, feats, feat_lens)
         out = self.encode_features(
             feats,
             feat_lens,
