@@ -90,6 +90,14 @@ class Trainable(nn.Module):
         """What is kept of a finished run, where others only helped to train it."""
         return self
 
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
+        """Return what of another model's ``weights`` begins weights of this one, by their names here; by default none.
+
+        Beyond ``warm_starts``, which only puts a prefix before names. ``tokenizer`` is the other model's.
+        """
+        del kind, weights, tokenizer
+        return {}
+
     def begin(self) -> None:
         """Prepare a new run once all weights are loaded, such as copies of them; a continued run skips this."""
 
@@ -132,6 +140,17 @@ class HearsSpeech(Protocol):
     @property
     def sample_rate(self) -> int:
         """Samples per second of what it learns from."""
+
+
+@runtime_checkable
+class FeatureExtractor(HearsSpeech, Protocol):
+    """A model whose frozen part's output can be stored."""
+
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``wav`` (B, S) to (B, T, F) and lengths (B,)."""
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield the weights behind `features`; none where nothing is frozen."""
 
 
 @runtime_checkable
