@@ -11,6 +11,7 @@ BUILTINS = {
     "DataError": ValueError,
     "ModelNotFoundError": LookupError,
     "CheckpointError": RuntimeError,
+    "MissingExtraError": ImportError,
 }
 """What a caller who knows nothing of this package may catch."""
 

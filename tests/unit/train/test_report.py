@@ -60,6 +60,9 @@ def test_steps_behind_the_last_checkpoint_are_forgotten(tmp_path):
     again.record(train_entry(2, 20.0))
     again.close()
     assert [(entry["step"], entry["loss"]) for entry in read_log(tmp_path)] == [(1, 1.0), (2, 20.0)]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(1, 1.0), (2, 20.0)]
 
 
 def test_other_processes_remember_but_write_nothing(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, NormedHead, conformer
+from speechnar.models.asr.ctc_trunk import CtcTrunk, NormedHead, conformer
+from speechnar.models.asr.unienc import UniEncConfig
 from speechnar.text.tokenizer import CharTokenizer
 from tests.unit.tiny import speechlike
 
@@ -16,7 +17,7 @@ ALL = torch.tensor([True, True])
 
 def build(**changes) -> CtcTrunk:
     torch.manual_seed(0)
-    config = CtcTrunkConfig(encoder=ENCODER, interctc_layer=2, ctc_weight=0.3, interctc_weight=0.7)
+    config = UniEncConfig(encoder=ENCODER, interctc_layer=2, ctc_weight=0.3, interctc_weight=0.7)
     return CtcTrunk(config.model_copy(update=changes), TOKENIZER).eval()
 
 
@@ -101,7 +102,7 @@ def test_a_frame_lasts_four_hundredths():
 
 def test_wrong_layers_are_refused():
     with pytest.raises(ValueError, match="interctc_layer must stay below num_layers=3, got 3"):
-        CtcTrunkConfig(encoder=ENCODER, interctc_layer=3)
-    CtcTrunkConfig(encoder=ENCODER, interctc_layer=3, interctc_weight=0.0)
+        UniEncConfig(encoder=ENCODER, interctc_layer=3)
+    UniEncConfig(encoder=ENCODER, interctc_layer=3, interctc_weight=0.0, inter_ce_weight=0.0)
     with pytest.raises(ValueError, match="no prompt to attend to; leave cross_attention_every out"):
-        CtcTrunkConfig(encoder=ENCODER.model_copy(update={"cross_attention_every": 2}), interctc_layer=1)
+        UniEncConfig(encoder=ENCODER.model_copy(update={"cross_attention_every": 2}), interctc_layer=1)

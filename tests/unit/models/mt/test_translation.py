@@ -1,12 +1,11 @@
 import torch
 from torch import nn
 
+from speechnar.models.mt.fretna import FretnaConfig
 from speechnar.models.mt.translation import (
-    TINY,
     SeenSource,
     SourceEncoder,
     SpecialIds,
-    TranslationConfig,
     embed_tokens,
     max_lens_of,
     new_embeddings,
@@ -16,7 +15,7 @@ from speechnar.models.mt.translation import (
 from speechnar.nn.positions import sinusoids
 from tests.unit.models.texts import TOKENIZER
 
-CONFIG = TranslationConfig(**TINY)
+CONFIG = FretnaConfig.debug()
 
 
 def make(*, causal: bool = False) -> tuple[SourceEncoder, nn.Embedding]:
