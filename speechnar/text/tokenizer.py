@@ -3,7 +3,7 @@
 The id space is a list of *pieces*: ``<blank>``, ``<unk>``, the pieces of a SentencePiece model (or single characters),
 then ``<sop>``, ``<sos>``, ``<eos>``. Ids are looked up by string, never assumed. A piece written ``<...>`` is a
 *special*; ``▁`` (U+2581) begins a word. A folder holds ``tokens.txt`` (one piece per line, its number is the id) and,
-for SentencePiece, ``tokenizer.model``, or ``lexicon.txt`` for words in pieces.
+for SentencePiece, ``tokenizer.model``, ``lexicon.txt`` for words in pieces, or ``merges.txt`` for pairs of bytes.
 
 Source: OWSM-CTC, Peng et al., ACL 2024, section 3; SentencePiece, Kudo and Richardson, EMNLP 2018.
 """
@@ -29,6 +29,7 @@ WORD_START = "▁"
 UNKNOWN_SHOWN_AS = "⁇"
 CONTINUED = "@@"
 MODEL_NAME, TOKENS_NAME, LEXICON_NAME = "tokenizer.model", "tokens.txt", "lexicon.txt"
+MERGES_NAME = "merges.txt"
 
 SENTENCE_PIECES = ("<sop>", "<sos>", "<eos>")
 # Specials that only code may emit: text that spells one of them is text.
@@ -426,7 +427,7 @@ def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read ``tokens.txt`` and, where they are there, ``tokenizer.model`` or ``lexicon.txt`` from ``folder``.
+    """Read a folder's ``tokens.txt`` and, where there is one, ``tokenizer.model``, ``merges.txt`` or ``lexicon.txt``.
 
     Pieces among which is ``<phonemes-eng>`` are those of English phonemes.
 
@@ -450,6 +451,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         from speechnar.text.phonemes import PhonemeTokenizer  # noqa: PLC0415  # it is built on this module
 
         return PhonemeTokenizer(pieces, source=str(path))
+    merges = Path(folder) / MERGES_NAME
+    if merges.exists():
+        from speechnar.text.byte_pairs import BytePairTokenizer, read_merges  # noqa: PLC0415  # likewise
+
+        return BytePairTokenizer(pieces, read_merges(merges), source=str(path))
     lexicon = Path(folder) / LEXICON_NAME
     if lexicon.exists():
         return LexiconTokenizer(pieces, read_lexicon(lexicon), source=str(path))
