@@ -3,6 +3,7 @@
 Shapes: B utterances, T frames, F features.
 """
 
+import math
 import re
 import struct
 from collections.abc import Iterable
@@ -51,6 +52,22 @@ class UtteranceCmvn(nn.Module):
         centred = (feats - feats.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
         std = (centred.square().sum(1, keepdim=True) / count).clamp(min=1e-20).sqrt()
         return centred / std
+
+
+class PeakRange(nn.Module):
+    """Whisper's: decades above the point 8 decades below the utterance's loudest band, shifted and scaled; padding 0.
+
+    Maps natural logarithms of energies x to (max(log10 x, peak - 8) + 4) / 4. The peak is that of the utterance's own
+    frames (Radford et al. 2022, section 2.2, and their ``log_mel_spectrogram``, where it is that of 30 s).
+    """
+
+    def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
+        """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
+        padding = ~frame_mask(feat_lens, feats.size(1))[..., None]
+        decades = (feats / math.log(10)).masked_fill(padding, -torch.inf)
+        peak = decades.flatten(1).amax(1) if feats.size(1) else feats.new_zeros(feats.size(0))
+        scaled = (decades.maximum((peak - 8)[:, None, None]) + 4) / 4
+        return scaled.masked_fill(padding, 0.0)
 
 
 def compute_cmvn(batches: Iterable[tuple[Tensor, Tensor]]) -> Stats:

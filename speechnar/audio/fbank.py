@@ -53,6 +53,14 @@ class LogMelConfig(Config):
     """Where frame t is centred: on sample t hop (S // hop + 1 frames), or in the middle of the hop samples from there
     on, so that each frame stands for samples of its own (S // hop frames, the vocoders' way)."""
 
+    drop_last: bool = False
+    """Leave out the last frame of ``center`` padding, as Whisper does: S // hop frames."""
+
+    @classmethod
+    def for_whisper(cls, num_mels: int = 80) -> "LogMelConfig":
+        """Return what Whisper hears (Radford et al. 2022, section 2.2), but for its normalisation (`PeakRange`)."""
+        return cls(n_fft=400, win_length=400, hop_length=160, num_mels=num_mels, drop_last=True)
+
     @classmethod
     def for_vocoder(cls, sample_rate: int = 24000) -> "LogMelConfig":
         """Return the features of BigVGAN, on which ARDiT builds: 100 bands and 93.75 frames/s at 24 kHz.
@@ -81,6 +89,8 @@ class LogMelConfig(Config):
     def _check_ranges(self) -> Self:
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length must be at most n_fft {self.n_fft}, got {self.win_length}")
+        if self.drop_last and self.padding == "same":
+            raise ValueError("drop_last is of padding center; same has no frame too many")
         if self.padding == "same" and (self.hop_length > self.n_fft or self.hop_length % 2):
             raise ValueError(
                 f"hop_length must be even and at most n_fft {self.n_fft} with padding same, got {self.hop_length}"
@@ -122,7 +132,8 @@ class LogMel(nn.Module):
         """
         config = self.config
         is_centered = config.padding == "center"
-        feat_lens = (wav_lens // config.hop_length + is_centered).where(wav_lens > 0, 0)
+        one_more = is_centered and not config.drop_last
+        feat_lens = (wav_lens // config.hop_length + one_more).where(wav_lens > 0, 0)
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
             padded = _reflect_edges(wav.float(), wav_lens, width)
@@ -140,7 +151,7 @@ class LogMel(nn.Module):
             if config.spectrum == "magnitude":
                 energies = (energies + MAGNITUDE_FLOOR).sqrt()
             feats = (energies.transpose(1, 2) @ self.mel_matrix).clamp_min(config.log_floor).log()
-            feats = feats[:, : wav.size(1) // config.hop_length + is_centered]
+            feats = feats[:, : wav.size(1) // config.hop_length + one_more]
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
 
 

@@ -7,19 +7,18 @@ TASLP 2023; Lee and Watanabe, "Intermediate Loss Regularization for CTC-based Sp
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
-from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_frontend
 from speechnar.models.base import ModelConfig
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig, Encoder
+from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -53,8 +52,7 @@ class CtcTrunkConfig(ModelConfig):
     """What the models on this trunk have in common."""
 
     frontend: FrontendConfig = KaldiFbankConfig()
-    normalize: Literal["global", "utterance"] = "global"
-    """Features less a stored mean over a stored deviation, or less their own."""
+    normalize: Normalization = "global"
     encoder: ConformerConfig = conformer(model_dim=256, num_layers=12, num_heads=4)
     interctc_layer: PositiveInt = 6
     """Block (1-based) behind which the intermediate CTC loss is taken."""
@@ -117,8 +115,8 @@ class CtcTrunk(nn.Module):
         self.config = config
         self.frontend = build_frontend(config.frontend)
         num_features = self.frontend.num_features
-        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
-        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
+        self.normalizer = build_normalizer(config.normalize, num_features)
+        self.spec_augment = build_augmenter(config.spec_augment)
         self.encoder = Encoder(config.encoder, num_features)
         model_dim = config.encoder.model_dim
         self.ctc = CtcHead(model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
@@ -132,16 +130,12 @@ class CtcTrunk(nn.Module):
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths."""
-        with torch.autocast(wav.device.type, enabled=False):
-            feats, feat_lens = self.frontend(wav, wav_lens)
-            return self.normalizer(feats, feat_lens), feat_lens
+        return normalized_features(self.frontend, self.normalizer, wav, wav_lens)
 
     def training_features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Return `features`, masked by SpecAugment while training."""
         feats, feat_lens = self.features(wav, wav_lens)
-        if self.spec_augment is not None and self.training:
-            feats = self.spec_augment(feats, feat_lens)
-        return feats, feat_lens
+        return augmented(self.spec_augment, feats, feat_lens), feat_lens
 
     def encode(self, feats: Tensor, feat_lens: Tensor) -> TrunkOutput:
         """Encode normalised features (B, T, F)."""

@@ -6,11 +6,13 @@ import torch
 
 from speechnar.audio.cmvn import (
     GlobalCmvn,
+    PeakRange,
     UtteranceCmvn,
     compute_cmvn,
     read_am_mvn,
     read_kaldi_cmvn,
 )
+from speechnar.audio.fbank import LogMel, LogMelConfig, slaney_mel_matrix
 from speechnar.errors import DataError
 
 FEATS = np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype(np.float32)
@@ -78,3 +80,39 @@ def test_global_and_utterance_normalisation_ignore_padding():
     torch.testing.assert_close(own[1, :30].std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
     with pytest.raises(DataError, match="at least one frame"):
         compute_cmvn([])
+
+
+def whisper_features(wav, num_mels=80):
+    """Whisper's ``log_mel_spectrogram`` line by line (openai/whisper, ``audio.py``, MIT), with our mel matrix."""
+    window = torch.hann_window(400)
+    stft = torch.stft(wav, 400, 160, window=window, return_complex=True)
+    magnitudes = stft[..., :-1].abs() ** 2
+    filters = torch.from_numpy(slaney_mel_matrix(16000, 400, num_mels, 0.0, 8000.0)).T
+    log_spec = torch.clamp(filters @ magnitudes, min=1e-10).log10()
+    log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
+    return ((log_spec + 4.0) / 4.0).T
+
+
+def test_features_and_peak_range_are_whispers():
+    generator = torch.Generator().manual_seed(0)
+    frontend, normalizer = LogMel(LogMelConfig.for_whisper()), PeakRange()
+    for num_samples, loudness in ((16000, 1.0), (12345, 1e-3), (480000, 0.1)):
+        wav = loudness * torch.randn(num_samples, generator=generator) * torch.linspace(0, 1, num_samples) ** 8
+        feats, lens = frontend(wav[None], torch.tensor([num_samples]))
+        assert lens.tolist() == [num_samples // 160]
+        torch.testing.assert_close(normalizer(feats, lens)[0], whisper_features(wav), atol=2e-4, rtol=1e-4)
+
+
+def test_the_peak_is_that_of_the_utterance_alone():
+    frontend, normalizer = LogMel(LogMelConfig.for_whisper()), PeakRange()
+    wav = torch.randn(2, 8000) * torch.tensor([[1e-4], [1.0]])
+    wav[0, 4000:] = torch.nan
+    lens = torch.tensor([4000, 8000])
+    feats, feat_lens = frontend(wav, lens)
+    garbage = feats.clone()
+    garbage[0, int(feat_lens[0]) :] = torch.nan
+    both = normalizer(garbage, feat_lens)
+    alone_feats, alone_lens = frontend(wav[:1, :4000], lens[:1])
+    torch.testing.assert_close(both[0, :25], normalizer(alone_feats, alone_lens)[0])
+    assert not both[0, 25:].any()
+    assert float(both[1].max() - both[1].min()) <= 2.0  # 8 decades, in fours

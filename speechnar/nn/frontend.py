@@ -1,0 +1,52 @@
+"""What stands before an encoder of speech: features, their normalisation, and SpecAugment while training.
+
+A recogniser keeps the three as ``frontend``, ``normalizer`` and ``spec_augment``: their names are those of the weights.
+
+Shapes: B utterances, S samples, T frames, F features.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
+from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
+
+Normalization = Literal["global", "utterance", "peak"]
+"""Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
+
+
+def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
+    """Return the normaliser that a configuration names."""
+    match kind:
+        case "global":
+            return GlobalCmvn(num_features)
+        case "utterance":
+            return UtteranceCmvn()
+        case "peak":
+            return PeakRange()
+
+
+def build_augmenter(config: SpecAugmentConfig | None) -> SpecAugment | None:
+    """Return the augmenter that a configuration describes; None: features stay as they are."""
+    return None if config is None else SpecAugment(config)
+
+
+def normalized_features(
+    frontend: nn.Module, normalizer: nn.Module, wav: Tensor, wav_lens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths (B,)."""
+    with torch.autocast(wav.device.type, enabled=False):
+        feats, feat_lens = frontend(wav, wav_lens)
+        return normalizer(feats, feat_lens), feat_lens
+
+
+def augmented(augmenter: SpecAugment | None, feats: Tensor, feat_lens: Tensor, *, stacked: int = 1) -> Tensor:
+    """Mask ``feats`` (B, T, F) while training; a band is masked in all ``stacked`` frames of a feature vector."""
+    if augmenter is None or not augmenter.training:
+        return feats
+    if stacked == 1:
+        return augmenter(feats, feat_lens)
+    kept = augmenter(feats.new_ones(*feats.shape[:2], feats.size(2) // stacked), feat_lens)
+    return feats * kept.repeat(1, 1, stacked)
