@@ -201,3 +201,26 @@ class ConvSubsampling(nn.Module):
                 lens = self._shortened_lens(lens, *shape)
                 x = x.masked_fill(~valid_mask(lens, x.size(2))[:, None, :, None], 0.0)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, T', C F'), channels major
+
+
+class FrameJoining(nn.Module):
+    """Neighbouring frames side by side, then a projection to the model width: T frames become ceil(T / factor).
+
+    What a last, incomplete group misses is 0.
+    """
+
+    def __init__(self, num_features: int, model_dim: int, *, factor: int) -> None:
+        super().__init__()
+        self.factor = self.min_frames = factor
+        self.proj = nn.Linear(factor * num_features, model_dim)
+
+    def out_lens(self, feat_lens: Tensor) -> Tensor:
+        """Map frames (B,) to groups (B,), at least one each."""
+        return torch.div(feat_lens + self.factor - 1, self.factor, rounding_mode="floor").clamp(min=1)
+
+    def forward(self, feats: Tensor, feat_lens: Tensor | None = None) -> Tensor:
+        """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
+        del feat_lens  # zeros in padding say all that is needed
+        missing = self.factor - feats.size(1) if feats.size(1) < 1 else -feats.size(1) % self.factor
+        padded = F.pad(feats, (0, 0, 0, missing))
+        return self.proj(padded.reshape(len(feats), -1, self.factor * feats.size(2)))

@@ -21,7 +21,7 @@ from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.attention import PositionKind
 from speechnar.nn.blocks import ConformerBlock, EBranchformerBlock
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
-from speechnar.nn.conv import ConvNorm, ConvSubsampling
+from speechnar.nn.conv import ConvNorm, ConvSubsampling, FrameJoining
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
@@ -41,7 +41,8 @@ class _EncoderConfig(Config):
     """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
     max_distance: PositiveInt = 20
     """Of clipped positions: positions further apart count as this far apart."""
-    subsampling: Literal[4, 6, 8] = 4
+    subsampling: Literal[1, 2, 4, 6, 8] = 4
+    """Frames to one position: by convolutions, or, 1 and 2, by joining frames that are encoded already."""
     subsampling_channels: PositiveInt | None = None
     """Channels of the subsampling convolutions; None takes ``model_dim``, as ESPnet does."""
     subsampling_padding: Literal[0, 1] = 0
@@ -77,7 +78,7 @@ class EBranchformerConfig(_EncoderConfig):
     merge_kernel_size: PositiveInt = 31
 
 
-EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig, Field(discriminator="kind")]
+BlocksConfig = Annotated[ConformerConfig | EBranchformerConfig, Field(discriminator="kind")]
 
 
 class Encoder(nn.Module):
@@ -88,13 +89,17 @@ class Encoder(nn.Module):
     def __init__(self, config: ConformerConfig | EBranchformerConfig, num_features: int) -> None:
         super().__init__()
         self.config = config
-        self.subsampling = ConvSubsampling(
-            num_features,
-            config.model_dim,
-            factor=config.subsampling,
-            channels=config.subsampling_channels,
-            padding=config.subsampling_padding,
-        )
+        self.subsampling: ConvSubsampling | FrameJoining
+        if config.subsampling in (1, 2):
+            self.subsampling = FrameJoining(num_features, config.model_dim, factor=config.subsampling)
+        else:
+            self.subsampling = ConvSubsampling(
+                num_features,
+                config.model_dim,
+                factor=config.subsampling,
+                channels=config.subsampling_channels,
+                padding=config.subsampling_padding,
+            )
         if config.positions == "clipped":
             # A buffer that is saved: the CASS-NAT authors' checkpoints hold tables that are no sinusoids.
             table = sinusoids(torch.arange(2 * config.max_distance + 1), config.model_dim)
@@ -185,7 +190,7 @@ class Encoder(nn.Module):
         return self._run_layers(x, context, caches=None, after_layer=after_layer)
 
     def _subsample(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
-        if self.config.leaky_padding:
+        if self.config.leaky_padding and isinstance(self.subsampling, ConvSubsampling):
             return self.subsampling(feats), self.subsampling.leaky_out_lens(feat_lens, feats.size(1))
         feats = zero_padding(feats, valid_mask(feat_lens, feats.size(1)))
         return self.subsampling(feats, feat_lens), self.subsampling.out_lens(feat_lens)

@@ -5,6 +5,7 @@ Source: Vaswani et al. 2017, with the norm before each module and behind the las
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class TransformerEncoder(nn.Module):
         self.causal = causal
         """A token sees none behind it."""
         self.layers = nn.ModuleList(
-            _TransformerBlock(
+            TransformerBlock(
                 model_dim, num_heads, ff_dim, dropout=dropout, norm_eps=norm_eps, attention_dropout=attention_dropout
             )
             for _ in range(num_layers)
@@ -65,16 +66,28 @@ class TransformerEncoder(nn.Module):
         return [LayerCache() for _ in self.layers]
 
 
-class _TransformerBlock(nn.Module):
+class TransformerBlock(nn.Module):
+    """Pre-normed self-attention and a two-layer perceptron."""
+
     def __init__(
-        self, model_dim: int, num_heads: int, ff_dim: int, *, dropout: float, norm_eps: float, attention_dropout: float
+        self,
+        model_dim: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        dropout: float,
+        norm_eps: float,
+        attention_dropout: float,
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
         self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout)
         self.dropout = Dropout(dropout)
-        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=nn.ReLU())
+        gate = nn.ReLU() if activation == "relu" else nn.GELU()
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=gate)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Map ``x`` (B, U, D) to (B, U, D)."""
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
         return x + self.ff(x)

@@ -1,7 +1,7 @@
 """AdamW, which parameters it decays, and the learning rate as a pure function of the step."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -10,6 +10,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from speechnar.config import Config
 from speechnar.errors import ConfigError
+
+LR_SHARE = "lr_share"
+"""Of an optimiser's group: its learning rate as a share of that of the step."""
 
 
 class InverseSqrtSchedule(Config):
@@ -80,6 +83,8 @@ class OptimConfig(Config):
     eps: PositiveFloat = 1e-6
     weight_decay: NonNegativeFloat = 0.01
     """Of matrices only: norms, biases and position tables are never decayed."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Of a pretrained encoder's layers: each learns at this share of the rate of the one above it; 1: all alike."""
     schedule: Annotated[InverseSqrtSchedule | PiecewiseLinearSchedule | CosineSchedule, Field(discriminator="kind")] = (
         InverseSqrtSchedule()
     )
@@ -95,10 +100,19 @@ class OptimConfig(Config):
         return self.lr * self.schedule.share(step)
 
 
+@runtime_checkable
+class HasDepths(Protocol):
+    """A model, or a pretrained part of one, whose layers may learn the more slowly the deeper they lie."""
+
+    def depth_of(self, name: str) -> int:
+        """Return how many layers lie above the parameter ``name``."""
+
+
 def build_optimizer(model: nn.Module, config: OptimConfig, prefix: str = "") -> torch.optim.AdamW:
     """Make AdamW over the parameters of ``model`` that require gradients, decayed and undecayed in two groups.
 
-    Only those whose names begin with ``prefix`` are in it.
+    Only those whose names begin with ``prefix`` are in it. With ``layer_decay`` there are two groups for each layer of
+    a pretrained encoder, whose depth ``model.depth_of(name)`` tells, with a share of the rate of their own.
 
     Raises:
         ConfigError: no parameter requires a gradient.
@@ -107,18 +121,27 @@ def build_optimizer(model: nn.Module, config: OptimConfig, prefix: str = "") -> 
     if not trained:
         part = f" {prefix}*" if prefix else ""
         raise ConfigError(f"the model has no parameter{part} that requires a gradient; nothing can be trained")
-    groups = [
-        {"params": [p for name, p in trained if _is_decayed(name, p)], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in trained if not _is_decayed(name, p)], "weight_decay": 0.0},
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        depth = model.depth_of(name) if config.layer_decay < 1 and isinstance(model, HasDepths) else 0
+        groups.setdefault((depth, not _is_decayed(name, parameter)), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_exempt else config.weight_decay,
+            LR_SHARE: config.layer_decay**depth,
+        }
+        for (depth, is_exempt), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr_at(1), betas=config.betas, eps=config.eps, fused=True)
+    optimizer = torch.optim.AdamW(settings, lr=config.lr_at(1), betas=config.betas, eps=config.eps, fused=True)
+    set_lr(optimizer, config.lr_at(1))
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use ``lr`` for the next update of every group."""
+    """Use ``lr`` for the next update, and of groups that have a share of it, that."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(LR_SHARE, 1.0)
 
 
 def _is_decayed(name: str, parameter: nn.Parameter) -> bool:

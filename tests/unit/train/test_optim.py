@@ -4,6 +4,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from speechnar.errors import ConfigError
+from speechnar.nn.whisper import WhisperConfig, WhisperEncoder
 from speechnar.train.optim import (
     CosineSchedule,
     InverseSqrtSchedule,
@@ -65,6 +66,25 @@ def test_only_matrices_are_decayed():
     optimizer.step()
     torch.testing.assert_close(model.proj.weight, before["proj.weight"] * (1 - 0.5 * 0.1))
     assert torch.equal(model.norm.weight, before["norm.weight"])
+
+
+def test_deeper_layers_learn_more_slowly():
+    model = WhisperEncoder(WhisperConfig(num_mels=4, model_dim=8, num_layers=3, num_heads=2, frozen_layers=1))
+    optimizer = build_optimizer(model, OptimConfig(lr=0.5, layer_decay=0.5))
+    set_lr(optimizer, 0.4)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name.rsplit(".", 2)[0]: rate for name, rate in rates.items() if name.endswith("ff.1.weight")} == {
+        "layers.1.ff": 0.1,
+        "layers.2.ff": 0.2,
+    }
+    assert rates["norm.weight"] == 0.4
+    assert not any(name.startswith(("conv", "layers.0")) for name in rates)  # frozen
+    state = optimizer.state_dict()
+    again = build_optimizer(model, OptimConfig(lr=0.5, layer_decay=0.5))
+    again.load_state_dict(state)
+    set_lr(again, 0.2)
+    assert [group["lr"] for group in again.param_groups] == [group["lr"] / 2 for group in optimizer.param_groups]
 
 
 def test_nothing_to_train_is_an_error():
