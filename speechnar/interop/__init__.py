@@ -8,8 +8,17 @@ from speechnar.interop.cassnat import convert_cassnat
 from speechnar.interop.espnet import convert_espnet
 from speechnar.interop.files import ConversionReport
 from speechnar.interop.funasr import META_FILE, WEIGHTS_FILE, convert_funasr
+from speechnar.interop.whisper import TOKENIZER_FILE, convert_whisper
 
-__all__ = ["ConversionReport", "convert", "convert_audiocraft", "convert_cassnat", "convert_espnet", "convert_funasr"]
+__all__ = [
+    "ConversionReport",
+    "convert",
+    "convert_audiocraft",
+    "convert_cassnat",
+    "convert_espnet",
+    "convert_funasr",
+    "convert_whisper",
+]
 
 
 def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool = False) -> ConversionReport:
@@ -17,7 +26,8 @@ def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool =
 
     Args:
         source: folder of ESPnet (``meta.yaml`` or one ``*.pth``), FunASR (``configuration.json`` or ``model.pt``),
-            cassnat_asr (one ``*.mdl``) or audiocraft (``compression_state_dict.bin``).
+            cassnat_asr (one ``*.mdl``), audiocraft (``compression_state_dict.bin``) or a Whisper of Hugging Face,
+            OpenAI or CTranslate2 (``tokenizer.json`` and weights).
         destination: folder to write; created if absent.
         skip_decoder: of ESPnet's hybrid Conformer, keep the CTC branch only.
 
@@ -32,14 +42,15 @@ def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool =
         "ESPnet": (source / "meta.yaml").is_file() or any(source.glob("*.pth")),
         "audiocraft": any((source / name).is_file() for name in (MODEL_FILE, CODEC_FILE)),
         "cassnat_asr": any(source.glob("*.mdl")),
+        "Whisper": (source / TOKENIZER_FILE).is_file(),
         "FunASR": any((source / name).is_file() for name in (META_FILE, WEIGHTS_FILE)),
     }
     found = [toolkit for toolkit, is_there in marks.items() if is_there]
     if len(found) != 1:
         raise ModelNotFoundError(
             f"{source}: need a folder of ESPnet (meta.yaml, or config.yaml and one .pth file), FunASR ({META_FILE}, or "
-            f"config.yaml and {WEIGHTS_FILE}), cassnat_asr (config.yaml and one .mdl file) or audiocraft "
-            f"({CODEC_FILE}); found the files of {' and '.join(found) or 'none'}"
+            f"config.yaml and {WEIGHTS_FILE}), cassnat_asr (config.yaml and one .mdl file), audiocraft ({CODEC_FILE}) "
+            f"or Whisper ({TOKENIZER_FILE} and weights); found the files of {' and '.join(found) or 'none'}"
         )
     if found == ["ESPnet"]:
         return convert_espnet(source, destination, skip_decoder=skip_decoder)
@@ -47,4 +58,6 @@ def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool =
         raise ConfigError(f"--skip-decoder is for ESPnet's hybrid models; {source} is of {found[0]}")
     if found == ["audiocraft"]:
         return convert_audiocraft(source, destination)
+    if found == ["Whisper"]:
+        return convert_whisper(source, destination)
     return convert_funasr(source, destination) if found == ["FunASR"] else convert_cassnat(source, destination)

@@ -33,4 +33,5 @@ MODELS: dict[str, ModelEntry] = {
     "vocos": ModelEntry("speechnar.models.tts.vocos", "VocosConfig", "Vocos"),
     "vocos_gan": ModelEntry("speechnar.models.tts.vocos_adversary", "VocosGanConfig", "VocosGan"),
     "wait_k": ModelEntry("speechnar.models.mt.wait_k", "WaitKConfig", "WaitK"),
+    "whisper": ModelEntry("speechnar.models.asr.whisper", "WhisperModelConfig", "Whisper"),
 }

@@ -6,7 +6,7 @@ al., 2017, without its causal mask), with the norm before each module and behind
 ``ParaformerSANDecoder``.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class ParallelDecoder(KeyValueProjector):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         norm_eps: float = 1e-5,
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__(model_dim, num_layers, num_heads)
         self.layers = nn.ModuleList(
@@ -82,15 +83,16 @@ class ParallelDecoder(KeyValueProjector):
                 dropout=dropout,
                 attention_dropout=attention_dropout,
                 norm_eps=norm_eps,
+                activation=activation,
             )
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(model_dim, norm_eps)
 
-    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
-        """Map as `TokenDecoder` does."""
+    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor, *, causal: bool = False) -> Tensor:
+        """Map as `TokenDecoder` does; ``causal`` hides from each token those behind it."""
         for layer, (keys, values) in zip(self.layers, keys_values, strict=True):
-            x = layer(x, valid, keys, values, mask)
+            x = layer(x, valid, keys, values, mask, causal=causal)
         hidden: Tensor = self.norm(x)
         return hidden
 
@@ -132,13 +134,17 @@ class ParallelDecoderLayer(CrossAttendingLayer):
         dropout: float,
         attention_dropout: float,
         norm_eps: float,
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__(model_dim, num_heads, dropout=dropout, attention_dropout=attention_dropout, norm_eps=norm_eps)
         self.norm_self = nn.LayerNorm(model_dim, norm_eps)
         self.self_attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout)
-        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=nn.ReLU())
+        gate = nn.ReLU() if activation == "relu" else nn.GELU()
+        self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=gate)
 
-    def forward(self, x: Tensor, valid: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor, keys: Tensor, values: Tensor, mask: Tensor, *, causal: bool = False
+    ) -> Tensor:
         """Map ``x`` (B, U, D) to (B, U, D).
 
         Args:
@@ -147,11 +153,15 @@ class ParallelDecoderLayer(CrossAttendingLayer):
             keys: (B, H, T, D / H) of the encoder's frames.
             values: likewise.
             mask: bool (B, 1, 1 or U, T), True = may be seen; at least one frame for each token.
+            causal: hide from each token those behind it.
         """
         # The first token stands in for those an utterance without tokens has not: nobody attends to nothing.
         seen = valid | (torch.arange(valid.size(1), device=valid.device) == 0)
         x = zero_padding(x, valid)
-        context = BlockContext(valid=valid, attn_mask=seen[:, None, None, :])
+        attn_mask = seen[:, None, None, :]
+        if causal:
+            attn_mask = attn_mask & seen.new_ones(seen.size(1), seen.size(1)).tril()
+        context = BlockContext(valid=valid, attn_mask=attn_mask)
         x = x + self.dropout(self.self_attention(self.norm_self(x), context))
         x = self.attend(x, keys, values, mask)
         return x + self.ff(x)
