@@ -1,4 +1,5 @@
-"""What is done to data directories before training: download, describe, tokenizer, words, durations, codes, distil."""
+"""What is done to data directories before training: download, describe, tokenizer, words, durations, codes, features,
+distil."""
 
 import argparse
 import json
@@ -28,6 +29,10 @@ def _describe_tokenizer(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--languages", nargs="*", default=[], metavar="LANG", help="pieces <LANG> and <asr>")
     parser.add_argument("--translate-to", nargs="*", default=[], metavar="LANG", help="pieces <st_LANG>")
+    parser.add_argument(
+        "--cut", type=Path, metavar="MODEL", help="train none; keep what they need of this model's pieces"
+    )
+    parser.add_argument("--min-count", type=int, default=1, metavar="N", help="with --cut, leave rarer pieces out")
 
 
 def _describe_words(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,13 @@ def _describe_codes(parser: argparse.ArgumentParser) -> None:
     _add_dirs(parser, "each gets a file codes.safetensors")
     parser.add_argument("--min-seconds", type=float, default=0.0, help="shorter sound is followed by silence")
     parser.add_argument("-d", "--device", default="cpu", help="default: %(default)s")
+
+
+def _describe_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="of the training to come, which is to start")
+    _add_dirs(parser, "each gets files features.f16 and features.json")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the configuration")
+    parser.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
 
 
 def _describe_distil(parser: argparse.ArgumentParser) -> None:
@@ -82,10 +94,21 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _tokenizer(args: argparse.Namespace) -> int:
-    from speechnar.data.build_tokenizer import build_tokenizer, read_texts  # noqa: PLC0415
+    from speechnar.data.build_tokenizer import build_tokenizer, cut_tokenizer, read_texts  # noqa: PLC0415
 
+    utterances = [utterance for folder in args.data_dirs for utterance in read_texts(folder)]
+    if args.cut is not None:
+        cut_tokenizer(
+            utterances,
+            args.out,
+            args.cut,
+            languages=args.languages,
+            translate_to=args.translate_to,
+            min_count=args.min_count,
+        )
+        return OK
     build_tokenizer(
-        [utterance for folder in args.data_dirs for utterance in read_texts(folder)],
+        utterances,
         args.out,
         vocab_size=args.vocab_size,
         model_type=args.model_type,
@@ -120,6 +143,18 @@ def _codes(args: argparse.Namespace) -> int:
     return OK
 
 
+def _features(args: argparse.Namespace) -> int:
+    from speechnar.config import load_config  # noqa: PLC0415
+    from speechnar.train.extract_features import extract_features, load_extractor  # noqa: PLC0415
+    from speechnar.train.run import RunConfig  # noqa: PLC0415
+
+    model, tokenizer = load_extractor(load_config(args.config, RunConfig, args.set))
+    for folder in args.data_dirs:
+        total = extract_features(model, folder, tokenizer, batch_seconds=args.batch_seconds)
+        log().info("%s: %d positions", folder, total)
+    return OK
+
+
 def _distil(args: argparse.Namespace) -> int:
     from speechnar.train.distil import distil_dir  # noqa: PLC0415
 
@@ -147,5 +182,6 @@ GROUP = {
     "words": Verb("list the words of their texts, as a tokenizer", _describe_words, _words),
     "durations": Verb("write how long each token lasts", _describe_durations, _durations),
     "codes": Verb("code their sound once, for generators to learn from", _describe_codes, _codes),
+    "features": Verb("store what a frozen encoder makes of their sound", _describe_features, _features),
     "distil": Verb("replace the targets of training pairs by a teacher's translations", _describe_distil, _distil),
 }

@@ -42,6 +42,8 @@ class Example:
     """Who speaks; empty where nobody said."""
     durations: tuple[float, ...] | None = None
     """Seconds of each token of ``asr_text``."""
+    feats: NDArray[np.float16] | None = None
+    """(T, F) stored output of a model's frozen part, in place of ``wav``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class SpeechBatch:
     """Who speaks in each utterance (B); empty where nobody said."""
     durations: Tensor | None = None
     """(B, U) float32 seconds of each of ``asr_tokens`` (language and task last 0), 0 in padding; None: not known."""
+    feats: Tensor | None = None
+    """(B, T, F) float32 stored output of a model's frozen part; ``wav`` is then silent."""
+    feat_lens: Tensor | None = None
+    """(B,) frames of ``feats``."""
 
     def to(self, device: torch.device | str) -> "SpeechBatch":
         """Return the batch with every tensor on ``device``."""
@@ -109,6 +115,7 @@ class SpeechCollator:
         tokens, token_lens = self._pad_ids([self._target(example, self._task_text(example)) for example in examples])
         asr_targets = [self._target(example, example.asr_text) for example in examples]
         asr_tokens, asr_token_lens = self._pad_ids(asr_targets)
+        feats, feat_lens = _pad_features(examples)
         prefix, prompt, prompt_lens = self._conditions(examples) if self.has_tasks else (None, None, None)
         return SpeechBatch(
             wav=wav,
@@ -126,6 +133,8 @@ class SpeechCollator:
             sample_rate=self.sample_rate,
             speakers=tuple(example.spk_id for example in examples),
             durations=self._durations(examples, asr_targets),
+            feats=feats,
+            feat_lens=feat_lens,
         )
 
     def _task_text(self, example: Example) -> str:
@@ -183,3 +192,14 @@ def _task(lang: str) -> str:
 def _pad(rows: Sequence[Tensor], value: float) -> tuple[Tensor, Tensor]:
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
     return padded, torch.tensor([row.numel() for row in rows])
+
+
+def _pad_features(examples: Sequence[Example]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    stored = [torch.from_numpy(example.feats).float() for example in examples if example.feats is not None]
+    if not stored:
+        return None, None
+    if len(stored) < len(examples):
+        missing = next(example.utt_id for example in examples if example.feats is None)
+        raise DataError(f"utterance {missing!r}: must have stored features, as others of its batch have")
+    lens = torch.tensor([len(feats) for feats in stored])
+    return torch.nn.utils.rnn.pad_sequence(stored, batch_first=True), lens

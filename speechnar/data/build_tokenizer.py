@@ -1,4 +1,4 @@
-"""Train a tokenizer on the texts of Kaldi data directories (``speechnar data tokenizer``)."""
+"""Train a tokenizer on the texts of Kaldi data directories, or cut one to them (``speechnar data tokenizer``)."""
 
 import logging
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from typing import Literal
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.data.parallel_text import Sentence, is_text_dir, read_sentences
 from speechnar.errors import ConfigError, DataError
+from speechnar.text.byte_pairs import BytePairTokenizer
 from speechnar.text.phonemes import PhonemeTokenizer
-from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, task_specials
+from speechnar.text.tokenizer import NA, TOKENS_NAME, SentencePieceTokenizer, Tokenizer, load_tokenizer, task_specials
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,54 @@ def build_tokenizer(
         tokenizer = PhonemeTokenizer.of(utterance.text for utterance in utterances if utterance.text != NA)
     else:
         tokenizer = _train(utterances, vocab_size, model_type, languages, translate_to)
+    _save(tokenizer, out)
+
+
+def cut_tokenizer(
+    utterances: Sequence[Utterance | Sentence],
+    out: str | Path,
+    source: str | Path,
+    *,
+    languages: Sequence[str] = (),
+    translate_to: Sequence[str] = (),
+    min_count: int = 1,
+) -> None:
+    """Keep of the byte-level pieces of ``source`` those that the texts hold; save to the folder ``out``.
+
+    Args:
+        utterances: of the training set, or sentences without recordings.
+        out: a folder that already holds a token list is complete and left alone.
+        source: folder of a tokenizer, or of a model that has one, as a converted Whisper.
+        languages: ISO 639-3 codes that targets name, in the order of their ids; none for plain text.
+        translate_to: languages of the translations.
+        min_count: rarer pieces are spelled by smaller ones.
+
+    Raises:
+        ConfigError: the pieces of ``source`` are not of bytes.
+        DataError: ``source`` holds no tokenizer.
+    """
+    out = Path(out)
+    if (out / TOKENS_NAME).exists():
+        logger.info("%s is there already", out)
+        return
+    whole = load_tokenizer(source)
+    if not isinstance(whole, BytePairTokenizer):
+        raise ConfigError(f"{source}: only a tokenizer of byte-level pieces can be cut, got {type(whole).__name__}")
+    specials = task_specials(languages, translate_to) if languages else ()
+    _save(whole.cut(_texts(utterances, translate_to), specials, min_count=min_count), out)
+
+
+def _save(tokenizer: Tokenizer, out: Path) -> None:
     partial = out.with_name(f".{out.name}.partial")
     tokenizer.save(partial)
     if out.exists():
         raise DataError(f"{out}: holds no {TOKENS_NAME}, so it is no tokenizer; remove the folder")
     partial.replace(out)
+
+
+def _texts(utterances: Sequence[Utterance | Sentence], translate_to: Sequence[str]) -> list[str]:
+    texts = [utterance.text for utterance in utterances if utterance.text != NA]
+    return texts + [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
 
 
 def _train(
@@ -64,10 +108,8 @@ def _train(
     languages: Sequence[str],
     translate_to: Sequence[str],
 ) -> SentencePieceTokenizer:
-    texts = [utterance.text for utterance in utterances if utterance.text != NA]
-    texts += [text for u in utterances for lang, text in sorted(u.translations.items()) if lang in translate_to]
     specials = task_specials(languages, translate_to) if languages else ()
-    return SentencePieceTokenizer.train(texts, vocab_size, specials, model_type)
+    return SentencePieceTokenizer.train(_texts(utterances, translate_to), vocab_size, specials, model_type)
 
 
 def read_texts(folder: Path) -> Sequence[Utterance | Sentence]:

@@ -17,12 +17,13 @@ import numpy as np
 import soundfile
 from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
-from pydantic import AfterValidator, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, PositiveFloat, PositiveInt, model_validator
 
 from speechnar.audio.augment import add_noise, apply_gain, colored_noise, speed_perturb
 from speechnar.audio.io import read_audio
 from speechnar.config import Config
 from speechnar.data.batch import Example, SpeechBatch, SpeechCollator
+from speechnar.data.features import StoredFeatures
 from speechnar.data.kaldi import Utterance
 from speechnar.data.resumable import ResumableBatches
 from speechnar.data.sampler import bucketed_batches
@@ -75,6 +76,24 @@ class DataConfig(Config):
     """Share of utterances with a previous text that is used as the prompt."""
     cache_bytes: Annotated[int, Ge(0)] = 2 << 30
     """Decoded audio kept in memory."""
+    stored_features: bool = False
+    """Read the features that `speechnar.train.extract_features` stored in the directories, in place of audio."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        varied = {
+            "speed_factors": set(self.speed_factors) != {1.0},
+            "noise_prob": self.noise_prob > 0,
+            "gain_db": self.gain_db != (0.0, 0.0),
+            "edge_silence_s": self.edge_silence_s > 0,
+        }
+        wrong = [name for name, is_varied in varied.items() if is_varied]
+        if self.stored_features and wrong:
+            raise ValueError(
+                f"stored_features were made of speech as it is, which {', '.join(wrong)} would vary; set speed_factors "
+                "[1.0], noise_prob 0, gain_db [0, 0] and edge_silence_s 0"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,7 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
         training: shuffle and augment; otherwise every epoch is the same recognition task in the language given.
         seed: of every random choice.
         sample_rate: what audio is resampled to.
+        stored: features in place of audio.
 
     Raises:
         DataError: ids repeat, or no utterance is usable (with the reasons).
@@ -131,9 +151,11 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
         training: bool,
         seed: int,
         sample_rate: int = 16000,
+        stored: StoredFeatures | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.stored = stored
         self.training = training
         self.seed = seed
         self.collate = SpeechCollator(tokenizer, sample_rate=sample_rate)
@@ -161,7 +183,7 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
         """Return the number of utterances in use."""
         return len(self._utterances)
 
-    def _fault(self, utterance: Utterance) -> str:
+    def _fault(self, utterance: Utterance) -> str:  # noqa: PLR0911  # one line a reason
         if utterance.duration_s < self.config.min_seconds:
             return "shorter than min_seconds"
         if utterance.duration_s > self.config.max_seconds:
@@ -170,6 +192,8 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
             return "language unknown to the tokenizer"
         if utterance.text == NA and not self._targets(utterance):
             return "no text"
+        if self.stored is not None and utterance.utt_id not in self.stored:
+            return "no stored features"
         if self._has_durations and utterance.durations is None:
             return "no durations of tokens, which others have"
         return ""
@@ -238,7 +262,7 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
     def _example(self, epoch: int, utterance: Utterance) -> Example:
         draw = self._draw(epoch, utterance)
         rate = self.collate.sample_rate
-        wav = self._audio.read(utterance)
+        wav = np.zeros(0, np.float32) if self.stored is not None else self._audio.read(utterance)
         if draw.speed != 1.0:
             wav = speed_perturb(wav, draw.speed, rate)
         if any(draw.silence_s):
@@ -258,6 +282,7 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
             prev_text=utterance.prev_text if draw.use_prev_text else None,
             spk_id=utterance.spk_id,
             durations=draw.token_durations(utterance),
+            feats=None if self.stored is None else self.stored.read(utterance.utt_id),
         )
 
 

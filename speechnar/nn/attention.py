@@ -133,14 +133,14 @@ def _extend(cache: LayerCache, k: Tensor, v: Tensor, context: BlockContext) -> t
 
 
 class CrossAttention(nn.Module):
-    """Attention of frames (queries) to a memory (keys and values), the latter projected together."""
+    """Attention of frames (queries) to a memory (keys and values) of any width, the latter projected together."""
 
-    def __init__(self, model_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, model_dim: int, num_heads: int, *, dropout: float = 0.0, memory_dim: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(model_dim, model_dim)
-        self.key_value = nn.Linear(model_dim, 2 * model_dim)
+        self.key_value = nn.Linear(memory_dim or model_dim, 2 * model_dim)
         self.out = nn.Linear(model_dim, model_dim)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
@@ -148,7 +148,7 @@ class CrossAttention(nn.Module):
         return self.attend(x, *self.project(memory), memory_mask)
 
     def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``memory`` (B, M, D) to its keys and values, each (B, H, M, D / H)."""
+        """Map ``memory`` (B, M, E) to its keys and values, each (B, H, M, D / H)."""
         k, v = self.key_value(memory).view(memory.size(0), memory.size(1), 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         return k, v
 

@@ -26,11 +26,25 @@ class EncodedSpeech:
     """(B,) frames."""
     log_probs: Tensor | None = None
     """(B, T, V) float32 CTC log-probabilities of blank and text tokens; languages and tasks count as blank."""
+    states: Tensor | None = None
+    """(B, T', E) of a pretrained encoder below ``enc``, zero in padding; None where there is none."""
+    state_lens: Tensor | None = None
+    """(B,) positions of ``states``."""
 
     @cached_property
     def valid(self) -> Tensor:
         """Bool (B, T): True = real frame."""
         return valid_mask(self.lens, self.enc.size(1))
+
+    def at(self, rows: Tensor) -> "EncodedSpeech":
+        """Return the utterances ``rows`` (N,)."""
+        return EncodedSpeech(
+            enc=self.enc[rows],
+            lens=self.lens[rows],
+            log_probs=None if self.log_probs is None else self.log_probs[rows],
+            states=None if self.states is None else self.states[rows],
+            state_lens=None if self.state_lens is None else self.state_lens[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,11 @@ from speechnar.audio.cmvn import GlobalCmvn, compute_cmvn
 from speechnar.config import Config, load_config, parse_config
 from speechnar.data.codes import CodeDataConfig, CodeDataset
 from speechnar.data.dataset import DataConfig, SpeechDataset
+from speechnar.data.features import StoredFeatures, fingerprint
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.data.pairs import PairDataConfig, PairDataset
 from speechnar.data.parallel_text import read_sentences
-from speechnar.errors import CheckpointError, ConfigError
+from speechnar.errors import CheckpointError, ConfigError, DataError
 from speechnar.metrics.error_rate import cer, wer
 from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
@@ -32,6 +33,7 @@ from speechnar.models.base import (
     ModelConfig,
     MtModel,
     NormalizesFeatures,
+    StoresFeatures,
     Trainable,
     config_of,
     load_state,
@@ -134,6 +136,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
         if isinstance(data.train, SpeechDataset):
             fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
         start_model(model, config)
+        _check_stored(data, model)  # a run that goes on has its weights from its checkpoint
     for part in config.frozen:
         freeze(model, part)
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -180,7 +183,13 @@ def load_data(config: RunConfig, tokenizer: Tokenizer, sample_rate: int, *, trai
         raise ConfigError(f"data must be of kind speech for a model of speech, got {config.data.kind}")
     utterances = [u for folder in _folders(config, training=training) for u in read_kaldi_dir(folder)]
     return SpeechDataset(
-        utterances, tokenizer, config.data, training=training, seed=config.train.seed, sample_rate=sample_rate
+        utterances,
+        tokenizer,
+        config.data,
+        training=training,
+        seed=config.train.seed,
+        sample_rate=sample_rate,
+        stored=StoredFeatures(_folders(config, training=training)) if config.data.stored_features else None,
     )
 
 
@@ -224,6 +233,16 @@ def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _
     train_data, dev_data = (load_data(config, tokenizer, sample_rate, training=flag) for flag in (True, False))
     evaluate = recognition_error(dev_data, tokenizer) if isinstance(model, AsrModel) else None
     return _Data(train_data, dev_data, evaluate)
+
+
+def _check_stored(data: _Data, model: Trainable) -> None:
+    """Raise DataError where features are stored that other weights made."""
+    for part in (data.train, data.dev):
+        stored = part.stored if isinstance(part, SpeechDataset) else None
+        if stored is None:
+            continue
+        if not isinstance(model, StoresFeatures) or stored.fingerprint != fingerprint(model.frozen_weights()):
+            raise DataError("data.stored_features: they were made by other weights than the model's; extract them anew")
 
 
 def _open_codes(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _Data:
@@ -299,8 +318,8 @@ def init_model(model: Trainable, source: str | Path, part: str = "") -> InitRepo
     """
     source = Path(source)
     if source.is_dir():
-        prefix = model.warm_starts.get(read_model_config(source)[1].kind, "")
-        weights = {f"{prefix}{name}": weight for name, weight in read_weights(source / WEIGHTS_FILE).items()}
+        kind = read_model_config(source)[1].kind
+        weights = model.adopt(kind, read_weights(source / WEIGHTS_FILE), load_tokenizer(source))
     else:
         weights = weights_of(load_checkpoint(source), source=str(source))
     weights = {name: weight for name, weight in weights.items() if name.startswith(part)}

@@ -53,12 +53,16 @@ from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder, look_at_states
 from speechnar.text.tokenizer import Tokenizer
 
 
 class CassNatHeadConfig(Config):
     """The decoder; the defaults are small."""
 
+    decoder: Literal["conformer", "whisper"] = "conformer"
+    """``whisper``: in place of SAD and MAD blocks, ``num_mixed_layers`` layers that can begin from Whisper's decoder,
+    of its width, reading the states of a Whisper trunk."""
     num_self_layers: NonNegativeInt = 2
     """Self-attention blocks (SAD)."""
     num_mixed_layers: PositiveInt = 2
@@ -92,6 +96,10 @@ class CassNatHeadConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "CassNatHeadConfig":
+        if self.decoder == "whisper" and (self.num_self_layers or self.inter_ce_weight or self.lose_last_emission):
+            raise ValueError(
+                "a decoder of kind whisper has num_self_layers 0, inter_ce_weight 0, no lose_last_emission"
+            )
         num_layers = self.num_self_layers + self.num_mixed_layers
         if self.inter_ce_weight > 0 and self.inter_ce_layer >= num_layers:
             raise ValueError(f"inter_ce_layer must stay below the {num_layers} blocks, got {self.inter_ce_layer}")
@@ -143,6 +151,8 @@ class CassNatHead(nn.Module):
     """CASS-NAT's decoder on any encoder with a CTC head; satisfies `speechnar.models.base.SpeechDecoder`."""
 
     distances: Tensor
+    tables = ("out.weight",)
+    """Weights that are token embeddings, with a decoder of kind ``whisper``."""
 
     def __init__(
         self,
@@ -153,6 +163,7 @@ class CassNatHead(nn.Module):
         sos_id: int,
         eos_id: int,
         blank_id: int,
+        enc_dim: int | None = None,
     ) -> None:
         super().__init__()
         ids = {"sos_id": sos_id, "eos_id": eos_id, "blank_id": blank_id}
@@ -173,7 +184,21 @@ class CassNatHead(nn.Module):
             attention_dropout=config.attention_dropout,
             norm_eps=config.norm_eps,
             blank_id=blank_id,
+            enc_dim=enc_dim,
         )
+        self.decoder: WhisperTokenDecoder | None = None
+        if config.decoder == "whisper":
+            self.decoder = WhisperTokenDecoder(
+                model_dim,
+                config.num_mixed_layers,
+                config.num_heads,
+                config.ff_dim,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                norm_eps=config.norm_eps,
+            )
+            self.out = nn.Linear(model_dim, vocab_size, bias=False)
+            return
         # A buffer that is saved: the authors' checkpoints hold tables that are no sinusoids.
         table = sinusoids(torch.arange(2 * config.max_distance + 1), model_dim)
         self.register_buffer("distances", table)
@@ -194,7 +219,7 @@ class CassNatHead(nn.Module):
         """Name the token of every slot of ``segments``, one alignment per utterance of ``speech``."""
         x, inter = self.decode_slots(speech, segments)
         inter_log_probs: Tensor | None = None
-        if self.inter_norm is not None and self.inter_out is not None:
+        if self.decoder is None and self.inter_norm is not None and self.inter_out is not None:
             inter_log_probs = self.inter_out(self.inter_norm(inter)).log_softmax(-1, dtype=torch.float32)
         return SlotOutput(log_probs=self.log_probs(x), lens=segments.slot_lens, inter_log_probs=inter_log_probs)
 
@@ -215,6 +240,11 @@ class CassNatHead(nn.Module):
         candidates = None if utterance_index is None else Candidates.of(utterance_index, len(speech.lens))
         x = self.embedder.embed_slots(speech, segments, candidates)
         valid = valid_mask(segments.slot_lens, x.size(1))
+        if self.decoder is not None:
+            keys_values, mask = look_at_states(self.decoder, speech)
+            if utterance_index is not None:
+                keys_values, mask = keys_values[:, :, utterance_index], mask[utterance_index]
+            return self.decoder(x, valid, keys_values, mask), x
         context = BlockContext(
             valid=valid,
             attn_mask=valid[:, None, None, :],

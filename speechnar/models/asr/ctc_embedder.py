@@ -7,6 +7,7 @@ Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank inclu
 Source: An et al., "Paraformer-v2", 2024, section 2.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -29,6 +30,12 @@ class CtcEmbedderConfig(Config):
     kind: Literal["ctc"] = "ctc"
 
 
+class HeardEmbedderConfig(Config):
+    """The expected embeddings of what CTC heard, for a decoder that knows its token embeddings (``whisper``)."""
+
+    kind: Literal["heard"] = "heard"
+
+
 class CtcEmbedder(nn.Module):
     """A `TokenEmbedder`; gradients flow into ``log_probs`` but not into the alignment."""
 
@@ -49,24 +56,73 @@ class CtcEmbedder(nn.Module):
         Raises:
             ConfigError: ``speech`` has no CTC posteriors.
         """
-        if speech.log_probs is None:
-            raise ConfigError("an embedder of kind ctc needs CTC posteriors; train the model with a CTC loss")
-        log_probs = speech.log_probs
-        if tokens is None or token_lens is None:
-            path = path_segments(log_probs.argmax(2), speech.lens, self.blank_id)
-            starts, ends, lens = path.starts, path.ends, path.token_lens
-        else:
-            alignment = viterbi_align(log_probs.detach(), speech.lens, tokens, token_lens, self.blank_id)
-            starts, ends, lens = alignment.starts, alignment.ends, alignment.token_lens
-        if starts.size(1) == 0:
-            starts, ends = (F.pad(x, (0, 1)) for x in (starts, ends))
-        is_token = valid_mask(lens, starts.size(1))
-        starts, ends = starts.masked_fill(~is_token, 0), ends.masked_fill(~is_token, 0)
-        frames = torch.arange(log_probs.size(1), device=log_probs.device)
-        inside = (frames >= starts[..., None]) & (frames < ends[..., None])  # (B, U, T)
-        weights = inside / inside.sum(2, keepdim=True).clamp(min=1)
-        probs = zero_padding(log_probs, speech.valid).exp()
-        x = F.relu(self.dropout(self.norm(self.proj(torch.bmm(weights.to(probs.dtype), probs)))))
+        heard = hear(speech, tokens, token_lens, self.blank_id)
+        x = F.relu(self.dropout(self.norm(self.proj(heard.probs))))
         # Posteriors carry no positions, as encoder frames do.
         x = x * x.size(2) ** 0.5 + sinusoids(torch.arange(x.size(1), device=x.device), x.size(2))
-        return TokenEmbeddings(embeds=zero_padding(x, is_token), lens=lens, starts=starts, ends=ends)
+        return heard.embedded(x)
+
+
+class HeardEmbedder(nn.Module):
+    """A `TokenEmbedder` whose vectors are the expected embeddings of what CTC heard, blank left out, without positions.
+
+    Ours: a decoder that knows a table of token embeddings (Whisper's) is given the same vectors that it knows.
+    """
+
+    def __init__(self, table: nn.Embedding, *, blank_id: int) -> None:
+        super().__init__()
+        self.table = table
+        self.blank_id = blank_id
+
+    def forward(
+        self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
+    ) -> TokenEmbeddings:
+        """Embed as `CtcEmbedder` does; a reference that does not fit its frames has vectors of 0."""
+        heard = hear(speech, tokens, token_lens, self.blank_id)
+        text = torch.ones_like(heard.probs[0, 0])
+        text[self.blank_id] = 0.0
+        probs = heard.probs * text
+        probs = probs / probs.sum(2, keepdim=True).clamp(min=1e-6)
+        return heard.embedded(probs.to(self.table.weight.dtype) @ self.table.weight)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What CTC says about each token."""
+
+    probs: Tensor
+    """(B, U, V) float32, means over the token's frames."""
+    lens: Tensor
+    starts: Tensor
+    ends: Tensor
+
+    def embedded(self, x: Tensor) -> TokenEmbeddings:
+        """Return the tokens with the vectors ``x`` (B, U, D)."""
+        is_token = valid_mask(self.lens, x.size(1))
+        return TokenEmbeddings(embeds=zero_padding(x, is_token), lens=self.lens, starts=self.starts, ends=self.ends)
+
+
+def hear(speech: EncodedSpeech, tokens: Tensor | None, token_lens: Tensor | None, blank_id: int) -> Heard:
+    """Average the posteriors over the frames of ``tokens`` (B, U), or of the tokens of the best CTC path.
+
+    Raises:
+        ConfigError: ``speech`` has no CTC posteriors.
+    """
+    if speech.log_probs is None:
+        raise ConfigError("an embedder of kind ctc or heard needs CTC posteriors; train the model with a CTC loss")
+    log_probs = speech.log_probs
+    if tokens is None or token_lens is None:
+        path = path_segments(log_probs.argmax(2), speech.lens, blank_id)
+        starts, ends, lens = path.starts, path.ends, path.token_lens
+    else:
+        alignment = viterbi_align(log_probs.detach(), speech.lens, tokens, token_lens, blank_id)
+        starts, ends, lens = alignment.starts, alignment.ends, alignment.token_lens
+    if starts.size(1) == 0:
+        starts, ends = (F.pad(x, (0, 1)) for x in (starts, ends))
+    is_token = valid_mask(lens, starts.size(1))
+    starts, ends = starts.masked_fill(~is_token, 0), ends.masked_fill(~is_token, 0)
+    frames = torch.arange(log_probs.size(1), device=log_probs.device)
+    inside = (frames >= starts[..., None]) & (frames < ends[..., None])  # (B, U, T)
+    weights = inside / inside.sum(2, keepdim=True).clamp(min=1)
+    probs = zero_padding(log_probs, speech.valid).exp()
+    return Heard(torch.bmm(weights.to(probs.dtype), probs), lens, starts, ends)

@@ -11,7 +11,7 @@ Sources: OWSM-CTC (`speechnar.models.asr.owsm_ctc`), CASS-NAT (`speechnar.models
 equation 14.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -26,9 +26,12 @@ from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer_head import ParaformerHead, ParaformerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.asr.whisper import adopt_decoder
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig, SpeechDecoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
+from speechnar.nn.whisper import WhisperTrunkConfig
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder
 from speechnar.text.tokenizer import ASR, Tokenizer
 
 CTC = "ctc"
@@ -42,6 +45,8 @@ class JointConfig(ModelConfig):
     cassnat: CassNatHeadConfig | None = None
     paraformer: ParaformerHeadConfig | None = None
     transformer_ar: TransformerArHeadConfig | None = None
+    share_decoder: bool = False
+    """One decoder of kind ``whisper`` for CASS-NAT and Paraformer, which then differ in how they cut speech."""
     trunk_weight: NonNegativeFloat = 1.0
     """Of the trunk's CTC losses in the total."""
     cassnat_weight: NonNegativeFloat = 1.0
@@ -52,6 +57,12 @@ class JointConfig(ModelConfig):
     def _check(self) -> "JointConfig":
         if not self.decoders:
             raise ValueError("joint needs cassnat, paraformer or transformer_ar beside its trunk; else use owsm_ctc")
+        if not isinstance(self.trunk.encoder, WhisperTrunkConfig) and any(
+            getattr(head, "decoder", None) == "whisper" for head in self.decoders.values()
+        ):
+            raise ValueError(
+                "a decoder of kind whisper reads the states of trunk.encoder, which must be of kind whisper"
+            )
         return self
 
     @property
@@ -59,6 +70,20 @@ class JointConfig(ModelConfig):
         """Configurations of the decoders beside CTC, by name."""
         named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "transformer_ar")}
         return {name: config for name, config in named.items() if config is not None}
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> "JointConfig":
+        heads = (self.cassnat, self.paraformer)
+        if self.share_decoder and not all(head is not None and head.decoder == "whisper" for head in heads):
+            raise ValueError("share_decoder needs cassnat and paraformer, both with a decoder of kind whisper")
+        return self
+
+    def width_of(self, decoder: str) -> int:
+        """Return the width of a decoder: that of the encoder it reads."""
+        encoder = self.trunk.encoder
+        if isinstance(encoder, WhisperTrunkConfig) and getattr(self.decoders[decoder], "decoder", None) == "whisper":
+            return encoder.whisper.model_dim
+        return encoder.model_dim
 
     @classmethod
     def debug(cls) -> "JointConfig":
@@ -82,17 +107,30 @@ class Joint(AsrModel):
         self.trunk = OwsmCtc(config.trunk, tokenizer)
         classes = {"cassnat": CassNatHead, "paraformer": ParaformerHead, "transformer_ar": TransformerArHead}
         ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
+        # The width of the frames, for the head that attends to them with another width of its own.
+        widths = {"cassnat": {"enc_dim": config.trunk.encoder.model_dim}}
         self.decoders = nn.ModuleDict(
             {
-                name: classes[name](head, config.trunk.encoder.model_dim, vocab_size=tokenizer.vocab_size, **ids)
+                name: classes[name](
+                    head, config.width_of(name), vocab_size=tokenizer.vocab_size, **ids, **widths.get(name, {})
+                )
                 for name, head in config.decoders.items()
             }
         )
+        if config.share_decoder:
+            self._share_decoder()
+        self._pieces = tokenizer.pieces
         # What CTC emits but no transcript holds: languages, tasks, <na>. To the other decoders it is blank.
         keep = {tokenizer.unk_id, tokenizer.blank_id}
         is_special = [tokenizer.is_special(i) and i not in keep for i in range(tokenizer.vocab_size)]
         self.register_buffer("_is_special", torch.tensor(is_special), persistent=False)
         self.asr_id = tokenizer.id_of(ASR) if self.trunk.num_prefix else None
+
+    def _share_decoder(self) -> None:
+        """Give CASS-NAT the layers and the output of Paraformer."""
+        cassnat, paraformer = self.decoders["cassnat"], self.decoders["paraformer"]
+        assert isinstance(cassnat, CassNatHead) and isinstance(paraformer, ParaformerHead), "as configured"
+        cassnat.decoder, cassnat.out = cast(WhisperTokenDecoder, paraformer.decoder), paraformer.output
 
     @classmethod
     def from_config(cls, config: JointConfig, tokenizer: Tokenizer) -> "Joint":
@@ -134,6 +172,29 @@ class Joint(AsrModel):
         """What can be asked to decode; the first is the default."""
         return (CTC, *self.decoders)
 
+    def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map waveforms (B, S) to what the trained part of the trunk reads; see `OwsmCtc.features`."""
+        return self.trunk.features(wav, wav_lens)
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield the weights behind `features` that are never trained."""
+        return self.trunk.frozen_weights()
+
+    def depth_of(self, name: str) -> int:
+        """Return how deep in a pretrained encoder the parameter ``name`` lies; 0 outside of one."""
+        return self.trunk.depth_of(name.removeprefix("trunk.")) if name.startswith("trunk.") else 0
+
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
+        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's and its decoder's."""
+        if kind != "whisper":
+            return super().adopt(kind, weights, tokenizer)
+        adopted = {f"trunk.{name}": weight for name, weight in self.trunk.adopt(kind, weights, tokenizer).items()}
+        for name, head in self.decoders.items():
+            if isinstance(head, CassNatHead | ParaformerHead) and head.config.decoder == "whisper":
+                prefix = f"decoders.{name}."
+                adopted |= adopt_decoder(weights, tokenizer, self._pieces, tables=head.tables, prefix=prefix)
+        return adopted
+
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
         """Encode waveforms (B, S) with the trunk; the context is as in `OwsmCtc.encode`."""
         return self.trunk.encode(wav, wav_lens, **context)  # type: ignore[arg-type]  # of the trunk's keywords
@@ -159,7 +220,13 @@ class Joint(AsrModel):
     def encoded_speech(self, out: CtcOutput) -> EncodedSpeech:
         """Return what the decoders see of the trunk's output: its frames, and its posteriors over text."""
         prefix = self.num_prefix
-        speech = EncodedSpeech(enc=out.enc[:, prefix:], lens=out.lens - prefix, log_probs=out.log_probs[:, prefix:])
+        speech = EncodedSpeech(
+            enc=out.enc[:, prefix:],
+            lens=out.lens - prefix,
+            log_probs=out.log_probs[:, prefix:],
+            states=out.states,
+            state_lens=out.state_lens,
+        )
         assert speech.log_probs is not None
         return replace(
             speech,
@@ -173,9 +240,8 @@ class Joint(AsrModel):
         The decoders learn from the utterances that are to be recognised and have a transcript.
         """
         trunk, out = self.trunk.loss_and_output(batch)
-        out = replace(out, enc=out.enc[: len(batch.wav)], log_probs=out.log_probs[: len(batch.wav)])
-        out = replace(out, lens=out.lens[: len(batch.wav)])  # the first of several masked copies
-        speech, tokens, token_lens = self.encoded_speech(out), batch.asr_tokens, batch.asr_token_lens
+        speech = self.encoded_speech(out)
+        tokens, token_lens = batch.asr_tokens, batch.asr_token_lens
         learn = batch.asr_valid
         if self.num_prefix and batch.prefix is not None:
             learn = learn & (batch.prefix[:, 1] == self.asr_id)
@@ -184,11 +250,7 @@ class Joint(AsrModel):
         share = torch.tensor(len(rows) / len(learn), device=learn.device)
         if not len(rows):  # every parameter keeps its place in the graph
             rows = torch.zeros(1, dtype=torch.long, device=learn.device)
-        speech = EncodedSpeech(
-            enc=speech.enc[rows],
-            lens=speech.lens[rows],
-            log_probs=None if speech.log_probs is None else speech.log_probs[rows],
-        )
+        speech = speech.at(rows)  # of several masked copies, the first
         tokens, token_lens = tokens[rows], token_lens[rows]
         total, parts = self.config.trunk_weight * trunk.total, dict(trunk.parts)
         for name in self.decoders:
@@ -207,10 +269,7 @@ class Joint(AsrModel):
     @torch.no_grad()
     def recognize_with(self, batch: SpeechBatch) -> dict[str, list[list[int]]]:
         """Return the token ids of every decoder by its name."""
-        context = {}
-        if self.num_prefix:
-            context = {"prefix": batch.prefix, "prompt": batch.prompt, "prompt_lens": batch.prompt_lens}
-        out = self.encode(batch.wav, batch.wav_lens, **context)
+        out = self.trunk.encode_batch(batch)
         found = {name: [path.tokens for path in self.decode(out, name)] for name in self.decoders}
         return {CTC: self.trunk.best_tokens(out), **found}
 

@@ -18,16 +18,16 @@ Differs from the paper:
 - ``consistency_weight`` adds CR-CTC.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
-from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import FrontendConfig, LogMelConfig, build_frontend
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
@@ -36,11 +36,15 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.context import Chunking
 from speechnar.nn.ctc import CtcHead, fits
-from speechnar.nn.encoder import EBranchformerConfig, Encoder, EncoderConfig
+from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
 from speechnar.nn.transformer import TransformerEncoder
+from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
 from speechnar.text.tokenizer import Tokenizer
+
+EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig | WhisperTrunkConfig, Field(discriminator="kind")]
 
 
 class PromptConfig(Config):
@@ -59,8 +63,7 @@ class OwsmCtcConfig(ModelConfig):
 
     kind: Literal["owsm_ctc"] = "owsm_ctc"
     frontend: FrontendConfig = LogMelConfig()
-    normalize: Literal["global", "utterance"] = "global"
-    """Features less a stored mean over a stored deviation, or less their own."""
+    normalize: Normalization = "global"
     encoder: EncoderConfig = EBranchformerConfig(
         model_dim=384,
         num_layers=9,
@@ -157,6 +160,10 @@ class CtcOutput:
     """The same of the intermediate heads, first to last."""
     enc: Tensor
     """(B, T', D)"""
+    states: Tensor | None = None
+    """(B, N, E) of the pretrained encoder, if there is one, 0 in padding."""
+    state_lens: Tensor | None = None
+    """(B,) of ``states``."""
 
 
 class PromptEncoder(nn.Module):
@@ -200,9 +207,13 @@ class OwsmCtc(AsrModel):
         self.blank_id = tokenizer.blank_id
         self.frontend = build_frontend(config.frontend)
         num_features = self.frontend.num_features
-        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
-        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
-        self.encoder = Encoder(config.encoder, num_features)
+        self.normalizer = build_normalizer(config.normalize, num_features)
+        self.spec_augment = build_augmenter(config.spec_augment)
+        self.encoder = (
+            WhisperTrunk(config.encoder, num_features)
+            if isinstance(config.encoder, WhisperTrunkConfig)
+            else Encoder(config.encoder, num_features)
+        )
         model_dim = config.encoder.model_dim
         self.ctc = CtcHead(model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
         self.conditioning = nn.Linear(tokenizer.vocab_size, model_dim) if config.interctc_layers else None
@@ -238,10 +249,42 @@ class OwsmCtc(AsrModel):
         return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths."""
-        with torch.autocast(wav.device.type, enabled=False):
-            feats, feat_lens = self.frontend(wav, wav_lens)
-            return self.normalizer(feats, feat_lens), feat_lens
+        """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths.
+
+        What is frozen of a pretrained encoder counts as part of feature extraction.
+        """
+        feats, feat_lens = normalized_features(self.frontend, self.normalizer, wav, wav_lens)
+        return (
+            self.encoder.whisper.frozen(feats, feat_lens)
+            if isinstance(self.encoder, WhisperTrunk)
+            else (feats, feat_lens)
+        )
+
+    def frozen_weights(self) -> Iterator[Tensor]:
+        """Yield what of the encoder is never trained; `features` depends on it."""
+        if isinstance(self.encoder, WhisperTrunk):
+            for part in self.encoder.whisper.frozen_parts():
+                yield from part.parameters()
+
+    def depth_of(self, name: str) -> int:
+        """Return how deep in a pretrained encoder the parameter ``name`` lies; 0 outside of one."""
+        prefix = "encoder.whisper."
+        if not isinstance(self.encoder, WhisperTrunk) or not name.startswith(prefix):
+            return 0
+        return self.encoder.whisper.depth_of(name.removeprefix(prefix))
+
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
+        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's."""
+        if kind != "whisper":
+            return super().adopt(kind, weights, tokenizer)
+        half = "encoder."
+        return {f"encoder.whisper.{name.removeprefix(half)}": w for name, w in weights.items() if name.startswith(half)}
+
+    def features_of(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """Return the features of `features` and their lengths, read from ``batch`` where they are stored in it."""
+        if batch.feats is not None and batch.feat_lens is not None:
+            return batch.feats, batch.feat_lens
+        return self.features(batch.wav, batch.wav_lens)
 
     def encode(
         self,
@@ -264,7 +307,7 @@ class OwsmCtc(AsrModel):
             chunking: limited context, for streaming; None sees the whole utterance.
 
         Raises:
-            ConfigError: a prefix or a prompt is given to a model that has none.
+            ConfigError: a prefix or a prompt is given to a model that has none, or ``chunking`` to a Whisper trunk.
         """
         feats, feat_lens = self.features(wav, wav_lens)
         return self.encode_features(
@@ -281,7 +324,7 @@ class OwsmCtc(AsrModel):
         prompt_lens: Tensor | None = None,
         chunking: Chunking | None = None,
     ) -> CtcOutput:
-        """Encode normalised features (B, T, F); the rest as in `encode`."""
+        """Encode what `features` returns, (B, T, F) and (B,); the rest as in `encode`."""
         batch = feats.size(0)
         prefix_embeds, memory = None, None
         if self.prompt_encoder is not None:
@@ -296,7 +339,14 @@ class OwsmCtc(AsrModel):
         elif prefix is not None or prompt is not None:
             raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
         inter: list[Tensor] = []
-        enc, lens = self.encoder(
+        states = state_lens = None
+        encoder = self.encoder
+        if isinstance(encoder, WhisperTrunk):
+            if chunking is not None:
+                raise ConfigError("an encoder of kind whisper sees the whole utterance; leave out chunking")
+            feats, feat_lens = states, state_lens = encoder.whisper(feats, feat_lens)
+            encoder = encoder.blocks
+        enc, lens = encoder(
             feats,
             feat_lens,
             prefix=prefix_embeds,
@@ -305,7 +355,14 @@ class OwsmCtc(AsrModel):
             after_layer=lambda number, x: self.condition(number, x, inter),
             chunking=chunking,
         )
-        return CtcOutput(log_probs=self.ctc(enc), lens=lens, inter_log_probs=tuple(inter), enc=enc)
+        return CtcOutput(
+            log_probs=self.ctc(enc),
+            lens=lens,
+            inter_log_probs=tuple(inter),
+            enc=enc,
+            states=states,
+            state_lens=state_lens,
+        )
 
     def condition(self, number: int, x: Tensor, inter: list[Tensor]) -> Tensor:
         """Behind the blocks of ``interctc_layers``, append the head's output to ``inter`` and feed it back.
@@ -326,14 +383,13 @@ class OwsmCtc(AsrModel):
 
     def loss_and_output(self, batch: SpeechBatch) -> tuple[LossOutput, CtcOutput]:
         """Return the loss and what it was computed from, of several masked copies with ``consistency_weight``."""
-        feats, feat_lens = self.features(batch.wav, batch.wav_lens)
+        feats, feat_lens = self.features_of(batch)
         prefix, prompt, prompt_lens = batch.prefix, batch.prompt, batch.prompt_lens
         if self.prompt_encoder is None:
             prefix = prompt = prompt_lens = None
         copies = 2 if self.training and self.config.consistency_weight > 0 else 1
         feats, feat_lens = _repeat(feats, copies), _repeat(feat_lens, copies)
-        if self.spec_augment is not None and self.training:
-            feats = self.spec_augment(feats, feat_lens)
+        feats = augmented(self.spec_augment, feats, feat_lens)
         out = self.encode_features(
             feats,
             feat_lens,
@@ -376,13 +432,16 @@ class OwsmCtc(AsrModel):
     @torch.no_grad()
     def recognize(self, batch: SpeechBatch) -> list[list[int]]:
         """Return the greedy token ids of each utterance, specials included."""
+        return self.best_tokens(self.encode_batch(batch))
+
+    def encode_batch(self, batch: SpeechBatch) -> CtcOutput:
+        """Encode the speech of ``batch``, or its stored features, told what it tells of language, task and prompt."""
+        feats, feat_lens = self.features_of(batch)
         if self.prompt_encoder is None:
-            out = self.encode(batch.wav, batch.wav_lens)
-        else:
-            out = self.encode(
-                batch.wav, batch.wav_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
-            )
-        return self.best_tokens(out)
+            return self.encode_features(feats, feat_lens)
+        return self.encode_features(
+            feats, feat_lens, prefix=batch.prefix, prompt=batch.prompt, prompt_lens=batch.prompt_lens
+        )
 
     def best_tokens(self, out: CtcOutput) -> list[list[int]]:
         """Return the token ids of the best path of the last head, specials included."""

@@ -26,8 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
-from speechnar.audio.cmvn import GlobalCmvn, UtteranceCmvn
+from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_frontend
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
@@ -39,6 +38,7 @@ from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig, Encoder
+from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.sanm import (
     SanmEncoder,
@@ -57,8 +57,8 @@ class ParaformerConfig(ModelConfig):
     kind: Literal["paraformer"] = "paraformer"
     frontend: FrontendConfig = KaldiFbankConfig(lfr_window=7, lfr_shift=6)
     """By default 80 mel bands, seven frames stacked every 60 ms."""
-    normalize: Literal["global", "utterance"] = "global"
-    """``global`` uses stored statistics of stacked features, ``utterance`` those of each utterance."""
+    normalize: Normalization = "global"
+    """Of stacked features."""
     encoder: Annotated[SanmEncoderConfig | ConformerConfig, Field(discriminator="kind")] = SanmEncoderConfig()
     head: ParaformerHeadConfig = ParaformerHeadConfig()
     hotwords: SeacoConfig | None = None
@@ -75,6 +75,8 @@ class ParaformerConfig(ModelConfig):
         heads, width = self.head.num_heads, self.encoder.model_dim
         if width % heads:
             raise ValueError(f"head.num_heads must divide the encoder's width {width}, got {heads}")
+        if self.head.decoder == "whisper":
+            raise ValueError("head.decoder whisper needs a model of kind joint on a Whisper trunk")
         if self.head.embedder.kind == "ctc" and self.ctc_weight == 0:
             raise ValueError("an embedder of kind ctc needs ctc_weight above 0; Paraformer-v2 has 0.5")
         return self
@@ -145,8 +147,8 @@ class Paraformer(AsrModel):
         self.blank_id = tokenizer.blank_id
         self.frontend = build_frontend(config.frontend)
         num_features = self.frontend.num_features
-        self.normalizer = GlobalCmvn(num_features) if config.normalize == "global" else UtteranceCmvn()
-        self.spec_augment = SpecAugment(config.spec_augment) if config.spec_augment else None
+        self.normalizer = build_normalizer(config.normalize, num_features)
+        self.spec_augment = build_augmenter(config.spec_augment)
         self.encoder = _build_encoder(config.encoder, num_features)
         self.head = ParaformerHead(
             config.head,
@@ -204,9 +206,7 @@ class Paraformer(AsrModel):
         shortest = self.shortest_samples
         wav = zero_padding(wav, valid_mask(wav_lens, wav.size(1)))
         wav = F.pad(wav, (0, max(0, shortest - wav.size(1))))
-        with torch.autocast(wav.device.type, enabled=False):
-            feats, feat_lens = self.frontend(wav, wav_lens.clamp(min=shortest))
-            return self.normalizer(feats, feat_lens), feat_lens
+        return normalized_features(self.frontend, self.normalizer, wav, wav_lens.clamp(min=shortest))
 
     @property
     def shortest_samples(self) -> int:
@@ -234,11 +234,8 @@ class Paraformer(AsrModel):
 
     def augment(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Mask ``feats`` (B, T, F); a band is masked in all frames that were stacked into one."""
-        if self.spec_augment is None or not self.training:
-            return feats
-        num_mels = self.config.frontend.num_mels
-        kept = self.spec_augment(feats.new_ones(*feats.shape[:2], num_mels), feat_lens)
-        return feats * kept.repeat(1, 1, feats.size(2) // num_mels)
+        stacked = feats.size(2) // self.config.frontend.num_mels
+        return augmented(self.spec_augment, feats, feat_lens, stacked=stacked)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return cross-entropy, quantity and CTC losses, in nats per utterance that has a transcript.

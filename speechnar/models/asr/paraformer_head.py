@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +17,7 @@ from speechnar.config import Config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.asr.bicif import TimestampConfig, TokenTimes
-from speechnar.models.asr.ctc_embedder import CtcEmbedder, CtcEmbedderConfig
+from speechnar.models.asr.ctc_embedder import CtcEmbedder, CtcEmbedderConfig, HeardEmbedder, HeardEmbedderConfig
 from speechnar.models.base import LossOutput
 from speechnar.nn.cif import CifEmbeddings, CifPredictor, CifThreshold, PredictorConv, TimestampPredictor, quantity_loss
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
@@ -28,6 +28,7 @@ from speechnar.nn.sanm import (
     SanmDecoder,
     WindowedSpeech,
 )
+from speechnar.nn.whisper_decoder import WhisperTokenDecoder, look_at_states
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -61,9 +62,10 @@ class ParaformerHeadConfig(Config):
     """Predictor and decoder behind any encoder, of the encoder's width."""
 
     kind: Literal["paraformer"] = "paraformer"
-    embedder: Annotated[CifConfig | CtcEmbedderConfig, Field(discriminator="kind")] = CifConfig()
-    decoder: Literal["sanm", "transformer"] = "sanm"
-    """``transformer``: self-attention in place of the memory, as in the AISHELL recipe."""
+    embedder: Annotated[CifConfig | CtcEmbedderConfig | HeardEmbedderConfig, Field(discriminator="kind")] = CifConfig()
+    decoder: Literal["sanm", "transformer", "whisper"] = "sanm"
+    """``transformer``: self-attention in place of the memory, as in the AISHELL recipe. ``whisper``: layers that can
+    begin from Whisper's decoder, of its width and with its embeddings, reading the states of a Whisper trunk."""
     num_layers: PositiveInt = 6
     """Decoder layers; a feed-forward module follows those of ``sanm``."""
     num_heads: PositiveInt = 4
@@ -88,6 +90,12 @@ class ParaformerHeadConfig(Config):
     timestamps: TimestampConfig | None = None
     """Also predict when tokens are spoken."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "ParaformerHeadConfig":
+        if (self.decoder == "whisper") != (self.embedder.kind == "heard"):
+            raise ValueError("a decoder of kind whisper and an embedder of kind heard need each other")
+        return self
+
     @classmethod
     def debug(cls) -> "ParaformerHeadConfig":
         """Return a head with every part present and few parameters, for tests."""
@@ -101,6 +109,10 @@ class ParaformerHeadConfig(Config):
 
 class ParaformerHead(nn.Module):
     """A `SpeechDecoder`: token vectors, parallel decoder, output layer, and the embeddings the sampler shows."""
+
+    tables = ("token_embed.weight", "output.weight", "embedder.table.weight")
+    """Weights that are token embeddings, and one tensor, with a decoder of kind ``whisper``."""
+    embedder: CifPredictor | CtcEmbedder | HeardEmbedder
 
     def __init__(
         self,
@@ -116,11 +128,16 @@ class ParaformerHead(nn.Module):
         self.config = config
         self.eos_id = eos_id
         self.silent_ids = frozenset((sos_id, eos_id, blank_id))
-        self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
+        if config.decoder != "whisper":
+            self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
         self.counts_end = config.count_end and config.embedder.kind == "cif"
         self.decoder = _build_decoder(config, model_dim)
         self.token_embed = nn.Embedding(vocab_size, model_dim)
-        self.output = nn.Linear(model_dim, vocab_size)
+        self.output = nn.Linear(model_dim, vocab_size, bias=config.decoder != "whisper")
+        if config.decoder == "whisper":
+            nn.init.normal_(self.token_embed.weight, std=model_dim**-0.5)
+            self.output.weight = self.token_embed.weight
+            self.embedder = HeardEmbedder(self.token_embed, blank_id=blank_id)
         self.timestamps: TimestampPredictor | None = None
         if config.timestamps is not None:
             self.timestamps = TimestampPredictor(
@@ -197,6 +214,8 @@ class ParaformerHead(nn.Module):
         if isinstance(speech, WindowedSpeech):
             visible = speech.visible((cut.ends - 1).clamp(min=0))
             return self.decoder.project(speech.windows.flatten(1, 2)), visible[:, None]
+        if isinstance(self.decoder, WhisperTokenDecoder):
+            return look_at_states(self.decoder, speech)
         return self.decoder.project(speech.enc), speech.valid[:, None, None, :]
 
     @torch.no_grad()
@@ -249,6 +268,7 @@ def _build_embedder(
     embedder = config.embedder
     if isinstance(embedder, CtcEmbedderConfig):
         return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
+    assert isinstance(embedder, CifConfig), "one of kind heard needs the token embeddings"
     return CifPredictor(
         model_dim,
         conv=embedder.conv,
@@ -259,10 +279,11 @@ def _build_embedder(
     )
 
 
-def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder:
+def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder | WhisperTokenDecoder:
     sizes = (model_dim, config.num_layers, config.num_heads, config.ff_dim)
-    if config.decoder == "transformer":
-        return ParallelDecoder(
+    if config.decoder != "sanm":
+        decoder_cls = WhisperTokenDecoder if config.decoder == "whisper" else ParallelDecoder
+        return decoder_cls(
             *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
         )
     return SanmDecoder(

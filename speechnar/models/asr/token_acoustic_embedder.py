@@ -7,7 +7,7 @@ Automatic Speech Recognition", Interspeech 2021 (expanded triggers).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +70,14 @@ class TokenAcousticEmbedder(nn.Module):
         norm_eps: float,
         blank_id: int,
         residual: bool = False,
+        enc_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.blank_id = blank_id
+        self.model_dim = model_dim
         self.expand_left, self.expand_right = expand_left, expand_right
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps) if residual else None
-        self.attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout)
+        self.attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout, memory_dim=enc_dim)
         self.dropout = Dropout(dropout)
         self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
 
@@ -108,7 +110,7 @@ class TokenAcousticEmbedder(nn.Module):
 
     def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None) -> Tensor:
         """Return one vector per slot (N, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
-        num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, speech.enc.size(2)
+        num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, self.model_dim
         numbers = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
         queries = numbers if self.norm_attention is None else self.norm_attention(numbers)
         mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)
@@ -123,7 +125,7 @@ class TokenAcousticEmbedder(nn.Module):
 
 def clean(speech: EncodedSpeech) -> EncodedSpeech:
     """Zero the padding of ``enc``: masked attention still multiplies it by 0, and 0 times NaN is NaN."""
-    return EncodedSpeech(enc=zero_padding(speech.enc, speech.valid), lens=speech.lens, log_probs=speech.log_probs)
+    return replace(speech, enc=zero_padding(speech.enc, speech.valid))
 
 
 def cut_posteriors(speech: EncodedSpeech, blank_id: int, *, lose_last: bool) -> Tensor:

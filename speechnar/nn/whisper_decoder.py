@@ -1,0 +1,72 @@
+"""Whisper's decoder made parallel: it reads all tokens that were heard, and writes every token at once.
+
+What is heard (by CTC, say) stands where an autoregressive decoder finds the tokens it has written. The hidden vector of
+a token is the one from which Whisper would predict it, that of the place before; its causal mask taken off, it also
+sees what was heard at its own place and after it. So a decoder that begins from Whisper's weights begins as a language
+model that looks at the speech, and has to learn only to trust what is heard.
+
+Shapes: B utterances, T' positions of the encoder, U tokens, P start slots, D width.
+Source: Radford et al. 2022, section 2.2, for the layers; taking them parallel is ours.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.lengths import valid_mask
+from speechnar.nn.parallel_decoder import ParallelDecoder
+
+NUM_START_SLOTS = 4
+"""What stands before a Whisper's text: start, language, task, and that no times follow."""
+MAX_TOKENS = 448
+"""Learned positions, of start slots and tokens; those further on are like the last."""
+
+
+class WhisperTokenDecoder(nn.Module):
+    """A `speechnar.nn.parallel_decoder.TokenDecoder` over token embeddings without positions."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_layers: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.randn(NUM_START_SLOTS, model_dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, model_dim) * 0.02)
+        self.blocks = ParallelDecoder(
+            model_dim,
+            num_layers,
+            num_heads,
+            ff_dim,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            norm_eps=norm_eps,
+            activation="gelu",
+        )
+
+    def project(self, enc: Tensor) -> Tensor:
+        """Map ``enc`` (B, T', D) to the keys and values (L, 2, B, H, T', D / H) of all layers."""
+        return self.blocks.project(enc)
+
+    def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
+        """Map as `TokenDecoder` does; ``mask`` is alike for all tokens, (B, 1, 1, T')."""
+        slots = len(self.start)
+        x = torch.cat([self.start.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        places = torch.arange(x.size(1), device=x.device).clamp(max=len(self.positions) - 1)
+        x = x + self.positions[places]
+        seen = torch.cat([valid.new_ones(len(valid), slots), valid], dim=1)
+        hidden = self.blocks(x, seen, keys_values, mask)
+        return hidden[:, slots - 1 : -1]
+
+
+def look_at_states(decoder: WhisperTokenDecoder, speech: EncodedSpeech) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of the pretrained encoder's states, and the mask (B, 1, 1, T') of the real ones."""
+    assert speech.states is not None and speech.state_lens is not None, "a configuration without them is refused"
+    valid = valid_mask(speech.state_lens, speech.states.size(1))
+    return decoder.project(speech.states), valid[:, None, None, :]

@@ -1,0 +1,74 @@
+"""Store what a model's frozen part puts out, so that training need not compute it (``speechnar data features``).
+
+The configuration is that of the training to come; its ``init_from`` gives the weights. Training reads the features in
+place of audio where ``data.stored_features`` says so. SpecAugment then masks time and channels of what is stored.
+"""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from speechnar.data.dataset import DataConfig, SpeechDataset
+from speechnar.data.features import INDEX_FILE, STATES_FILE, fingerprint
+from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.errors import ConfigError
+from speechnar.models.base import StoresFeatures
+from speechnar.text.tokenizer import Tokenizer, load_tokenizer
+from speechnar.train.feed import prefetch
+from speechnar.train.loop import cpu_computes_bf16
+from speechnar.train.run import RunConfig, build_model, start_model
+
+
+@torch.no_grad()
+def extract_features(model: StoresFeatures, folder: Path, tokenizer: Tokenizer, *, batch_seconds: float) -> int:
+    """Write the features of every utterance of ``folder`` into it, and return the number of positions.
+
+    Args:
+        model: in evaluation mode.
+        folder: a data directory; features that are there are replaced.
+        tokenizer: of the model.
+        batch_seconds: audio of a batch, padding counted.
+
+    Raises:
+        DataError: the directory is malformed.
+        AudioError: a recording cannot be read.
+    """
+    settings = DataConfig(
+        train=folder, dev=folder, batch_seconds=batch_seconds, cache_bytes=0, min_seconds=0.02, max_seconds=600.0
+    )
+    utterances = read_kaldi_dir(folder)
+    data = SpeechDataset(utterances, tokenizer, settings, training=False, seed=0, sample_rate=model.sample_rate)
+    places: dict[str, tuple[int, int]] = {}
+    total, dim = 0, 0
+    temporary = folder / f".{STATES_FILE}.tmp"
+    with closing(prefetch(data.batches(0), 4)) as batches, temporary.open("wb") as file:
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_bf16()):
+                feats, lens = model.features(batch.wav, batch.wav_lens)
+            dim = feats.size(2)
+            for utt_id, states, length in zip(batch.utt_ids, feats.half().numpy(), lens.tolist(), strict=True):
+                file.write(states[:length].tobytes())
+                places[utt_id] = (total, length)
+                total += length
+    (folder / INDEX_FILE).unlink(missing_ok=True)
+    temporary.replace(folder / STATES_FILE)
+    index = {"fingerprint": fingerprint(model.frozen_weights()), "dim": dim, "utterances": places}
+    (folder / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
+    return total
+
+
+def load_extractor(config: RunConfig) -> tuple[StoresFeatures, Tokenizer]:
+    """Return the model of a training run to come, with the weights it starts from, and its tokenizer.
+
+    Raises:
+        ConfigError: nothing of the model is frozen.
+        CheckpointError: ``init_from`` is unreadable or of another model.
+    """
+    tokenizer = load_tokenizer(config.tokenizer)
+    model = build_model(config.model, tokenizer).eval()
+    if not isinstance(model, StoresFeatures) or not any(True for _ in model.frozen_weights()):
+        raise ConfigError("nothing of this model is frozen, so no features of it can be stored; set frozen_layers")
+    start_model(model, config)
+    return model, tokenizer
