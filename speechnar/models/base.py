@@ -101,6 +101,20 @@ class Trainable(nn.Module):
     def begin(self) -> None:
         """Prepare a new run once all weights are loaded, such as copies of them; a continued run skips this."""
 
+    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
+        """Return the ``weights`` of a model of ``kind``, whose tokenizer is given, under the names that they have here.
+
+        Names that this model has not are reported, and left out.
+        """
+        del tokenizer
+        prefix = self.warm_starts.get(kind, "")
+        return {f"{prefix}{name}": weight for name, weight in weights.items()}
+
+    def depth_of(self, name: str) -> int:
+        """Return how many layers of a pretrained part lie above the parameter ``name``; 0: it is of no such part."""
+        del name
+        return 0
+
     def loss(self, batch: Any) -> LossOutput:
         """Return the loss of one batch, whatever batch the data of the model yield."""
         raise NotImplementedError
@@ -143,14 +157,14 @@ class HearsSpeech(Protocol):
 
 
 @runtime_checkable
-class FeatureExtractor(HearsSpeech, Protocol):
-    """A model whose frozen part's output can be stored."""
+class StoresFeatures(HearsSpeech, Protocol):
+    """A model whose frozen part's output can be stored (`speechnar.train.extract_features`)."""
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``wav`` (B, S) to (B, T, F) and lengths (B,)."""
+        """Map ``wav`` (B, S) to what the rest of the model reads, (B, T, F) and lengths (B,)."""
 
     def frozen_weights(self) -> Iterator[Tensor]:
-        """Yield the weights behind `features`; none where nothing is frozen."""
+        """Yield the weights behind `features` that are never trained; none where nothing is frozen."""
 
 
 @runtime_checkable

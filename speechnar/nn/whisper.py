@@ -8,9 +8,8 @@ Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervis
 the sizes are those of table 1.
 
 Differs from the paper: utterances are not padded to 30 s, and each is encoded as if it were alone. What Whisper was
-trained on ends in silence, so states differ without it: of twelve clips of Common Voice, by a cosine of 0.94 to those
-of the padded clips (base), 0.76 within the last half second. Features differ in their last two frames, by less than
-0.001.
+trained on ends in silence, so states differ without it: in twelve Common Voice clips, by a cosine of 0.94 to those of
+the padded clips (base), 0.76 within the last half second. Features differ in their last two frames, by less than 0.001.
 """
 
 import math

@@ -14,7 +14,7 @@ from speechnar.data.dataset import DataConfig, SpeechDataset
 from speechnar.data.features import INDEX_FILE, STATES_FILE, fingerprint
 from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.errors import ConfigError
-from speechnar.models.base import FeatureExtractor
+from speechnar.models.base import StoresFeatures
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import cpu_computes_bf16
@@ -22,7 +22,7 @@ from speechnar.train.run import RunConfig, build_model, start_model
 
 
 @torch.no_grad()
-def extract_features(model: FeatureExtractor, folder: Path, tokenizer: Tokenizer, *, batch_seconds: float) -> int:
+def extract_features(model: StoresFeatures, folder: Path, tokenizer: Tokenizer, *, batch_seconds: float) -> int:
     """Write the features of every utterance of ``folder`` into it, and return the number of positions.
 
     Args:
@@ -59,7 +59,7 @@ def extract_features(model: FeatureExtractor, folder: Path, tokenizer: Tokenizer
     return total
 
 
-def load_extractor(config: RunConfig) -> tuple[FeatureExtractor, Tokenizer]:
+def load_extractor(config: RunConfig) -> tuple[StoresFeatures, Tokenizer]:
     """Return the model of a training run to come, with the weights it starts from, and its tokenizer.
 
     Raises:
@@ -68,7 +68,7 @@ def load_extractor(config: RunConfig) -> tuple[FeatureExtractor, Tokenizer]:
     """
     tokenizer = load_tokenizer(config.tokenizer)
     model = build_model(config.model, tokenizer).eval()
-    if not isinstance(model, FeatureExtractor) or not any(True for _ in model.frozen_weights()):
+    if not isinstance(model, StoresFeatures) or not any(True for _ in model.frozen_weights()):
         raise ConfigError("nothing of this model is frozen, so no features of it can be stored; set frozen_layers")
     start_model(model, config)
     return model, tokenizer

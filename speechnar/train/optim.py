@@ -101,11 +101,11 @@ class OptimConfig(Config):
 
 
 @runtime_checkable
-class HasDepth(Protocol):
-    """A model with a pretrained encoder."""
+class HasDepths(Protocol):
+    """A model, or a pretrained part of one, whose layers may learn the more slowly the deeper they lie."""
 
     def depth_of(self, name: str) -> int:
-        """Return how deep in that encoder, from its end, the parameter ``name`` lies; 0 outside of it."""
+        """Return how many layers lie above the parameter ``name``."""
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, prefix: str = "") -> torch.optim.AdamW:
@@ -123,7 +123,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, prefix: str = "") -> 
         raise ConfigError(f"the model has no parameter{part} that requires a gradient; nothing can be trained")
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in trained:
-        depth = model.depth_of(name) if isinstance(model, HasDepth) and config.layer_decay != 1 else 0
+        depth = model.depth_of(name) if config.layer_decay < 1 and isinstance(model, HasDepths) else 0
         groups.setdefault((depth, not _is_decayed(name, parameter)), []).append(parameter)
     settings = [
         {

@@ -34,6 +34,7 @@ from speechnar.models.base import (
     ModelConfig,
     MtModel,
     NormalizesFeatures,
+    StoresFeatures,
     Trainable,
     config_of,
     load_state,
@@ -235,13 +236,13 @@ def _open_speech(config: RunConfig, tokenizer: Tokenizer, model: Trainable) -> _
     return _Data(train_data, dev_data, evaluate)
 
 
-def _check_stored(data: _Data, model: nn.Module) -> None:
+def _check_stored(data: _Data, model: Trainable) -> None:
     """Raise DataError where features are stored that other weights made."""
     for part in (data.train, data.dev):
         stored = part.stored if isinstance(part, SpeechDataset) else None
         if stored is None:
             continue
-        if not isinstance(model, FeatureExtractor) or stored.fingerprint != fingerprint(model.frozen_weights()):
+        if not isinstance(model, StoresFeatures) or stored.fingerprint != fingerprint(model.frozen_weights()):
             raise DataError("data.stored_features: they were made by other weights than the model's; extract them anew")
 
 
@@ -319,10 +320,7 @@ def init_model(model: Trainable, source: str | Path, part: str = "") -> InitRepo
     source = Path(source)
     if source.is_dir():
         kind = read_model_config(source)[1].kind
-        found = read_weights(source / WEIGHTS_FILE)
-        prefix = model.warm_starts.get(kind, "")
-        weights = model.adopt(kind, found, load_tokenizer(source))
-        weights = weights or {f"{prefix}{name}": weight for name, weight in found.items()}
+        weights = model.adopt(kind, read_weights(source / WEIGHTS_FILE), load_tokenizer(source))
     else:
         weights = weights_of(load_checkpoint(source), source=str(source))
     weights = {name: weight for name, weight in weights.items() if name.startswith(part)}

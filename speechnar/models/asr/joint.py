@@ -185,11 +185,10 @@ class Joint(AsrModel):
         return self.trunk.depth_of(name.removeprefix("trunk.")) if name.startswith("trunk.") else 0
 
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
-        """Return what the trunk adopts, and Whisper's decoder where a head is one; see `Trainable.adopt`."""
-        found = self.trunk.adopt(kind, weights, tokenizer)
-        if not found:
-            return {}
-        adopted = {f"trunk.{name}": weight for name, weight in found.items()}
+        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's and its decoder's."""
+        if kind != "whisper":
+            return super().adopt(kind, weights, tokenizer)
+        adopted = {f"trunk.{name}": weight for name, weight in self.trunk.adopt(kind, weights, tokenizer).items()}
         for name, head in self.decoders.items():
             if isinstance(head, CassNatHead | ParaformerHead) and head.config.decoder == "whisper":
                 prefix = f"decoders.{name}."

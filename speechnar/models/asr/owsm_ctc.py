@@ -274,10 +274,9 @@ class OwsmCtc(AsrModel):
         return self.encoder.whisper.depth_of(name.removeprefix(prefix))
 
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
-        """Return the weights of a model of another ``kind`` under our names, or none where it has nothing for us."""
-        del tokenizer
-        if kind != "whisper" or not isinstance(self.encoder, WhisperTrunk):
-            return {}
+        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's."""
+        if kind != "whisper":
+            return super().adopt(kind, weights, tokenizer)
         half = "encoder."
         return {f"encoder.whisper.{name.removeprefix(half)}": w for name, w in weights.items() if name.startswith(half)}
 

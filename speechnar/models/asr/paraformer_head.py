@@ -112,6 +112,7 @@ class ParaformerHead(nn.Module):
 
     tables = ("token_embed.weight", "output.weight", "embedder.table.weight")
     """Weights that are token embeddings, and one tensor, with a decoder of kind ``whisper``."""
+    embedder: CifPredictor | CtcEmbedder | HeardEmbedder
 
     def __init__(
         self,
@@ -127,15 +128,16 @@ class ParaformerHead(nn.Module):
         self.config = config
         self.eos_id = eos_id
         self.silent_ids = frozenset((sos_id, eos_id, blank_id))
-        self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
+        if config.decoder != "whisper":
+            self.embedder = _build_embedder(config, model_dim, vocab_size=vocab_size, blank_id=blank_id)
         self.counts_end = config.count_end and config.embedder.kind == "cif"
         self.decoder = _build_decoder(config, model_dim)
-        heard = self.embedder if isinstance(self.embedder, HeardEmbedder) else None
-        self.token_embed = nn.Embedding(vocab_size, model_dim) if heard is None else heard.table
+        self.token_embed = nn.Embedding(vocab_size, model_dim)
         self.output = nn.Linear(model_dim, vocab_size, bias=config.decoder != "whisper")
         if config.decoder == "whisper":
             nn.init.normal_(self.token_embed.weight, std=model_dim**-0.5)
             self.output.weight = self.token_embed.weight
+            self.embedder = HeardEmbedder(self.token_embed, blank_id=blank_id)
         self.timestamps: TimestampPredictor | None = None
         if config.timestamps is not None:
             self.timestamps = TimestampPredictor(
@@ -262,21 +264,19 @@ class ParaformerHead(nn.Module):
 
 def _build_embedder(
     config: ParaformerHeadConfig, model_dim: int, *, vocab_size: int, blank_id: int
-) -> CifPredictor | CtcEmbedder | HeardEmbedder:
-    match config.embedder:
-        case HeardEmbedderConfig():
-            return HeardEmbedder(nn.Embedding(vocab_size, model_dim), blank_id=blank_id)
-        case CtcEmbedderConfig():
-            return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
-        case CifConfig() as embedder:
-            return CifPredictor(
-                model_dim,
-                conv=embedder.conv,
-                smooth_factor=embedder.smooth_factor,
-                noise_threshold=embedder.noise_threshold,
-                threshold=embedder.threshold,
-                dropout=config.dropout,
-            )
+) -> CifPredictor | CtcEmbedder:
+    embedder = config.embedder
+    if isinstance(embedder, CtcEmbedderConfig):
+        return CtcEmbedder(model_dim, vocab_size=vocab_size, blank_id=blank_id, dropout=config.dropout)
+    assert isinstance(embedder, CifConfig), "one of kind heard needs the token embeddings"
+    return CifPredictor(
+        model_dim,
+        conv=embedder.conv,
+        smooth_factor=embedder.smooth_factor,
+        noise_threshold=embedder.noise_threshold,
+        threshold=embedder.threshold,
+        dropout=config.dropout,
+    )
 
 
 def _build_decoder(config: ParaformerHeadConfig, model_dim: int) -> SanmDecoder | ParallelDecoder | WhisperTokenDecoder:

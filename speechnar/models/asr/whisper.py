@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from speechnar.errors import ConfigError
-from speechnar.models.base import ModelConfig
+from speechnar.models.base import ModelConfig, Trainable
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.whisper import NORM_EPS, WhisperConfig, WhisperEncoder
@@ -43,8 +43,10 @@ class WhisperModelConfig(ModelConfig):
         return cls(encoder=encoder, decoder_layers=2, decoder_heads=2, max_tokens=16, num_tokens=60)
 
 
-class Whisper(nn.Module):
+class Whisper(Trainable):
     """Encoder and decoder with Whisper's own computation, for parity and as a start for others."""
+
+    learns_from = ()
 
     def __init__(self, config: WhisperModelConfig) -> None:
         super().__init__()
@@ -121,6 +123,8 @@ def adopt_decoder(
 
 
 _DECODER = "decoder."
+MANDARIN = "cmn"
+"""What Whisper calls Chinese; Cantonese has a piece of its own in its later models."""
 
 
 def _languages(pieces: Iterable[str]) -> dict[str, str]:
@@ -130,5 +134,5 @@ def _languages(pieces: Iterable[str]) -> dict[str, str]:
         short = piece[2:-2]
         if piece == f"<|{short}|>" and len(short) in (2, 3) and short.isalpha():
             with suppress(ConfigError):  # a language that we have no name for
-                found[piece] = to_iso3(short)
+                found[piece] = MANDARIN if short == "zh" else to_iso3(short)
     return found
