@@ -176,7 +176,6 @@ TESTED_WITH = {
     "models/asr/slot_losses.py": "unit/models/asr/test_cassnat.py",
     "models/asr/token_acoustic_embedder.py": "unit/models/asr/test_cassnat_models.py",
     "models/asr/unienc.py": "unit/models/asr/test_cassnat_models.py",
-    "models/asr/whisper.py": "unit/models/asr/test_joint_whisper.py",
     "train/fit_codec.py": "unit/models/tts/test_tts_training.py",
     "tts/acoustic.py": "unit/tts/test_synthesizer.py",
 }

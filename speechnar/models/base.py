@@ -90,14 +90,6 @@ class Trainable(nn.Module):
         """What is kept of a finished run, where others only helped to train it."""
         return self
 
-    def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
-        """Return what of another model's ``weights`` begins weights of this one, by their names here; by default none.
-
-        Beyond ``warm_starts``, which only puts a prefix before names. ``tokenizer`` is the other model's.
-        """
-        del kind, weights, tokenizer
-        return {}
-
     def begin(self) -> None:
         """Prepare a new run once all weights are loaded, such as copies of them; a continued run skips this."""
 

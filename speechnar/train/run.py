@@ -29,7 +29,6 @@ from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
     WEIGHTS_FILE,
     AsrModel,
-    FeatureExtractor,
     HearsSpeech,
     ModelConfig,
     MtModel,
