@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from speechnar.errors import ConfigError
-from speechnar.models.base import ModelConfig, Trainable
+from speechnar.models.base import ModelConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.parallel_decoder import ParallelDecoder
 from speechnar.nn.whisper import NORM_EPS, WhisperConfig, WhisperEncoder
@@ -43,10 +43,8 @@ class WhisperModelConfig(ModelConfig):
         return cls(encoder=encoder, decoder_layers=2, decoder_heads=2, max_tokens=16, num_tokens=60)
 
 
-class Whisper(Trainable):
+class Whisper(nn.Module):
     """Encoder and decoder with Whisper's own computation, for parity and as a start for others."""
-
-    learns_from = ()
 
     def __init__(self, config: WhisperModelConfig) -> None:
         super().__init__()
