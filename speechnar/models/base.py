@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -159,12 +159,16 @@ class StoresFeatures(HearsSpeech, Protocol):
         """Yield the weights behind `features` that are never trained; none where nothing is frozen."""
 
 
-@runtime_checkable
 class NormalizesFeatures(Protocol):
     """A model with features of its own; if its normaliser is a `GlobalCmvn`, a new run measures it beforehand."""
 
     frontend: nn.Module
     normalizer: nn.Module
+
+
+def normalizes_features(model: nn.Module) -> TypeGuard[NormalizesFeatures]:
+    """Return whether ``model`` has these parts, which ``isinstance`` does not see in a module from Python 3.12 on."""
+    return {"frontend", "normalizer"} <= dict(model.named_children()).keys()
 
 
 class SpeechDecoder(Protocol):

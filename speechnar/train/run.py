@@ -32,12 +32,12 @@ from speechnar.models.base import (
     HearsSpeech,
     ModelConfig,
     MtModel,
-    NormalizesFeatures,
     StoresFeatures,
     Trainable,
     config_of,
     load_state,
     model_entry,
+    normalizes_features,
     read_model_config,
     read_weights,
     save_model,
@@ -368,7 +368,7 @@ def freeze(model: nn.Module, part: str) -> None:
 @torch.no_grad()
 def fit_normalizer(model: nn.Module, data: SpeechDataset) -> None:
     """Measure the mean and deviation of the features of ``data``, where the model normalises by stored ones."""
-    if not isinstance(model, NormalizesFeatures) or not isinstance(model.normalizer, GlobalCmvn):
+    if not normalizes_features(model) or not isinstance(model.normalizer, GlobalCmvn):
         return
     batches = itertools.islice(data.batches(0), CMVN_BATCHES)
     mean, std = compute_cmvn(model.frontend(batch.wav, batch.wav_lens) for batch in batches)
