@@ -7,8 +7,12 @@ it, and only the verb that is asked for is described in full, so that ``--help``
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from speechnar import __version__
@@ -40,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging(quiet=args.quiet)
     verb: Verb = args.verb
     try:
-        status = verb.run(args)
+        with _interruptible():
+            status = verb.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         complain("interrupted")
@@ -56,6 +61,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error) if known else f"internal error ({type(error).__name__}: {error}); see it whole by --debug")
         return WRONG_USAGE if isinstance(error, ConfigError | ModelNotFoundError) else FAILED
     return status
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the program while torch is being imported, too.
+
+    The C++ that runs then drops a KeyboardInterrupt, so that the program goes on, or aborts of it. Nothing is written
+    yet by that time.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        spec = getattr(sys.modules.get("torch"), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            complain("interrupted")
+            os._exit(INTERRUPTED)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

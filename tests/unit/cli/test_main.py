@@ -331,6 +331,22 @@ def test_sigint_of_the_real_process(model, tmp_path):
     assert err.endswith("speechnar: interrupted\n")
 
 
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 0.8, 1.1])
+def test_sigint_while_torch_is_imported(model, tmp_path, seconds):
+    """Its C++ would drop the interrupt, or abort of it."""
+    long = write_speechlike(tmp_path / "long.wav", 29.0)
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from speechnar.cli.main import main; print('ready', flush=True); sys.exit(main())"
+    argv = [sys.executable, "-c", code, "transcribe", *[str(long)] * 400, "-m", model]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("speechnar: interrupted\n")
+
+
 def test_reader_that_leaves(model, wav):
     command = f"{sys.executable} -m speechnar transcribe {wav} {wav} -m {model} | true"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)

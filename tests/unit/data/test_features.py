@@ -43,7 +43,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(DataError, match="ends before the features of 'u1'"):
         StoredFeatures([write(tmp_path / "c", states, {"u1": [4, 2]})])
     (tmp_path / "d").mkdir()
-    with pytest.raises(DataError, match="extract_features"):
+    with pytest.raises(DataError, match="speechnar data features"):
         StoredFeatures([tmp_path / "d"])
 
 

@@ -94,7 +94,7 @@ def test_channels_weigh_as_their_deviations():
 
 def test_latents_say_what_they_need():
     model, batch = make_model(), make_batch()
-    with pytest.raises(DataError, match=r"needs durations.*align_durations.*positions=linear"):
+    with pytest.raises(DataError, match=r"needs durations.*data durations.*positions=linear"):
         model.latents(replace(batch, durations=None))
     with pytest.raises(DataError, match="16000 samples per second, got 8000"):
         model.latents(replace(batch, sample_rate=8000))
