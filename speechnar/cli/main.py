@@ -24,6 +24,9 @@ from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
+RAISED_AGAIN_S = 1.0
+"""After an interrupt that was lost."""
+
 VERBS: dict[str, Verb] = {**asr.VERBS, **mt.VERBS, **tts.VERBS, **sound.VERBS, **recipe.VERBS}
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "data": ("prepare data directories", data.GROUP),
@@ -65,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the program while torch is being imported, too.
+    """Let Ctrl-C end what is done here, wherever it has come.
 
-    The C++ that runs then drops a KeyboardInterrupt, so that the program goes on, or aborts of it. Nothing is written
-    yet by that time.
+    While torch is imported, its C++ drops a KeyboardInterrupt or aborts of it: the program ends at once, as nothing is
+    written by then. Callbacks from C (soundfile's) drop it as well: it is raised again until it comes through.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
+    if not is_ours or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -79,13 +83,19 @@ def _interruptible() -> Iterator[None]:
         if getattr(spec, "_initializing", False):
             complain("interrupted")
             os._exit(INTERRUPTED)
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_S)
         signal.default_int_handler(number, frame)
 
+    alarm = signal.getsignal(signal.SIGALRM)
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGALRM) is interrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
