@@ -7,6 +7,7 @@ files and ``README.md``. Reading one executes nothing and needs no other file; a
 import json
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Turn:
     """Of the names of the parameters that learn; "": all."""
 
 
-class Trainable(nn.Module):
+class Trainable(nn.Module, ABC):
     """A model that learns by gradients, and all that training knows of it.
 
     Only ``learns_from`` and ``loss`` have to be given; the rest has the value that is right for most models. A run
@@ -107,9 +108,9 @@ class Trainable(nn.Module):
         del name
         return 0
 
+    @abstractmethod
     def loss(self, batch: Any) -> LossOutput:
         """Return the loss of one batch, whatever batch the data of the model yield."""
-        raise NotImplementedError
 
     def turns(self) -> Sequence[Turn]:
         """Return what is done with each batch, in order; a turn listed twice is taken twice."""
@@ -121,9 +122,9 @@ class AsrModel(Trainable):
 
     learns_from = ("speech",)
 
+    @abstractmethod
     def recognize(self, batch: Any) -> list[list[int]]:
         """Return the token ids of the best hypothesis of each utterance of a `SpeechBatch`."""
-        raise NotImplementedError
 
     def recognize_with(self, batch: Any) -> dict[str, list[list[int]]]:
         """Return the token ids of each utterance by the name of the decoder; a model of one decoder has it nameless."""
@@ -135,9 +136,9 @@ class MtModel(Trainable):
 
     learns_from = ("pairs",)
 
+    @abstractmethod
     def translate(self, batch: Any) -> list[list[int]]:
         """Return the token ids of the best translation of each source of a `PairBatch`."""
-        raise NotImplementedError
 
 
 class HearsSpeech(Protocol):
