@@ -79,11 +79,15 @@ class HeardEmbedder(nn.Module):
     ) -> TokenEmbeddings:
         """Embed as `CtcEmbedder` does; a reference that does not fit its frames has vectors of 0."""
         heard = hear(speech, tokens, token_lens, self.blank_id)
-        text = torch.ones_like(heard.probs[0, 0])
+        return heard.embedded(self.embed(heard.probs))
+
+    def embed(self, probs: Tensor) -> Tensor:
+        """Map posteriors (B, U, V) to the expected embeddings (B, U, D) of all tokens but blank."""
+        text = torch.ones_like(probs[0, 0])
         text[self.blank_id] = 0.0
-        probs = heard.probs * text
+        probs = probs * text
         probs = probs / probs.sum(2, keepdim=True).clamp(min=1e-6)
-        return heard.embedded(probs.to(self.table.weight.dtype) @ self.table.weight)
+        return probs.to(self.table.weight.dtype) @ self.table.weight
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Heard:
 
     probs: Tensor
     """(B, U, V) float32, means over the token's frames."""
+    weights: Tensor
+    """(B, U, T), of the frames in those means."""
     lens: Tensor
     starts: Tensor
     ends: Tensor
@@ -123,6 +129,6 @@ def hear(speech: EncodedSpeech, tokens: Tensor | None, token_lens: Tensor | None
     starts, ends = starts.masked_fill(~is_token, 0), ends.masked_fill(~is_token, 0)
     frames = torch.arange(log_probs.size(1), device=log_probs.device)
     inside = (frames >= starts[..., None]) & (frames < ends[..., None])  # (B, U, T)
-    weights = inside / inside.sum(2, keepdim=True).clamp(min=1)
     probs = zero_padding(log_probs, speech.valid).exp()
-    return Heard(torch.bmm(weights.to(probs.dtype), probs), lens, starts, ends)
+    weights = (inside / inside.sum(2, keepdim=True).clamp(min=1)).to(probs.dtype)
+    return Heard(torch.bmm(weights, probs), weights, lens, starts, ends)

@@ -19,12 +19,14 @@ import torch
 from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
+from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath
 from speechnar.errors import ConfigError
 from speechnar.models.asr.cassnat import CassNatHead, CassNatHeadConfig
 from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer_head import ParaformerHead, ParaformerHeadConfig
+from speechnar.models.asr.refiner import RefinerHead, RefinerHeadConfig
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.models.asr.whisper import adopt_decoder
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig, SpeechDecoder
@@ -44,6 +46,7 @@ class JointConfig(ModelConfig):
     trunk: OwsmCtcConfig = OwsmCtcConfig()
     cassnat: CassNatHeadConfig | None = None
     paraformer: ParaformerHeadConfig | None = None
+    refiner: RefinerHeadConfig | None = None
     transformer_ar: TransformerArHeadConfig | None = None
     share_decoder: bool = False
     """One decoder of kind ``whisper`` for CASS-NAT and Paraformer, which then differ in how they cut speech."""
@@ -51,6 +54,7 @@ class JointConfig(ModelConfig):
     """Of the trunk's CTC losses in the total."""
     cassnat_weight: NonNegativeFloat = 1.0
     paraformer_weight: NonNegativeFloat = 1.0
+    refiner_weight: NonNegativeFloat = 1.0
     transformer_ar_weight: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")
@@ -58,7 +62,7 @@ class JointConfig(ModelConfig):
         if not self.decoders:
             raise ValueError("joint needs cassnat, paraformer or transformer_ar beside its trunk; else use owsm_ctc")
         if not isinstance(self.trunk.encoder, WhisperTrunkConfig) and any(
-            getattr(head, "decoder", None) == "whisper" for head in self.decoders.values()
+            reads_states(head) for head in self.decoders.values()
         ):
             raise ValueError(
                 "a decoder of kind whisper reads the states of trunk.encoder, which must be of kind whisper"
@@ -68,7 +72,7 @@ class JointConfig(ModelConfig):
     @property
     def decoders(self) -> dict[str, Any]:
         """Configurations of the decoders beside CTC, by name."""
-        named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "transformer_ar")}
+        named = {name: getattr(self, name) for name in ("cassnat", "paraformer", "refiner", "transformer_ar")}
         return {name: config for name, config in named.items() if config is not None}
 
     @model_validator(mode="after")
@@ -81,7 +85,7 @@ class JointConfig(ModelConfig):
     def width_of(self, decoder: str) -> int:
         """Return the width of a decoder: that of the encoder it reads."""
         encoder = self.trunk.encoder
-        if isinstance(encoder, WhisperTrunkConfig) and getattr(self.decoders[decoder], "decoder", None) == "whisper":
+        if isinstance(encoder, WhisperTrunkConfig) and reads_states(self.decoders[decoder]):
             return encoder.whisper.model_dim
         return encoder.model_dim
 
@@ -105,10 +109,15 @@ class Joint(AsrModel):
         super().__init__()
         self.config = config
         self.trunk = OwsmCtc(config.trunk, tokenizer)
-        classes = {"cassnat": CassNatHead, "paraformer": ParaformerHead, "transformer_ar": TransformerArHead}
+        classes = {
+            "cassnat": CassNatHead,
+            "paraformer": ParaformerHead,
+            "refiner": RefinerHead,
+            "transformer_ar": TransformerArHead,
+        }
         ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
-        # The width of the frames, for the head that attends to them with another width of its own.
-        widths = {"cassnat": {"enc_dim": config.trunk.encoder.model_dim}}
+        # The width of the frames, for heads that read them with another width of their own.
+        widths = dict.fromkeys(("cassnat", "refiner"), {"enc_dim": config.trunk.encoder.model_dim})
         self.decoders = nn.ModuleDict(
             {
                 name: classes[name](
@@ -190,9 +199,16 @@ class Joint(AsrModel):
             return super().adopt(kind, weights, tokenizer)
         adopted = {f"trunk.{name}": weight for name, weight in self.trunk.adopt(kind, weights, tokenizer).items()}
         for name, head in self.decoders.items():
-            if isinstance(head, CassNatHead | ParaformerHead) and head.config.decoder == "whisper":
-                prefix = f"decoders.{name}."
-                adopted |= adopt_decoder(weights, tokenizer, self._pieces, tables=head.tables, prefix=prefix)
+            if isinstance(head, CassNatHead | ParaformerHead | RefinerHead) and reads_states(head.config):
+                assert isinstance(head.decoder, WhisperTokenDecoder), "as configured"
+                adopted |= adopt_decoder(
+                    weights,
+                    tokenizer,
+                    self._pieces,
+                    num_layers=len(head.decoder.blocks.layers),
+                    tables=head.tables,
+                    prefix=f"decoders.{name}.",
+                )
         return adopted
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
@@ -272,6 +288,11 @@ class Joint(AsrModel):
         out = self.trunk.encode_batch(batch)
         found = {name: [path.tokens for path in self.decode(out, name)] for name in self.decoders}
         return {CTC: self.trunk.best_tokens(out), **found}
+
+
+def reads_states(head: Config) -> bool:
+    """Whether a decoder of this configuration reads the states of a Whisper trunk, with Whisper's own layers."""
+    return isinstance(head, RefinerHeadConfig) or getattr(head, "decoder", None) == "whisper"
 
 
 def _fold(log_probs: Tensor, is_special: Tensor, blank_id: int) -> Tensor:

@@ -88,6 +88,7 @@ def adopt_decoder(
     tokenizer: Tokenizer,
     pieces: Sequence[str],
     *,
+    num_layers: int,
     tables: Iterable[str],
     prefix: str,
 ) -> dict[str, Tensor]:
@@ -98,8 +99,12 @@ def adopt_decoder(
         tokenizer: of the same folder.
         pieces: the id space of the parallel decoder. Each that Whisper has takes its embedding; the end of the
             sentence takes that of Whisper's, a language and recognition theirs, and the others begin as 0.
+        num_layers: of the parallel decoder, which takes as many of Whisper's, evenly spaced from the first to the last.
         tables: names of the tensors in the head that hold token embeddings.
         prefix: before the names of the head that has the decoder.
+
+    Raises:
+        ConfigError: the Whisper has fewer layers.
     """
     table = weights["token_embed.weight"]
     rows = {piece: table[number] for number, piece in enumerate(tokenizer.pieces[: len(table)])}
@@ -107,7 +112,10 @@ def adopt_decoder(
     languages = {f"<{code}>": rows[piece] for piece, code in _languages(rows).items() if f"<{code}>" in pieces}
     rows |= languages
     language = torch.stack(list(languages.values() or [rows["<|en|>"]])).mean(0)
-    blocks = {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)}
+    blocks = _spaced_layers(
+        {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)},
+        num_layers,
+    )
     embeds = torch.stack([rows.get(piece, torch.zeros_like(language)) for piece in pieces])
     adopted = {
         "decoder.start": torch.stack(
@@ -120,7 +128,26 @@ def adopt_decoder(
     return {f"{prefix}{name}": weight for name, weight in adopted.items()}
 
 
-_DECODER = "decoder."
+def _spaced_layers(blocks: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """Keep ``num_layers`` of a `ParallelDecoder`'s layers, the first and the last among them."""
+    total = 1 + max(int(name.split(".")[1]) for name in blocks if name.startswith(_LAYERS))
+    if num_layers > total:
+        raise ConfigError(f"this Whisper's decoder has {total} layers, too few for a decoder of {num_layers}")
+    kept = [round(i * (total - 1) / max(num_layers - 1, 1)) for i in range(num_layers)]
+    found = {name: weight for name, weight in blocks.items() if not name.startswith((_LAYERS, "key_value."))}
+    for place, number in enumerate(kept):
+        begin = f"{_LAYERS}{number}."
+        found |= {
+            f"{_LAYERS}{place}.{name.removeprefix(begin)}": weight
+            for name, weight in blocks.items()
+            if name.startswith(begin)
+        }
+    for name in ("key_value.weight", "key_value.bias"):  # of all layers, one below the other
+        found[name] = blocks[name].unflatten(0, (total, -1))[kept].flatten(0, 1)
+    return found
+
+
+_DECODER, _LAYERS = "decoder.", "layers."
 MANDARIN = "cmn"
 """What Whisper calls Chinese; Cantonese has a piece of its own in its later models."""
 
