@@ -96,6 +96,7 @@ class JointConfig(ModelConfig):
             trunk=OwsmCtcConfig.debug(),
             cassnat=CassNatHeadConfig.debug(),
             paraformer=ParaformerHeadConfig.debug(),
+            refiner=RefinerHeadConfig.debug(),
             transformer_ar=TransformerArHeadConfig.debug(),
         )
 
@@ -117,7 +118,7 @@ class Joint(AsrModel):
         }
         ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
         # The width of the frames, for heads that read them with another width of their own.
-        widths = dict.fromkeys(("cassnat", "refiner"), {"enc_dim": config.trunk.encoder.model_dim})
+        widths = {name: {"enc_dim": config.trunk.encoder.model_dim} for name in ("cassnat", "refiner")}
         self.decoders = nn.ModuleDict(
             {
                 name: classes[name](
@@ -292,7 +293,7 @@ class Joint(AsrModel):
 
 def reads_states(head: Config) -> bool:
     """Whether a decoder of this configuration reads the states of a Whisper trunk, with Whisper's own layers."""
-    return isinstance(head, RefinerHeadConfig) or getattr(head, "decoder", None) == "whisper"
+    return getattr(head, "decoder", None) == "whisper"
 
 
 def _fold(log_probs: Tensor, is_special: Tensor, blank_id: int) -> Tensor:

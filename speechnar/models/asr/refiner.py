@@ -12,11 +12,12 @@ Speech Recognition via Iterative Realignment", NAACL 2021, section 3 (passes, ea
 
 Differs from the papers:
 - a pass reads the collapsed tokens, as a language model knows them, not an alignment frame by frame.
-- the layers are a Whisper decoder's, begun from its weights (`speechnar.nn.whisper_decoder`).
+- the layers can be a Whisper decoder's, begun from its weights (`speechnar.nn.whisper_decoder`).
 - blank is decided apart from the tokens, so that a pretrained table of tokens needs no row for it.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -32,12 +33,20 @@ from speechnar.models.base import LossOutput
 from speechnar.nn.ctc import NEVER, fits
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
+from speechnar.nn.parallel_decoder import ParallelDecoder
+from speechnar.nn.positions import sinusoids
 from speechnar.nn.whisper_decoder import WhisperTokenDecoder, look_at_states
+
+LEAST_PROB = 1e-5
+"""What was heard with less than this is not told apart from what was not heard."""
 
 
 class RefinerHeadConfig(Config):
-    """The decoder, of the width of a Whisper trunk."""
+    """The decoder."""
 
+    decoder: Literal["transformer", "whisper"] = "transformer"
+    """``transformer`` has the width of the encoder and reads its frames. ``whisper``: layers that can begin from
+    Whisper's decoder, of its width and with its embeddings, reading the states of a Whisper trunk."""
     num_layers: PositiveInt = 6
     num_heads: PositiveInt = 8
     ff_dim: PositiveInt = 2048
@@ -68,10 +77,11 @@ class Refined:
 
 
 class RefinerHead(nn.Module):
-    """A `SpeechDecoder` on the CTC posteriors of a Whisper trunk."""
+    """A `SpeechDecoder` on CTC posteriors."""
 
     tables = ("output.weight", "embedder.table.weight")
     """Weights that are token embeddings, and one tensor."""
+    decoder: ParallelDecoder | WhisperTokenDecoder
 
     def __init__(
         self,
@@ -82,13 +92,14 @@ class RefinerHead(nn.Module):
         sos_id: int,
         eos_id: int,
         blank_id: int,
-        enc_dim: int,
+        enc_dim: int | None = None,
     ) -> None:
         super().__init__()
         del sos_id, eos_id  # a text that CTC counts has neither
         self.config = config
         self.blank_id = blank_id
-        self.decoder = WhisperTokenDecoder(
+        decoder_cls = WhisperTokenDecoder if config.decoder == "whisper" else ParallelDecoder
+        self.decoder = decoder_cls(
             model_dim,
             config.num_layers,
             config.num_heads,
@@ -100,11 +111,16 @@ class RefinerHead(nn.Module):
         table = nn.Embedding(vocab_size, model_dim)
         nn.init.normal_(table.weight, std=model_dim**-0.5)
         self.embedder = HeardEmbedder(table, blank_id=blank_id)
-        self.acoustic = nn.Linear(enc_dim, model_dim, bias=False)
+        self.acoustic = nn.Linear(enc_dim or model_dim, model_dim, bias=False)
         self.split = nn.Linear(model_dim, config.num_splits * model_dim)
         self.blank = nn.Linear(model_dim, 1, bias=False)
         self.blank_bias = nn.Parameter(torch.tensor([-2.0, *[2.0] * (config.num_splits - 1)]))
         """At first the first state of a token has something to say, and the others have not."""
+        self.trust = nn.Parameter(torch.tensor([1.0] + [0.0] * (config.num_splits - 1)))
+        """Weight of what was heard, of the token's own posteriors, in what each state says."""
+        self.confidence = nn.Parameter(torch.full((config.num_splits,), 0.3))
+        """Weight of the decoder's logits beside it; at first little, because a decoder begins as one that is not asked
+        to mend."""
         for module in (self.acoustic, self.split, self.blank):  # at first a pretrained decoder, undisturbed
             nn.init.zeros_(module.weight)
         nn.init.zeros_(self.split.bias)
@@ -116,34 +132,47 @@ class RefinerHead(nn.Module):
 
         Args:
             heard: frames or states, with log-probabilities, through which no gradient flows.
-            keys_values: of the pretrained states (`look_at_states`).
+            keys_values: of the frames or states that the decoder reads (`look`).
             mask: likewise.
         """
         speech = heard.speech
         tokens = hear(speech, None, None, self.blank_id)
         frames = torch.bmm(tokens.weights.to(speech.enc.dtype), speech.enc)
         x = self.embedder.embed(tokens.probs) + self.acoustic(frames)
+        if isinstance(self.decoder, ParallelDecoder):  # Whisper's has positions of its own
+            x = x * x.size(2) ** 0.5 + sinusoids(torch.arange(x.size(1), device=x.device), x.size(2))
         hidden = self.decoder(x, valid_mask(tokens.lens, x.size(1)), keys_values, mask)
         splits = self.config.num_splits
-        states = hidden.repeat_interleave(splits, dim=1) + self.split(hidden).unflatten(2, (splits, -1)).flatten(1, 2)
+        states = hidden[:, :, None] + self.split(hidden).unflatten(2, (splits, -1))
         return Refined(
             speech=replace(
                 speech,
                 enc=frames.repeat_interleave(splits, dim=1),
                 lens=tokens.lens * splits,
-                log_probs=self.log_probs(states),
+                log_probs=self.log_probs(states, tokens.probs),
             ),
             starts=_of_tokens(heard.starts, tokens.starts).repeat_interleave(splits, dim=1),
             ends=_of_tokens(heard.ends, (tokens.ends - 1).clamp(min=0)).repeat_interleave(splits, dim=1),
         )
 
-    def log_probs(self, states: Tensor) -> Tensor:
-        """Map states (B, U K, E) to log-probabilities (B, U K, V), float32 under any autocast."""
-        blank = self.blank(states).float() + self.blank_bias.repeat(states.size(1) // len(self.blank_bias))[:, None]
-        is_blank = torch.zeros(self.output.out_features, dtype=torch.bool, device=states.device)
+    def log_probs(self, states: Tensor, probs: Tensor) -> Tensor:
+        """Map states (B, U, K, E) to log-probabilities (B, U K, V), float32 under any autocast.
+
+        Texts are a product of two experts: the decoder, and the posteriors ``probs`` (B, U, V) of what was heard.
+        """
+        is_blank = torch.zeros(probs.size(2), dtype=torch.bool, device=probs.device)
         is_blank[self.blank_id] = True
-        texts = self.output(states).float().masked_fill(is_blank, NEVER).log_softmax(2)
-        return F.logsigmoid(blank).where(is_blank, F.logsigmoid(-blank) + texts)
+        heard = probs.clamp(min=LEAST_PROB).log()[:, :, None] * self.trust[:, None]
+        said = self.output(states).float() * self.confidence[:, None]
+        texts = (heard + said).masked_fill(is_blank, NEVER).log_softmax(3)
+        blank = self.blank(states).float() + self.blank_bias[:, None]
+        return F.logsigmoid(blank).where(is_blank, F.logsigmoid(-blank) + texts).flatten(1, 2)
+
+    def look(self, speech: EncodedSpeech) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of what the decoder reads, and the mask (B, 1, 1, T or T') of what is real."""
+        if isinstance(self.decoder, WhisperTokenDecoder):
+            return look_at_states(self.decoder, speech)
+        return self.decoder.project(speech.enc), speech.valid[:, None, None, :]
 
     def refine(self, speech: EncodedSpeech) -> list[Refined]:
         """Return what each pass says, in their order.
@@ -155,7 +184,7 @@ class RefinerHead(nn.Module):
             raise ConfigError("a refiner reads CTC posteriors; train the model with a CTC loss")
         frames = torch.arange(speech.enc.size(1), device=speech.enc.device).expand(len(speech.lens), -1)
         said = Refined(speech=replace(speech, log_probs=speech.log_probs.detach()), starts=frames, ends=frames + 1)
-        seen = look_at_states(self.decoder, speech)
+        seen = self.look(speech)
         passes: list[Refined] = []
         for _ in range(self.config.num_passes):
             said = self(said, *seen)

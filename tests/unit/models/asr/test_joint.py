@@ -15,7 +15,7 @@ from speechnar.text.tokenizer import SentencePieceTokenizer, task_specials
 from speechnar.train.run import init_model
 from tests.unit.tiny import LANGUAGES, TEXTS, speechlike
 
-HEADS = ("cassnat", "paraformer", "transformer_ar")
+HEADS = ("cassnat", "paraformer", "refiner", "transformer_ar")
 
 
 @pytest.fixture(scope="module")
@@ -169,5 +169,5 @@ def test_mistakes_are_told(model, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="joint needs"):
         JointConfig()
     batch = make_batch(tokenizer)
-    with pytest.raises(ConfigError, match="ctc, cassnat, paraformer, transformer_ar; got 'rnnt'"):
+    with pytest.raises(ConfigError, match="ctc, cassnat, paraformer, refiner, transformer_ar; got 'rnnt'"):
         model.decode(model.encode(batch.wav, batch.wav_lens), "rnnt")

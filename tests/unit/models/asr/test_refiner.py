@@ -14,8 +14,12 @@ VOCAB, DIM, STATES = 12, 8, 16
 
 def build(**changes) -> RefinerHead:
     torch.manual_seed(0)
-    config = RefinerHeadConfig.debug().model_copy(update={"dropout": 0.0, **changes})
-    return RefinerHead(config, STATES, vocab_size=VOCAB, sos_id=1, eos_id=2, blank_id=0, enc_dim=DIM)
+    config = RefinerHeadConfig.debug().model_copy(update={"decoder": "whisper", "dropout": 0.0, **changes})
+    width = STATES if config.decoder == "whisper" else DIM
+    return RefinerHead(config, width, vocab_size=VOCAB, sos_id=1, eos_id=2, blank_id=0, enc_dim=DIM)
+
+
+both_decoders = pytest.mark.parametrize("decoder", ["whisper", "transformer"])
 
 
 def hear(*paths: list[int], width: int | None = None) -> EncodedSpeech:
@@ -60,17 +64,18 @@ def test_frames_are_those_of_the_heard_token_through_all_passes():
 @torch.no_grad()
 def test_blank_is_decided_apart_from_the_tokens():
     head = build()
-    states = torch.randn(1, 4, STATES)
-    sure = head.log_probs(states)
+    states, probs = torch.randn(1, 2, 2, STATES), torch.rand(1, 2, VOCAB)
+    sure = head.log_probs(states, probs)
     head.output.weight.mul_(50)
-    torch.testing.assert_close(head.log_probs(states)[..., 0], sure[..., 0])
+    torch.testing.assert_close(head.log_probs(states, probs)[..., 0], sure[..., 0])
     expected = torch.nn.functional.logsigmoid(torch.tensor([-2.0, 2.0, -2.0, 2.0]))
     torch.testing.assert_close(sure[0, :, 0], expected)
 
 
+@both_decoders
 @torch.no_grad()
-def test_utterances_are_refined_as_if_they_were_alone():
-    head = build()
+def test_utterances_are_refined_as_if_they_were_alone(decoder):
+    head = build(decoder=decoder)
     torch.nn.init.normal_(head.acoustic.weight)
     torch.nn.init.normal_(head.split.weight, std=0.1)
     torch.nn.init.normal_(head.blank.weight)
@@ -111,12 +116,13 @@ def test_it_needs_posteriors():
         build().refine(without)
 
 
-def test_it_learns_to_drop_to_replace_and_to_insert():
+@both_decoders
+def test_it_learns_to_drop_to_replace_and_to_insert(decoder):
     """Heard: one token too many, a wrong one, and one too few."""
     speech = hear([4, 0, 5, 0, 6], [7, 0, 8, 0, 0], [9, 0, 10, 0, 0])
     tokens = torch.tensor([[4, 6, 0], [7, 3, 0], [9, 11, 10]])
     token_lens = torch.tensor([2, 2, 3])
-    head = build()
+    head = build(decoder=decoder)
     optimizer = torch.optim.Adam(head.parameters(), 3e-3)
     first = float(head.loss(speech, tokens, token_lens).total)
     for _ in range(150):
