@@ -333,7 +333,7 @@ def stack_frames(feats: Tensor, feat_lens: Tensor, window: int, shift: int) -> t
 
     A stack begins (window - 1) // 2 frames early; what it misses at either end of its utterance is filled with that
     end's own frame. Stacks beyond the returned lengths are not zeroed. Source: FunASR, ``apply_lfr``; Gao et al.,
-    "Paraformer", 2022, section 4.1 (low frame rate).
+    "SAN-M", Interspeech 2020, section 3.1 (low frame rate).
     """
     num_stacks = -(-feats.size(1) // shift)
     starts = torch.arange(num_stacks, device=feats.device) * shift - (window - 1) // 2

@@ -3,7 +3,7 @@
 Text token i stands at position i; latents stand between the tokens, at real-valued positions on the same axis.
 
 Shapes: B utterances, U text tokens, T latents, C latent channels.
-Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024 (ARDiT), section 3
+Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024 (ARDiT), section 3.4
 (positions proportional to time). Positions by alignment are ours: few data teach a model little about which latent
 belongs to which token.
 """

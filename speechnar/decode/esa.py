@@ -6,7 +6,7 @@ their second best half of the time; every path drawn is cut into segments, all a
 Shapes: B utterances, T frames, V vocabulary (blank included), S samples of an utterance, N different segmentations of
 all utterances, U tokens, and U + 1 slots (see `speechnar.decode.segments`).
 Source: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressive Transformer for Speech Recognition",
-ICASSP 2021, section 2.4; Graves et al. 2006, section 4.1, for the likelihood.
+ICASSP 2021, section 2.6; Graves et al. 2006, section 4.1, for the likelihood.
 """
 
 from collections.abc import Sequence

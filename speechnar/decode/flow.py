@@ -1,8 +1,8 @@
 """Flow matching: the straight path from data to noise, its velocity, and the way back.
 
 Shapes: B utterances, T latents, C channels; times are 0 at the data and 1 at the noise.
-Sources: Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023; Liu et al., "Flow Straight and Fast", ICLR
-2023 (the straight path).
+Sources: Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023, equations 22 and 23; Liu et al., "Flow
+Straight and Fast", ICLR 2023 (the straight path).
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from speechnar.errors import ConfigError
 
 def mix(latents: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """Return the noisy latents (1 - t) z + t w and the velocity w - z of their path, both (B, T, C).
+
+    Lipman et al. 2023, equations 22 and 23, without their smallest deviation and with time the other way round.
 
     Args:
         latents: z, (B, T, C)

@@ -1,7 +1,7 @@
 """Recordings of any length through an encoder of fixed buffer: overlapping buffers, one global CTC collapse.
 
 Shapes: B buffers, S samples, T positions, V vocabulary (blank included).
-Source: Peng et al., "OWSM-CTC", ACL 2024, section 3.4, and ESPnet's ``decode_long_batched_buffered``.
+Source: Peng et al., "OWSM-CTC", ACL 2024, section 4.5, and ESPnet's ``decode_long_batched_buffered``.
 
 Differs from the paper: buffers begin at the recording, without a leading context of zeros; the positions that belong to
 the language and task prefix are not counted as audio, so that a seam lies where it should; and neighbours may change

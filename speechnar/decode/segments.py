@@ -5,8 +5,8 @@ is the segment of the end of the sentence. U tokens thus cut an utterance into U
 
 Shapes: B utterances, T frames, U tokens.
 Source: Fan et al., "CASS-NAT: CTC Alignment-based Single Step Non-Autoregressive Transformer for Speech Recognition",
-ICASSP 2021, section 2.2; "An Improved Single Step Non-autoregressive Transformer for Automatic Speech Recognition",
-Interspeech 2021, section 2.2 (expansion).
+ICASSP 2021, section 2.3; "An Improved Single Step Non-autoregressive Transformer for Automatic Speech Recognition",
+Interspeech 2021, section 2.3 (expansion).
 """
 
 from dataclasses import dataclass

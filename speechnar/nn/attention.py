@@ -1,7 +1,7 @@
 """Multi-head attention over one SDPA core: self-attention with five kinds of positions, and cross-attention.
 
 Shapes: B utterances, T frames, L cached frames, M memory tokens, D model width, H heads.
-Sources: Vaswani et al. 2017, section 3.2; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
+Sources: Vaswani et al. 2017, equation 1; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
 ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021; Shaw et al., "Self-Attention with Relative
 Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``). ``legacy`` are
 the relative positions of old ESPnet and FunASR models, which see the future by the wrong query.

@@ -3,8 +3,10 @@
 Every frame carries a weight (alpha); their running sum is an axis on which token u occupies the interval [u, u + 1).
 A token's vector is the sum of the frames, each weighted by what its own interval on that axis shares with the token's.
 Shapes: B utterances, T encoder frames, D model width, U tokens.
-Sources: Dong and Xu, "CIF", ICASSP 2020, section 3; Gao et al., "Paraformer", Interspeech 2022, section 2.2; Shi et
-al., "Achieving Timestamp Prediction While Recognizing with Non-autoregressive End-to-End ASR Model", 2023 (BiCIF).
+Sources: Dong and Xu, "CIF", ICASSP 2020, algorithm 1 and section 3.2 (scaled weights, quantity loss); Gao et al.,
+"Paraformer", Interspeech 2022, section 2.2 (dynamic threshold); Shi et al., "Achieving Timestamp Prediction While
+Recognizing with Non-autoregressive End-to-End ASR Model", 2023, section 4 (BiCIF: times from fires); Gao et al.,
+"FunASR", Interspeech 2023, section 3.2 (second weights for the times).
 Differs from the papers: they run frame by frame and fire at most once in each; intervals need one product of matrices
 and let a frame close any number of tokens.
 """
@@ -47,7 +49,7 @@ def integrate_and_fire(
     max_tokens: int | None = None,
     threshold: CifThreshold = "dynamic",
 ) -> TokenEmbeddings:
-    """Integrate frames into tokens.
+    """Integrate frames into tokens (CIF, algorithm 1, here without a loop over frames).
 
     Without ``num_tokens`` the weights decide how many tokens there are. ``dynamic``: their sum rounded up, at a
     threshold of sum / number (Paraformer, section 2.2). ``rounded``: the same with the nearest number. ``fixed``: a
@@ -58,7 +60,7 @@ def integrate_and_fire(
         enc: (B, T, D), finite in padding.
         alphas: (B, T) weights, at least 0; those in padding are ignored.
         lens: (B,) frames.
-        num_tokens: (B,) in training: the weights are scaled so that exactly so many tokens fire.
+        num_tokens: (B,) in training: the weights are scaled so that exactly so many tokens fire (CIF, section 3.2).
         max_tokens: U, if the caller knows it; else it is the largest number found, at least 1, which costs a sync.
         threshold: what happens without ``num_tokens``.
 
@@ -157,7 +159,7 @@ class CifStream:
 
 
 def quantity_loss(alphas: Tensor, num_tokens: Tensor) -> Tensor:
-    """Return |sum of ``alphas`` (B, T) - ``num_tokens`` (B,)| as (B,) float32 (Paraformer, equation 2)."""
+    """Return |sum of ``alphas`` (B, T) - ``num_tokens`` (B,)| as (B,) float32 (CIF, section 3.2)."""
     return (alphas.sum(1, dtype=torch.float32) - num_tokens).abs()
 
 
@@ -242,16 +244,16 @@ class CifPredictor(nn.Module):
 
 
 MAX_TOKEN_STEPS = 12
-"""A token ends after so many steps of 20 ms; what follows is silence (BiCIF)."""
+"""A token ends after so many steps of 20 ms; what follows is silence (FunASR's constant)."""
 MAX_END_STEPS = 5
-"""If more is left behind the last fire, the last token takes half of it only (BiCIF)."""
+"""If more is left behind the last fire, the last token takes half of it only (FunASR's constant)."""
 FIRE_SHIFT_STEPS = -1.5
 """Tokens begin earlier than the second weights fire (FunASR's constant)."""
 _FIRE_STEP = 1.0 - 1e-4  # FunASR's threshold: the last fire must not be lost to rounding
 
 
 class TimestampPredictor(nn.Module):
-    """Second weights, several per frame, that fire where tokens begin (BiCIF, section 3.2)."""
+    """Second weights, several per frame, that fire where tokens begin (FunASR, section 3.2)."""
 
     def __init__(
         self, model_dim: int, *, steps_per_frame: int = 3, smooth_factor: float = 0.25, noise_threshold: float = 0.01

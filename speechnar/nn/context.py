@@ -17,7 +17,7 @@ class Chunking:
 
     Convolutions see the past and their own chunk only, so that a chunk never changes once computed
     (Dynamic Chunk Convolution: Li et al., "Dynamic Chunk Convolution for Unified Streaming and
-    Non-Streaming Conformer ASR", ICASSP 2023, section 3).
+    Non-Streaming Conformer ASR", ICASSP 2023, section 2.3).
     """
 
     chunk_frames: int

@@ -103,7 +103,7 @@ class ConformerConv(nn.Module):
 
 
 class ConvGatingMlp(nn.Module):
-    """cgMLP: an MLP whose one half is gated by a depthwise convolution of its other half."""
+    """cgMLP: an MLP one half of which is gated by a convolution of the other (Branchformer, equations 3 to 6)."""
 
     def __init__(self, model_dim: int, hidden_dim: int, kernel_size: int, *, dropout: float, norm_eps: float) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class ConvGatingMlp(nn.Module):
         self.depthwise = DepthwiseConv(hidden_dim // 2, kernel_size)
         self.dropout = Dropout(dropout)
         self.proj_out = nn.Linear(hidden_dim // 2, model_dim)
-        # The gate starts as (nearly) the identity (Branchformer, section 3.3).
+        # The gate starts as (nearly) the identity, as in ESPnet.
         nn.init.normal_(self.depthwise.weight, std=1e-6)
         if self.depthwise.bias is not None:
             nn.init.ones_(self.depthwise.bias)

@@ -5,8 +5,8 @@ and the second best takes its place. The loss is the expected number of errors u
 probabilities, against their mean.
 
 Shapes: B utterances, R samples, U tokens, V vocabulary, M pairs of sequences.
-Source: Gao et al., "Paraformer", Interspeech 2022, section 2.4; Prabhavalkar et al., "Minimum Word Error Rate Training
-for Attention-based Sequence-to-Sequence Models", ICASSP 2018, equations 5 and 6.
+Sources: Gao et al., "Paraformer", Interspeech 2022, section 2.4 (samples by masking); Prabhavalkar et al., "Minimum
+Word Error Rate Training for Attention-based Sequence-to-Sequence Models", ICASSP 2018, section 3.2 (equation 6).
 """
 
 import torch
@@ -45,7 +45,7 @@ def edit_distances(hyps: Tensor, hyp_lens: Tensor, refs: Tensor, ref_lens: Tenso
 def expected_errors(log_probs: Tensor, hyps: Tensor, refs: Tensor, lens: Tensor) -> Tensor:
     """Return the expected errors of ``hyps`` beyond their mean, (B,) float32; differentiable in ``log_probs``.
 
-    Equal hypotheses count once.
+    Equation 6 of Prabhavalkar et al. 2018, with samples in place of the N best. Equal hypotheses count once.
 
     Args:
         log_probs: (B, U, V)

@@ -2,7 +2,7 @@
 
 Shapes: B utterances, T frames, D model width, H heads.
 Sources: Vaswani et al. 2017, section 3.5 (sinusoids, sine and cosine interleaved); Dai et al., "Transformer-XL",
-2019, section 3.3 (distances); Su et al., "RoFormer", 2021, section 3.2.2 (rotations).
+2019, section 3.3 (distances); Su et al., "RoFormer", 2021, equation 34 (rotations).
 """
 
 import torch
@@ -40,7 +40,10 @@ def rotary_angles_at(positions: Tensor, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate each pair (i, i + head_dim / 2) of ``x`` (B, H, T, head_dim) by ``angles`` (T, head_dim) or alike."""
+    """Rotate each pair (i, i + head_dim / 2) of ``x`` (B, H, T, head_dim) by ``angles`` (T, head_dim) or alike.
+
+    RoFormer, equation 34, where the pairs are (2 i, 2 i + 1).
+    """
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return (x * angles.cos() + turned * angles.sin()).to(x.dtype)

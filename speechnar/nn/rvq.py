@@ -31,11 +31,12 @@ class Quantized:
     codes: Tensor
     """(B, K, T) int64."""
     commitment: Tensor
-    """() mean squared distance of the residuals to their entries; its gradient goes to what was quantised."""
+    """() mean squared distance of the residuals to their entries; its gradient goes to what was quantised.
+    EnCodec's equation 3 is the sum."""
 
 
 class ResidualQuantizer(nn.Module):
-    """K codebooks, each for what those before it leave.
+    """K codebooks, each for what those before it leave (SoundStream, algorithm 1).
 
     Args:
         num_codebooks: K.
@@ -162,7 +163,10 @@ class _Codebook(nn.Module):
         return True
 
     def _learn(self, vectors: Tensor, ids: Tensor) -> None:
-        """Move the entries to the vectors (N, D) they are nearest to; vectors that are not finite change nothing."""
+        """Move the entries to the vectors (N, D) they are nearest to; vectors that are not finite change nothing.
+
+        Van den Oord et al. 2017, equations 6 to 8.
+        """
         size = len(self.embed)
         is_sound = vectors.isfinite().all()
         counts = torch.bincount(ids, minlength=size).to(vectors)

@@ -7,8 +7,8 @@ once.
 
 Shapes: B utterances, T frames, F features, D model width, H heads, K kernel, U tokens, L layers, W windows, N frames
 of a window.
-Sources: Gao et al., "SAN-M", Interspeech 2020, sections 2.2 and 2.3; Zhang et al., "Deep-FSMN", 2018; Gao et al.,
-"FunASR", Interspeech 2023, section 3.1 (streaming).
+Sources: Gao et al., "SAN-M", Interspeech 2020, sections 2.3 (memory) and 2.5 (beside attention); Zhang et al.,
+"Deep-FSMN", 2018, section 3; FunASR's ``SANMEncoderChunkOpt`` (streaming).
 """
 
 import math
@@ -82,7 +82,10 @@ class SanmEncoderConfig(Config):
 
 
 class FsmnMemory(nn.Conv1d):
-    """Depthwise convolution over (B, U, D) plus its own input; nothing enters from outside the utterance."""
+    """Depthwise convolution over (B, U, D) plus its own input; nothing enters from outside the utterance.
+
+    SAN-M, equation 7, with steps of one frame and without what the layer below remembers.
+    """
 
     def __init__(self, model_dim: int, kernel_size: int, *, shift: int = 0) -> None:
         """Build the memory; ``shift`` moves the window to the left, so that (K - 1) / 2 makes it causal."""
@@ -221,7 +224,7 @@ class SanmDecoder(KeyValueProjector):
 
 
 class SanmEncoderBlock(nn.Module):
-    """Attention plus the memory of its values, then feed-forward; the first block also changes the width."""
+    """Attention plus the memory of its values (SAN-M, section 2.5), then feed-forward; the first changes the width."""
 
     def __init__(self, in_dim: int, config: SanmEncoderConfig) -> None:
         super().__init__()

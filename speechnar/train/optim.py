@@ -16,7 +16,7 @@ LR_SHARE = "lr_share"
 
 
 class InverseSqrtSchedule(Config):
-    """Linear warm-up to the peak, then the peak times ``sqrt(warmup_steps / step)`` (Vaswani et al. 2017, eq. 3)."""
+    """Linear warm-up, then the peak times ``sqrt(warmup_steps / step)`` (Vaswani et al. 2017, equation 3)."""
 
     kind: Literal["inv_sqrt"] = "inv_sqrt"
     warmup_steps: PositiveInt = 10_000

@@ -2,7 +2,7 @@
 
 Shapes: B utterances, D model width, V vocabulary (blank included), U tokens; N alignments of U + 1 slots.
 Source: Fan et al., "A CTC Alignment-based Non-autoregressive Transformer for End-to-end Automatic Speech Recognition",
-TASLP 2023, section III; the draws are those of `speechnar.decode.esa`.
+TASLP 2023, section III-C; the draws are those of `speechnar.decode.esa`.
 
 Differs from the paper:
 - without a ranker, CTC's likelihood of the tokens chooses, which costs no second model.

@@ -2,8 +2,8 @@
 
 The layers are in `speechnar.nn.cif.TimestampPredictor`.
 
-Source: Shi et al., "Achieving Timestamp Prediction While Recognizing with Non-Autoregressive End-to-End ASR Model",
-2023.
+Sources: Shi et al., "Achieving Timestamp Prediction While Recognizing with Non-Autoregressive End-to-End ASR Model",
+2023, section 4 (times from fires); Gao et al., "FunASR", Interspeech 2023, section 3.2 (the second weights).
 """
 
 from dataclasses import dataclass

@@ -112,7 +112,10 @@ class CassNatHeadConfig(Config):
 
 
 class DecoderBlock(nn.Module):
-    """A Conformer block over slots without a norm at its end; a *mixed* one attends to the frames as well."""
+    """A Conformer block over slots without a norm at its end; a *mixed* one attends to the frames as well.
+
+    TASLP 2023, section III-B2.
+    """
 
     def __init__(self, config: CassNatHeadConfig, model_dim: int, *, mixed: bool) -> None:
         super().__init__()
@@ -421,7 +424,7 @@ class CassNat(AsrModel):
         return self.head.decode(out.speech, **options)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Return the weighted sum of the four losses (TASLP 2023, section III).
+        """Return the weighted sum of the four losses (TASLP 2023, equation 7, with the terms of section III-B3).
 
         As in the authors' code, CTC is divided by the number of tokens, utterance by utterance, and the cross-entropies
         by the number of slots of the batch, so that the weights compare losses per token.

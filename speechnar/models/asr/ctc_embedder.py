@@ -4,7 +4,10 @@ In training the frames are those of the best alignment of the reference, in deco
 counts sub-words of uneven length better than weights that must sum to their number.
 
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens.
-Source: An et al., "Paraformer-v2", 2024, section 2.
+Source: An et al., "Paraformer-v2", 2024, section 2.2.
+
+Differs from the paper:
+- a norm, a rectifier and positions follow the linear layer that embeds the posteriors.
 """
 
 from dataclasses import dataclass
@@ -49,7 +52,7 @@ class CtcEmbedder(nn.Module):
     def forward(
         self, speech: EncodedSpeech, tokens: Tensor | None = None, token_lens: Tensor | None = None
     ) -> TokenEmbeddings:
-        """Embed the tokens of ``tokens`` (B, U), or of the best CTC path.
+        """Embed the tokens of ``tokens`` (B, U), or of the best CTC path (equation 9).
 
         A reference that does not fit its frames has no segments; its vectors know their positions only.
 
@@ -110,6 +113,8 @@ class Heard:
 
 def hear(speech: EncodedSpeech, tokens: Tensor | None, token_lens: Tensor | None, blank_id: int) -> Heard:
     """Average the posteriors over the frames of ``tokens`` (B, U), or of the tokens of the best CTC path.
+
+    Equations 11 (by the Viterbi alignment) and 8 (by the best path) of Paraformer-v2.
 
     Raises:
         ConfigError: ``speech`` has no CTC posteriors.

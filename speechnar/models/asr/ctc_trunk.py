@@ -3,7 +3,8 @@
 Shapes: B utterances, S samples, T feature frames, T' encoder frames, F features, D model width, V vocabulary (blank
 included), U tokens.
 Sources: Fan et al., "A CTC Alignment-based Non-autoregressive Transformer for End-to-end Automatic Speech Recognition",
-TASLP 2023; Lee and Watanabe, "Intermediate Loss Regularization for CTC-based Speech Recognition", ICASSP 2021.
+TASLP 2023; Lee and Watanabe, "Intermediate Loss Regularization for CTC-based Speech Recognition", ICASSP 2021,
+section 3.
 """
 
 from dataclasses import dataclass
@@ -163,6 +164,8 @@ class CtcTrunk(nn.Module):
         self, out: TrunkOutput, tokens: Tensor, token_lens: Tensor, is_valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted CTC losses and each of them, in nats per token.
+
+        Equation 14 of Lee and Watanabe 2021, with weights that need not add up to 1.
 
         An utterance's loss is divided by its number of tokens; those that have no target (``is_valid`` (B,)) do not
         count, those that do not fit count 0.

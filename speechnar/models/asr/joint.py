@@ -7,8 +7,7 @@ that CASS-NAT cuts by the alignment of the CTC head, so adding a decoder changes
 Shapes: B utterances, S samples, T' encoder positions of the trunk (its prefix, then frames), T frames, D model width,
 V vocabulary (blank included), U tokens.
 Sources: OWSM-CTC (`speechnar.models.asr.owsm_ctc`), CASS-NAT (`speechnar.models.asr.cassnat`), Paraformer
-(`speechnar.models.asr.paraformer`); the hybrid of CTC and attention on one encoder is Watanabe et al. 2017,
-equation 14.
+(`speechnar.models.asr.paraformer`); the hybrid of CTC and attention on one encoder is Watanabe et al. 2017.
 """
 
 from collections.abc import Iterator, Mapping

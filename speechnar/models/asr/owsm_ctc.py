@@ -10,7 +10,7 @@ Shapes: B utterances, S samples, T feature frames, T' encoder positions (two pre
 F features, D model width, V vocabulary (blank included), U tokens, M prompt tokens.
 Sources: Peng et al., "OWSM-CTC: An Open Encoder-Only Speech Foundation Model", ACL 2024, section 3; Nozaki and
 Komatsu, "Relaxing the Conditional Independence Assumption of CTC-based ASR by Conditioning on Intermediate
-Predictions", 2021, equations 8 to 11; Yao et al., "CR-CTC: Consistency regularization on CTC", ICLR 2025, equation 5.
+Predictions", 2021 (self-conditioning); Yao et al., "CR-CTC: Consistency regularization on CTC", ICLR 2025, section 3.2.
 
 Differs from the paper:
 - utterances need not be padded to 30 s.
@@ -367,7 +367,7 @@ class OwsmCtc(AsrModel):
     def condition(self, number: int, x: Tensor, inter: list[Tensor]) -> Tensor:
         """Behind the blocks of ``interctc_layers``, append the head's output to ``inter`` and feed it back.
 
-        Nozaki and Komatsu 2021, equations 10 and 11; `speechnar.nn.encoder.Encoder` calls it after every block.
+        Peng et al. 2024, equations 5 to 7; `speechnar.nn.encoder.Encoder` calls it after every block.
         """
         if number not in self.config.interctc_layers:
             return x
@@ -378,7 +378,7 @@ class OwsmCtc(AsrModel):
         return x + fed_back
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Return the weighted CTC losses of all heads, in nats per utterance (Peng et al. 2024, equation 4)."""
+        """Return the weighted CTC losses of all heads, in nats per utterance (Peng et al. 2024, equation 9)."""
         return self.loss_and_output(batch)[0]
 
     def loss_and_output(self, batch: SpeechBatch) -> tuple[LossOutput, CtcOutput]:
@@ -455,7 +455,7 @@ def _repeat(x: Tensor, copies: int) -> Tensor:
 def _consistency(log_probs: Tensor, lens: Tensor) -> Tensor:
     """Return the symmetric divergence between the posteriors of the two halves of the batch, in nats per utterance.
 
-    Each side is pulled to the other's posteriors as constants (Yao et al. 2025, equation 5).
+    Each side is pulled to the other's posteriors as constants (Yao et al. 2025, equation 4).
     """
     first, second = log_probs.chunk(2)
     valid = valid_mask(lens.chunk(2)[0], first.size(1))[..., None]

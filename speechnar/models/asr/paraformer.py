@@ -13,6 +13,7 @@ Its parts: `paraformer_head` (predictor, sampler, decoder), `ctc_embedder` (Para
 `seaco` (hotwords), `paraformer_stream` (streaming).
 
 Differs from the paper:
+- the number of embeddings that the sampler shows is rounded down, as in FunASR; there, up.
 - CTC beside the cross-entropy, where it is trained, as in FunASR's recipes.
 - minimum word error rate training is an option (``mwer``), for a model that cross-entropy has trained.
 """

@@ -2,7 +2,7 @@
 
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens (end token counted).
 Source: Gao et al., "Paraformer: Fast and Accurate Parallel Transformer for Non-autoregressive End-to-End Speech
-Recognition", Interspeech 2022, section 2.
+Recognition", Interspeech 2022, sections 2.2 (predictor), 2.3 (sampler) and 2.4 (losses).
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ class ParaformerHeadConfig(Config):
     norm_eps: float = Field(default=1e-5, gt=0)
     """FunASR's is 1e-12."""
     glancing_ratio: float = Field(default=0.75, ge=0, le=1)
-    """Embeddings shown per wrong token of the first pass; 0 leaves the first pass out."""
+    """Embeddings shown per wrong token of the first pass (the paper's lambda, table 2); 0 leaves that pass out."""
     label_smoothing: Probability = 0.1
     quantity_weight: NonNegativeFloat = 1.0
     """Weight of the difference between the sum of the weights and the number of tokens."""

@@ -5,7 +5,7 @@ computed in units fixed by the position in the utterance, so that how the sample
 what is left as the last window, however short it is.
 
 Shapes: S samples, T frames, F features, D model width, U tokens.
-Source: Gao et al., "FunASR", Interspeech 2023, section 3.1.
+Source: FunASR's ``ParaformerStreaming``; its paper (Gao et al., "FunASR", Interspeech 2023) does not describe it.
 
 Differs from FunASR:
 - features and the last window do not depend on how the samples arrive.

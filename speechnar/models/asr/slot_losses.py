@@ -2,7 +2,7 @@
 
 Shapes: B utterances, N alignments of U + 1 slots, V vocabulary (blank included), U tokens.
 Sources: Fan et al., "A CTC Alignment-based Non-autoregressive Transformer for End-to-end Automatic Speech Recognition",
-TASLP 2023, section III; Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
+TASLP 2023, section III-B1; Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
 section 7.
 """
 
@@ -46,7 +46,10 @@ class SlotLosses:
 
 
 def slot_losses(out: SlotOutput, alignment: Alignment, *, eos_id: int, smoothing: float) -> SlotLosses:
-    """Compare the slots of an ``alignment`` with its tokens and the end of the sentence."""
+    """Compare the slots of an ``alignment`` with its tokens and the end of the sentence.
+
+    The second term of equation 7 of Fan et al. 2023; the first is CTC's.
+    """
     ends = alignment.tokens.new_full((len(alignment.tokens), 1), eos_id)
     targets = torch.cat([alignment.tokens, ends], dim=1)
     is_end = torch.arange(targets.size(1), device=targets.device) >= alignment.token_lens[:, None]

@@ -2,8 +2,8 @@
 
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens; N alignments of U + 1
 slots, the last one for the end of the sentence; C channels.
-Source: Fan et al., "CASS-NAT", ICASSP 2021 (triggers); "An Improved Single Step Non-autoregressive Transformer for
-Automatic Speech Recognition", Interspeech 2021 (expanded triggers).
+Source: Fan et al., "CASS-NAT", ICASSP 2021, section 2.3 (triggers); "An Improved Single Step Non-autoregressive
+Transformer for Automatic Speech Recognition", Interspeech 2021, section 2.3 (expanded triggers).
 """
 
 import math

@@ -8,7 +8,7 @@ decoder, hence a third less parameters.
 Shapes: B utterances, S samples, T encoder frames, D model width, V vocabulary (blank included), U tokens, U + 1 slots;
 N alignments of the utterances; T + U + 1 positions of the second pass.
 Source: Fan et al., "UniEnc-CASSNAT: An Encoder-only Non-autoregressive ASR for Speech SSL Models", IEEE Signal
-Processing Letters 2024.
+Processing Letters 2024, section II.
 
 Differs from the authors' code:
 - in a batch, the embeddings of an utterance stand behind its own last frame, not behind the longest one's, so that an
@@ -155,7 +155,7 @@ class UniEnc(AsrModel):
     def second_pass(
         self, frames: Tensor, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None
     ) -> SecondPass:
-        """Embed the slots of ``segments``, and run the encoder over frames and embeddings.
+        """Embed the slots of ``segments``, and run the encoder over frames and embeddings (section II-B).
 
         Args:
             frames: (N, T, D) what the first block saw of the utterance of each alignment.
@@ -194,7 +194,10 @@ class UniEnc(AsrModel):
         return self.loss_of(first, batch.tokens, batch.token_lens, batch.tokens_valid)
 
     def loss_of(self, first: TrunkOutput, tokens: Tensor, token_lens: Tensor, is_valid: Tensor) -> LossOutput:
-        """Return the loss of what the first pass made of a batch; utterances count where ``is_valid`` (B,)."""
+        """Return the loss of what the first pass made of a batch; utterances count where ``is_valid`` (B,).
+
+        Equation 3, and intermediate losses.
+        """
         total, parts = self.trunk.losses(first, tokens, token_lens, is_valid)
         alignment = viterbi_align(posteriors(first.speech), first.lens, tokens, token_lens, self.blank_id)
         segments = aligned_segments(alignment, first.lens)
@@ -249,7 +252,7 @@ class UniEnc(AsrModel):
         """Return the most probable token of every slot, up to the first end of the sentence.
 
         Alignments are drawn and chosen as by `speechnar.models.asr.cassnat.CassNatHead.decode`. With more than two
-        passes, each later one cuts anew, by the CTC posteriors of the pass before.
+        passes, each later one cuts anew, by the CTC posteriors of the pass before (section II-C).
 
         Args:
             out: of `encode`.

@@ -6,8 +6,8 @@ recordings are by the same voice if the cosine between their vectors is high (`s
 
 Shapes: B utterances, S samples, T frames, F mel bands, D model width, P pooled width, E embedding width, N speakers.
 Sources: Snyder et al., "X-vectors: Robust DNN embeddings for speaker recognition", ICASSP 2018, section 2.2; Okabe,
-Koshinaka and Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, equations 1 and 4 to
-6; Wang et al., "Additive margin softmax for face verification", 2018, equation 6.
+Koshinaka and Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018; Wang et al.,
+"Additive margin softmax for face verification", 2018.
 Differs from the papers: layer norm instead of batch norm over frames, whose statistics would count padding (after the
 pooling there is none, and batch norm takes out what all utterances share); one layer instead of two after the pooling;
 frames near an edge see zeros beyond it, so that the shortest words have a vector, too.

@@ -5,8 +5,8 @@
 
 Shapes: B utterances, S samples, T frames, D latent channels, K codebooks, V entries of a codebook.
 Source: Défossez, Copet, Synnaeve and Adi, "High Fidelity Neural Audio Compression", TMLR 2023, section 3 (networks,
-quantisation, losses, balancer); the presets are those of Copet et al., "Simple and Controllable Music Generation",
-NeurIPS 2023, and of AudioGen.
+quantisation, losses, balancer; equations as arXiv 2210.13438 numbers them); the presets are those of Copet et al.,
+"Simple and Controllable Music Generation", NeurIPS 2023, and of AudioGen.
 
 Differs from the paper:
 - for little data it may hear spectra (`MelEncoder`) and play oscillators and noise (`speechnar.nn.oscillators`).
@@ -356,7 +356,7 @@ class EncodecGanConfig(ModelConfig):
 
 
 class Balancer(nn.Module):
-    """Losses of an output, each with its share of the gradient there whatever its own size (section 3.4, equation 6).
+    """Losses of an output, each with its share of the gradient there whatever its own size (section 3.4, equation 5).
 
     The size of a gradient is its mean norm over utterances, as a moving average.
     """

@@ -7,14 +7,14 @@ since the last evaluation enters beside the next one's noisy block.
 
 Shapes: B utterances, U text tokens, T latents, M latents to generate, N tokens of the network, C latent channels,
 D model width.
-Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.
+Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, sections 3.3 and 3.4.
 
 Differs from the paper:
 - the certain block and the next noisy one share an evaluation, with equal results; there, another pass writes the
   cache.
 - ``modulation="shared"``: layers share the projection of their times.
 - ``aligned_text``: each latent has what is spoken where it stands, as the frames of Le et al., "Voicebox", NeurIPS
-  2023, section 3.1; the network need not learn to look there.
+  2023, section 3.3; the network need not learn to look there.
 - errors may have weights by channel.
 - ``infill_prob`` below 1 leaves utterances without known speech around them, as a voice needs that is to speak without
   a reference.
@@ -156,7 +156,7 @@ def visible(queries: Tensor, keys: Tensor) -> Tensor:
     Text has order 0, known latents 2, block m of those to be generated 3 + 2 m while noisy and 4 + 2 m when certain:
     an even order is seen by every order from there on, an odd one only by itself. So the text sees the text, known
     latents the text and each other, a certain block also the certain ones up to itself, and a noisy block the certain
-    ones before it and itself (section 3 of the paper). Padding is of the largest order.
+    ones before it and itself (section 3.3). Padding is of the largest order.
     """
     queries, keys = queries[:, :, None], keys[:, None, :]
     return (keys <= queries) & ((keys % 2 == 0) | (keys == queries))
@@ -188,7 +188,7 @@ class SpokenText(nn.Module):
     """What is spoken at each latent: tokens among their neighbours, in between two of them by how near each is.
 
     A sound depends on those around it; the convolutions tell so at once what attention would have to find (as those
-    over the text of Chen et al., "F5-TTS", 2024, section 3.1).
+    over the text of Chen et al., "F5-TTS", 2024, section 3.2).
     """
 
     def __init__(self, vocab_size: int, model_dim: int, dropout: float) -> None:

@@ -11,7 +11,7 @@ training, all losses treat every block of an utterance at once and give it the t
 `TtsDistillation` is what the training loop trains by any of them, and what it leaves is an ordinary `Tts`.
 
 Shapes: B utterances, S samples, U text tokens, M latents to generate, C latent channels.
-Sources: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3; Luo et al.,
+Sources: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.1; Luo et al.,
 "Diff-Instruct", NeurIPS 2023 (integral Kullback-Leibler divergence); Yin et al., "One-step Diffusion with Distribution
 Matching Distillation", CVPR 2024; Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation",
 JASA 2007, section 4.3 (energy score).
@@ -59,7 +59,7 @@ def sample_blocks(model: Ardit, speech: LatentBatch, middle: Middle, noise: Tens
 
 
 def regression_loss(student: Ardit, speech: LatentBatch, middle: Middle, noise: Tensor, targets: Tensor) -> LossOutput:
-    """Return the mean squared error per channel between g(noise) and ``targets`` (B, M, C)."""
+    """Return the mean squared error per channel between g(noise) and ``targets`` (B, M, C); in equation 8, L_reg."""
     samples = sample_blocks(student, speech, middle, noise, 1)
     return middle.mean(speech.weigh((samples - targets).square()).mean(-1))
 
@@ -69,9 +69,10 @@ def matching_loss(
 ) -> LossOutput:
     """Return a loss whose gradient at the samples x = g(noise) is twice v_teacher - v_fake at a noisy x.
 
-    That is the gradient of the integral Kullback-Leibler divergence, weighted over time by 2 t / (1 - t): the score of
-    a distribution is -((1 - t) v + x) / t. Its value, the mean square of that difference, tells how far the two are
-    apart. Only ``student`` receives gradients; ``teacher`` and ``fake`` are best in evaluation mode.
+    That is the gradient of the integral Kullback-Leibler divergence (equation 5), weighted over time by 2 t / (1 - t):
+    the score of a distribution is -((1 - t) v + x) / t (equation 3). In equation 8 it is L_IKL. Its value, the mean
+    square of that difference, tells how far the two are apart. Only ``student`` receives gradients; ``teacher`` and
+    ``fake`` are best in evaluation mode.
     """
     samples = sample_blocks(student, speech, middle, noise, 1)
     with torch.no_grad():
@@ -83,7 +84,7 @@ def matching_loss(
 
 
 def fake_loss(fake: Ardit, speech: LatentBatch, middle: Middle, noise: Tensor, *, student: Ardit) -> LossOutput:
-    """Return the flow-matching loss of ``fake`` on the samples g(noise), without gradients for ``student``."""
+    """Return the flow-matching loss of ``fake`` on g(noise), without gradients for ``student`` (equation 6)."""
     with torch.no_grad():
         samples = sample_blocks(student, speech, middle, noise, 1)
     return fake.flow_loss(speech, middle, samples)

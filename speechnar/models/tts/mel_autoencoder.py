@@ -5,8 +5,8 @@ the latents and, where a part of the frames is known (around an edit, or in the 
 known frames are at time 0, the others at the time of the flow.
 
 Shapes: B utterances, S samples, T frames, F mel bands, L latents, C latent channels, D model width, M feature maps.
-Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3 (the
-autoencoder and its fine-tuning by masked reconstruction).
+Source: Liu et al., "Autoregressive Diffusion Transformer for Text-to-Speech Synthesis", 2024, section 3.2 and
+appendix D (fine-tuning by masked reconstruction).
 
 Differs from the paper:
 - four frames become one latent by laying their features side by side and projecting them (left open there).
@@ -109,7 +109,7 @@ class KnownFrames:
 def draw_known(feat_lens: Tensor, max_len: int, generator: torch.Generator | None = None) -> Tensor:
     """Return bool (B, T), True for one half of each utterance, whose other half is one stretch, cyclically.
 
-    With A uniform, frame n of N is to be generated where (A + n) mod N < N / 2 (the paper's masked reconstruction).
+    With A uniform, frame n of N is to be generated where (A + n) mod N < N / 2 (appendix D).
     """
     lens = feat_lens.clamp(min=1)[:, None]
     uniform = torch.rand(len(feat_lens), 1, generator=generator, device=feat_lens.device)
@@ -147,8 +147,8 @@ class MelAutoencoder(Trainable):
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return squared error of the velocity per mel value plus divergence of the latents; ``weight`` is in frames.
 
-        ``parts`` has both: ``mse`` per generated mel value, ``kl`` in nats per latent. In evaluation mode the same
-        batch has the same noise, times and known halves every time.
+        These are the terms of equation 9. ``parts`` has both: ``mse`` per generated mel value, ``kl`` in nats per
+        latent. In evaluation mode the same batch has the same noise, times and known halves every time.
 
         Raises:
             DataError: the speech has another sample rate than the model.

@@ -7,7 +7,7 @@ against discriminators (`speechnar.models.tts.vocos_adversary`).
 Shapes: B utterances, S samples, T frames, F mel bands, D model width, N samples of the window.
 Sources: Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio
 synthesis", ICLR 2024, section 3; Liu et al., "A ConvNet for the 2020s", CVPR 2022 (ConvNeXt); Yamamoto, Song and Kim,
-"Parallel WaveGAN", ICASSP 2020, section 2.2 (the loss on spectra).
+"Parallel WaveGAN", ICASSP 2020, section 3.2 (the loss on spectra).
 
 Differs from the paper:
 - frames are centred on the hop of samples they stand for, which it tries, too.
@@ -188,7 +188,10 @@ class Vocos(Trainable):
 
 
 def stft_loss(real: Tensor, made: Tensor) -> Tensor:
-    """Return () spectral convergence plus log-magnitude distance of (B, S), the mean over `STFT_SIZES` (equation 6)."""
+    """Return () spectral convergence plus log-magnitude distance of (B, S), the mean over `STFT_SIZES`.
+
+    Yamamoto et al. 2020, equations 3 to 6.
+    """
     losses = []
     for size in STFT_SIZES:
         expected, found = _magnitudes(real, size), _magnitudes(made, size)

@@ -6,9 +6,9 @@ the recordings, then the vocoder to be taken for them. It begins best with a voc
 how near the vocoder comes, which does not rank the weights well: set ``select: newest``.
 
 Shapes: B utterances, S samples, T frames, P samples of a period, C channels.
-Sources: Siuzdak, "Vocos", ICLR 2024, section 3.3 (the choice of discriminators, hinge losses); Kong, Kim and Bae,
-"HiFi-GAN", NeurIPS 2020, sections 2.3 and 2.4 (multi-period discriminator, feature matching); Jang et al., "UnivNet",
-Interspeech 2021, section 2.3 (multi-resolution spectrogram discriminator).
+Sources: Siuzdak, "Vocos", ICLR 2024, sections 3.2 (the choice of discriminators) and 3.3 (hinge losses); Kong, Kim and
+Bae, "HiFi-GAN", NeurIPS 2020, sections 2.3 (multi-period discriminator) and 2.4 (feature matching); Jang et al.,
+"UnivNet", Interspeech 2021, section 3.2 (multi-resolution spectrogram discriminator).
 """
 
 import itertools
@@ -187,7 +187,10 @@ class _Judgement:
 
 
 def _told_apart(discriminators: nn.ModuleList, real: Tensor, made: Tensor) -> Tensor:
-    """Return (2,) the hinge loss of the scores and the distance in all layers, means over ``discriminators``."""
+    """Return (2,) the hinge loss of the scores and the distance in all layers, means over ``discriminators``.
+
+    The distance is that of HiFi-GAN's equation 4.
+    """
     losses = []
     for discriminator in discriminators:
         judgement = discriminator(made)
@@ -223,7 +226,7 @@ class _PeriodDiscriminator(nn.Module):
 
 
 class _ResolutionDiscriminator(nn.Module):
-    """Looks at the magnitudes of one short-time Fourier transform (UnivNet, section 2.3)."""
+    """Looks at the magnitudes of one short-time Fourier transform (UnivNet, section 3.2)."""
 
     window: Tensor
 
