@@ -127,25 +127,29 @@ class SeacoBias(nn.Module):
 
     def select(self, hidden: Tensor, valid: Tensor, vectors: Tensor) -> Tensor:
         """Keep of ``vectors`` (R, D) those that each utterance attends to most, and "none": (1 or B, at most R, D)."""
-        num_hotwords = len(vectors) - 1
-        if num_hotwords <= self.config.max_hotwords:
+        none = len(vectors) - 1
+        num_rivals = len(vectors) if self.config.leaky_selection else none
+        if num_rivals <= self.config.max_hotwords:
             return vectors[None]
         keys_values = self.decoder.project(vectors[None]).expand(-1, -1, len(hidden), -1, -1, -1)
         weights = self.decoder.attention(hidden, valid, keys_values, valid.new_ones(1, 1, 1, len(vectors)))
         scores = weights.sum(1).masked_fill(~valid[..., None], 0.0).sum(1)  # (B, R)
         if self.config.leaky_selection:
-            best = scores[:1].topk(self.config.max_hotwords, dim=1).indices
-        else:
-            best = scores[:, :num_hotwords].topk(self.config.max_hotwords, dim=1).indices
-        return vectors[F.pad(best, (0, 1), value=num_hotwords)]
+            scores = scores[:1]
+        best = scores[:, :num_rivals].topk(self.config.max_hotwords, dim=1).indices
+        return vectors[F.pad(best, (0, 1), value=none)]
 
     def merge(self, log_probs: Tensor, bias_logits: Tensor, weight: float = 1.0) -> Tensor:
         """Return log-scores (B, U, V): ``log_probs`` where no hotword stands, else mixed with the bias decoder's.
 
+        Source: ``_merge_res`` of FunASR's ``SeacoParaformer``, whose ``seaco_weight`` is ``weight``: the logarithms are
+        mixed, (1 - weight) * log_probs + weight * bias, not the probabilities.
+
         Args:
             log_probs: (B, U, V) of the decoder.
             bias_logits: (B, U, V) of `forward`.
-            weight: 1 lets the bias decoder alone decide about hotwords, 0 ignores it.
+            weight: 1, the only one that FunASR's inference uses, lets the bias decoder alone decide about hotwords;
+                0, where FunASR's quotients are not defined, ignores it.
 
         Raises:
             ConfigError: ``weight`` lies outside [0, 1].

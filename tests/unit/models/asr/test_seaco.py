@@ -77,6 +77,20 @@ def test_scores_are_merged_where_a_hotword_stands() -> None:
         bias.merge(log_probs, logits, 1.5)
 
 
+@pytest.mark.parametrize("weight", [0.01, 0.3, 0.5, 0.75, 1.0])
+def test_merged_scores_equal_funasr_at_every_weight(weight: float) -> None:
+    """FunASR writes the share of the decoder as (m + (1 - w) / w) / (1 / w), m being 1 where no hotword stands."""
+    bias, _ = make_bias(no_bias_id=7)
+    log_probs, logits = torch.randn(2, 3, 6, 12)
+    logits[:, ::2, 7] = 9.0
+    log_probs, bias_log_probs = log_probs.log_softmax(2), logits.log_softmax(2)
+    no_hotword = (bias_log_probs.max(2).indices == 7).float()[..., None]
+    assert 0 < no_hotword.sum() < no_hotword.numel()
+    share = (no_hotword + (1 - weight) / weight) / (1 / weight)
+    expected = log_probs * share + bias_log_probs * (1 - share)
+    torch.testing.assert_close(bias.merge(log_probs, logits, weight), expected)
+
+
 def test_long_lists_are_reduced_for_each_utterance_by_itself() -> None:
     bias, embed = make_bias(max_hotwords=2)
     vectors = bias.embed([[w] for w in range(3, 12)], embed)
@@ -108,6 +122,10 @@ def test_the_first_utterance_selects_for_all_in_funasr() -> None:
     assert same == [not none for none in twice]
     assert any(same)
     assert any(twice), "none takes a place"
+    full = bias.embed([[3], [4]], embed)  # "none" is a third, and FunASR compares all three with max_hotwords
+    assert bias.select(hidden, valid, full).shape == (1, 3, 8)
+    chosen = [leaky.select(hidden[i:], valid[i:], full)[0] for i in range(8)]
+    assert any((rows[:2] == full[-1]).all(1).any() for rows in chosen)
 
 
 def test_only_the_hotword_modules_learn() -> None:
