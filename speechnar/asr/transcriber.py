@@ -147,14 +147,14 @@ class Transcriber:
 
         Args:
             audio: one recording or a list of them.
-            sample_rate: of arrays and tensors, in Hz.
+            sample_rate: of arrays and tensors, in Hz; files have their own, and it is an error to give one.
             language: of the speech: a code or an English name, or ``auto``.
             word_timestamps: give every segment its words with times and probabilities.
             options: rarer choices.
 
         Raises:
             AudioError: a recording cannot be read (in a list, the first such; see `transcribe_many` to go on).
-            ConfigError: the model cannot honour an option.
+            ConfigError: the model cannot honour an option, or ``sample_rate`` has no effect.
         """
         found = self.transcribe_many(
             _as_list(audio),
@@ -231,8 +231,8 @@ class Transcriber:
 
         Raises:
             AudioError: a recording cannot be read.
-            ConfigError: the model does not translate into ``to`` (the message names those it does), or cannot honour
-                an option.
+            ConfigError: the model does not translate into ``to`` (the message names those it does), or an option as in
+                `transcribe`.
         """
         found = self.transcribe_many(
             _as_list(audio),
@@ -357,7 +357,8 @@ class Transcriber:
         Results come in order. Inputs are read a few batches ahead.
 
         Raises:
-            ConfigError: the model cannot honour an option; at once, before anything is read.
+            ConfigError: the model cannot honour an option; at once, before anything is read. Or ``sample_rate`` is
+                given beside a file, or an item is no audio; when its turn comes.
         """
         decoder = ClipDecoder(
             self._loaded,

@@ -111,15 +111,17 @@ def read_audio(
     Args:
         source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples; integers
             are scaled by their type's range.
-        sample_rate: rate of an array, in Hz; ignored for anything encoded.
+        sample_rate: rate of an array, in Hz; None for anything encoded, which has its own.
         target_rate: Hz.
         max_seconds: longest audio accepted; None means 24 hours.
         channel: the channel to take; None averages all.
 
     Raises:
         AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are not finite.
+        ConfigError: a rate is given for anything encoded.
     """
     if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
+        refuse_rate(sample_rate)
         stream = AudioStream(source, target_rate=target_rate, max_seconds=max_seconds, channel=channel)
         return Audio(np.concatenate(list(stream)), target_rate)
     samples = _array_samples(source)
@@ -133,6 +135,18 @@ def read_audio(
         raise AudioError(f"array: at most {limit:g} s of audio are accepted, got {len(samples) / sample_rate:.0f} s")
     _check_finite(samples, 0.0, "array")
     return Audio(resample(samples, sample_rate, target_rate), target_rate)
+
+
+def refuse_rate(sample_rate: int | None) -> None:
+    """Check that no rate is given beside encoded audio, where it would have no effect.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if sample_rate is not None:
+        raise ConfigError(
+            f"sample_rate is that of an array or tensor; a file has its own, leave sample_rate={sample_rate} out"
+        )
 
 
 def resample(samples: Samples, from_rate: float, to_rate: float) -> Samples:
@@ -356,12 +370,14 @@ def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio
 
     Raises:
         AudioError: as of `read_audio`, or it has several channels.
+        ConfigError: as of `read_audio`.
     """
     if not (isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read")):
         if sample_rate is None:
             raise AudioError("an array needs its sample_rate, in Hz")
         audio = read_audio(source, sample_rate=sample_rate, target_rate=sample_rate)
         return audio, "FLOAT" if np.any(audio.samples * 32768.0 % 1.0) else None
+    refuse_rate(sample_rate)
     stream = AudioStream(source)
     blocks: list[Samples] = []
     rates: set[int] = set()

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from speechnar.audio.blocks import Samples
-from speechnar.audio.io import AudioStream, read_audio
+from speechnar.audio.io import AudioStream, read_audio, refuse_rate
 from speechnar.errors import ConfigError
 
 AudioInput = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor
-"""A path, the bytes of a file, a binary file object, or a 1-D array or tensor, which needs its sample rate."""
+"""A path, the bytes of a file, a binary file object, or a 1-D array or tensor, which alone needs its sample rate."""
 AnyInput = TypeVar("AnyInput", bound=AudioInput)
 
 BLOCK_S = 30.0
@@ -57,12 +57,18 @@ class _ArrayAudio:
 def open_audio(audio: Any, sample_rate: int | None) -> Recording:
     """Name an input and make it readable twice.
 
+    Args:
+        audio: an `AudioInput`.
+        sample_rate: of an array or tensor, in Hz; None for all else.
+
     Raises:
-        ConfigError: it is of another type.
+        ConfigError: it is of another type, or there is a rate where none is needed, or none where it is.
     """
     if isinstance(audio, str | os.PathLike):
+        refuse_rate(sample_rate)
         return _EncodedAudio(os.fspath(audio), os.fspath(audio))
     if isinstance(audio, bytes):
+        refuse_rate(sample_rate)
         return _EncodedAudio(None, audio)
     if isinstance(audio, Tensor):
         audio = audio.detach().cpu().numpy()
@@ -74,6 +80,7 @@ def open_audio(audio: Any, sample_rate: int | None) -> Recording:
         content = audio.read()
         name = getattr(audio, "name", None)
         if isinstance(content, bytes):
+            refuse_rate(sample_rate)
             return _EncodedAudio(name if isinstance(name, str) else None, content)
     raise ConfigError(
         f"audio must be a path, a binary file object, bytes, or a 1-D array or tensor; got {type(audio).__name__}"

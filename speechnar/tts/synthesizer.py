@@ -107,12 +107,12 @@ class Synthesizer:
         Args:
             audio: a clip of up to 15 s; of a longer one, what is said in 15 s from its first word on is used.
             text: what it says; None: it is transcribed.
-            sample_rate: of arrays and tensors, in Hz.
+            sample_rate: of arrays and tensors, in Hz; files have their own, and it is an error to give one.
 
         Raises:
             AudioError: the clip cannot be read, is silent or shorter than half a second; is longer than 15 s although
                 its text is given; or no word is recognised in it.
-            ConfigError: the text has nothing that the model can speak.
+            ConfigError: the text has nothing that the model can speak, or ``sample_rate`` has no effect.
         """
         return learn_voice(self._acoustic, self._listener, audio, text=text, sample_rate=sample_rate)
 
@@ -197,7 +197,7 @@ class Synthesizer:
             new_text: all that is to be said in it.
             old_text: all that is said in it, for recordings of up to 30 s; None: it is transcribed, and what the
                 recogniser mishears counts as changed.
-            sample_rate: of arrays and tensors, in Hz.
+            sample_rate: of arrays and tensors, in Hz; files have their own, and it is an error to give one.
             steps: network evaluations for a block of latents; None: as many as the model's card says under
                 ``edit_steps``, else as of `synthesize`.
             seed: the same seed gives the same speech.
@@ -206,7 +206,7 @@ class Synthesizer:
 
         Raises:
             AudioError: the recording cannot be read, has several channels, or is too long or too short for the text.
-            ConfigError: a text has nothing to speak, or an option is out of its range.
+            ConfigError: a text has nothing to speak, or an option is out of its range or has no effect.
         """
         return edit_speech(
             self._acoustic,

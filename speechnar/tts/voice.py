@@ -127,7 +127,7 @@ def learn_voice(
     Raises:
         AudioError: the clip cannot be read, is silent, shorter than half a second, or too long for its text to be
             given; or there is no text and no word is recognised.
-        ConfigError: the text has nothing to speak.
+        ConfigError: the text has nothing to speak, or ``sample_rate`` is given beside a file.
     """
     recording = open_audio(audio, sample_rate)
     name = recording.name or "voice"

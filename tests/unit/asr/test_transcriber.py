@@ -220,6 +220,14 @@ def test_array_needs_a_rate_and_one_dimension(transcriber):
         transcriber.transcribe(np.zeros((2, 100), dtype=np.float32), sample_rate=RATE)
 
 
+@pytest.mark.parametrize("verb", ["transcribe", "translate", "detect_language", "align", "compare"])
+def test_a_rate_beside_a_file_is_refused(verb, transcriber, tmp_path):
+    path = write_speechlike(tmp_path / "a.wav", 1.0)
+    options = {"translate": {"to": "deu"}, "align": {"text": "the cat"}}.get(verb, {})
+    with pytest.raises(ConfigError, match=f"a file has its own, leave sample_rate={RATE} out"):
+        getattr(transcriber, verb)(path, sample_rate=RATE, **options)
+
+
 @pytest.mark.parametrize("audio", [7, None, {"a": 1}, io.StringIO("text")])
 def test_other_inputs_are_refused(transcriber, audio):
     with pytest.raises(ConfigError, match="audio must be a path"):

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from speechnar.audio.io import read_audio
 from speechnar.audio.source import BLOCK_S, open_audio
 from speechnar.errors import AudioError, ConfigError
 
@@ -72,6 +73,14 @@ def test_an_array_needs_its_rate(wav):
     for audio in (wav, torch.from_numpy(wav)):
         with pytest.raises(ConfigError, match="an array needs its sample_rate, in Hz"):
             open_audio(audio, None)
+
+
+@pytest.mark.parametrize("form", ["path", "string", "bytes", "file"])
+def test_a_file_has_its_own_rate(form, path):
+    audio = {"path": path, "string": str(path), "bytes": path.read_bytes(), "file": path.open("rb")}[form]
+    for refuse in (open_audio, lambda audio, rate: read_audio(audio, sample_rate=rate)):
+        with pytest.raises(ConfigError, match="a file has its own, leave sample_rate=8000 out"):
+            refuse(audio, RATE)
 
 
 def test_a_file_is_missed_when_it_is_read(tmp_path):

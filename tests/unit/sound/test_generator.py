@@ -185,6 +185,8 @@ def test_wrong_recordings_and_models_are_refused(tmp_path):
         generator.generate("dog", continue_from=np.zeros(800, dtype=np.float32), sample_rate=16000)
     with pytest.raises(AudioError, match="an array needs its sample_rate"):
         generator.generate("dog", continue_from=np.zeros(8000, dtype=np.float32))
+    with pytest.raises(ConfigError, match="a file has its own"):
+        generator.generate("dog", continue_from=tmp_path / "a.wav", sample_rate=16000)
     with pytest.raises(AudioError, match="finite"):
         generator.generate("dog", continue_from=np.full(8000, np.nan, dtype=np.float32), sample_rate=16000)
     with pytest.raises(ConfigError, match="steps are for a parallel model"):

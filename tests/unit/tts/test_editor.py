@@ -210,9 +210,11 @@ def test_unusable_recordings_and_texts_are_named(tiny, tmp_path):  # noqa: F811
         (vowels(31.0), "a", {"old_text": "the cat"}, AudioError, "up to 30 s"),
         (np.zeros(31 * RATE), "a", {}, AudioError, "no word is recognised"),
         (tmp_path / "no.wav", "a", {}, AudioError, "does not exist"),
+        (stereo, "a", {"sample_rate": RATE}, ConfigError, "a file has its own"),
     ):
+        rate = {"sample_rate": RATE} if isinstance(audio, np.ndarray) else {}
         with pytest.raises(error, match=message) as caught:
-            tiny.edit(audio, new, sample_rate=RATE, **options)
+            tiny.edit(audio, new, **rate, **options)
         assert "\n" not in str(caught.value)
 
 

@@ -316,6 +316,8 @@ def test_unusable_voices_are_named(tiny, tmp_path):
         tiny.voice(vowels(2.0), text="你好", sample_rate=RATE)
     with pytest.raises(AudioError, match="does not exist"):
         tiny.synthesize("Hello.", voice=tmp_path / "no.wav", voice_text=SAID)
+    with pytest.raises(ConfigError, match="a file has its own"):
+        tiny.voice(tmp_path / "no.wav", text=SAID, sample_rate=RATE)
     with pytest.raises(ConfigError, match="knows already"):
         tiny.synthesize("Hello.", voice=tiny.voice(vowels(2.0), text=SAID, sample_rate=RATE), voice_text=SAID)
 
