@@ -24,4 +24,4 @@ install media,train,eval,demo,dev
 "${UV:-uv}" pip freeze --quiet --python "$python" | paste -sd ' '
 cd "$root"
 "$python" -m pytest -p no:cacheprovider -n 2 tests/test_architecture.py tests/test_optional_packages.py \
-    tests/test_lock.py tests/unit/test_extras.py tests/unit/models/test_models.py tests/unit/train/test_run.py tests/unit/cli/test_main.py
+    tests/test_lock.py tests/unit/test_extras.py tests/unit/models/test_models.py tests/unit/train/test_run.py tests/unit/cli

@@ -154,30 +154,18 @@ def test_what_runs_no_model_starts_without_torch(module: str):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# Modules whose tests stand in those of another one, because they were one or are used as one.
+# Modules whose tests stand in those of another one, because they are parts of one: each has tests of its own there.
 TESTED_WITH = {
-    "asr/options.py": "unit/asr/test_transcriber.py",
-    "cli/asr.py": "unit/cli/test_main.py",
-    "cli/data.py": "unit/cli/test_main.py",
-    "cli/options.py": "unit/cli/test_main.py",
-    "cli/output.py": "unit/cli/test_main.py",
-    "cli/recipe.py": "unit/cli/test_main.py",
-    "data/resumable.py": "unit/data/test_dataset.py",
-    "evaluation/plots.py": "unit/evaluation/test_mt.py",
-    "evaluation/report.py": "unit/evaluation/test_mt.py",
-    "interop/audiocraft.py": "reference/test_golden_magnet.py",
     "interop/espnet_names.py": "unit/interop/test_espnet.py",
     "interop/espnet_options.py": "unit/interop/test_espnet.py",
     "interop/funasr_names.py": "unit/interop/test_funasr.py",
     "interop/funasr_options.py": "unit/interop/test_funasr.py",
-    "models/asr/alignment_ranking.py": "unit/models/asr/test_cassnat_models.py",
     "models/asr/bicif.py": "unit/models/asr/test_paraformer.py",
     "models/asr/paraformer_head.py": "unit/models/asr/test_paraformer.py",
     "models/asr/slot_losses.py": "unit/models/asr/test_cassnat.py",
     "models/asr/token_acoustic_embedder.py": "unit/models/asr/test_cassnat_models.py",
     "models/asr/unienc.py": "unit/models/asr/test_cassnat_models.py",
     "train/fit_codec.py": "unit/models/tts/test_tts_training.py",
-    "tts/acoustic.py": "unit/tts/test_synthesizer.py",
 }
 # A package's table of names has no test of its own: importing what it names is one.
 NOT_TESTED = frozenset({"__init__.py", "__main__.py"})

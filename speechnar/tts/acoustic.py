@@ -280,5 +280,5 @@ def check_steps(steps: int | None, default: int) -> int:
 
 
 def derive_seed(seed: int, *place: int) -> int:
-    """Return the seed of what stands at ``place`` (a sentence, a candidate), which nothing else shares."""
+    """Return the seed of what stands at ``place`` (a sentence, a candidate); no place of as many numbers shares it."""
     return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint32)[0])

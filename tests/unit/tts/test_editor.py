@@ -1,7 +1,5 @@
 """Editing with a random model: what is spoken anew, what stays, and how the joints sound."""
 
-import itertools
-
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +11,7 @@ from speechnar.audio.io import resample
 from speechnar.errors import AudioError, ConfigError
 from speechnar.models.tts.mel_autoencoder import MelAutoencoderConfig
 from speechnar.tts import editor
-from speechnar.tts.acoustic import Spelling, TimedWord, observed_durations
+from speechnar.tts.acoustic import TimedWord
 from speechnar.tts.editor import click, find_changes
 from speechnar.tts.synthesizer import Synthesizer
 from tests.unit.tiny import RATE, save_tiny_tts, vowels
@@ -273,32 +271,3 @@ def test_joints_are_shifted_to_where_they_match():
     assert editor._find_shift(wave[100:260], wave, 70, 80) == 30
     assert editor._find_shift(wave[100:260], wave, 100, 80) == 0
     assert editor._find_shift(np.zeros(160, dtype=np.float32), wave, 100, 80) == 0
-
-
-def test_times_of_words_become_those_of_tokens():
-    """^ a b , c d . $ as two words with marks; silence before, between and after goes to ^, the mark, and $."""
-    spelling = Spelling(tuple(range(8)), ((1, 4), (4, 7)), (False, True, True, False, True, True, False, False))
-    predicted = np.array([9.0, 1.0, 3.0, 9.0, 2.0, 2.0, 9.0, 9.0])
-    words = [TimedWord("ab,", 0.5, 0.9), TimedWord("cd.", 1.1, 1.5)]
-    durations = observed_durations(spelling, predicted, words, 2.0)
-    np.testing.assert_allclose(durations, [0.5, 0.1, 0.3, 0.2, 0.2, 0.2, 0.0, 0.5])
-    bare = Spelling((0, 1), ((0, 1), (1, 2)), (True, True))
-    np.testing.assert_allclose(observed_durations(bare, np.ones(2), words, 2.0), [1.1, 0.9])
-
-
-@given(
-    times=st.lists(st.floats(0, 3), min_size=6, max_size=6),
-    total_s=st.floats(0.1, 3),
-    sizes=st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any),
-    edges=st.booleans(),
-)
-@settings(max_examples=100, deadline=None)
-def test_durations_fill_the_recording(times, total_s, sizes, edges):
-    ends = list(itertools.accumulate(sizes, initial=int(edges)))
-    size = ends[-1] + int(edges)
-    spelling = Spelling(tuple(range(size)), tuple(itertools.pairwise(ends)), tuple(i % 2 == 1 for i in range(size)))
-    times = sorted(times)
-    words = [TimedWord("x", *times[2 * i : 2 * i + 2]) for i in range(3)]
-    durations = observed_durations(spelling, np.ones(size), words, total_s)
-    assert (durations >= 0).all()
-    assert durations.sum() == pytest.approx(total_s)

@@ -9,7 +9,7 @@ from speechnar.cli.main import main
 from speechnar.models.base import load_model
 from speechnar.models.tts.monophones import MonophonesConfig
 from speechnar.text.transcript import Segment, Transcript, Word
-from speechnar.tts.acoustic import AcousticModel, Spelling, TimedWord, observed_durations
+from speechnar.tts.acoustic import AcousticModel, TimedWord
 from speechnar.tts.voice import MAX_ALIGNED_S, Listener, _cuts
 from tests.unit.models.sounds import LETTERS, RATE, spell
 from tests.unit.tiny import save_tiny_model, save_tiny_tts
@@ -116,12 +116,3 @@ def test_long_speech_is_cut_in_its_pauses():
     assert _cuts([], 100.0) == []
     assert _cuts([TimedWord("x", 1, 2), TimedWord("x", 80, 81)], 90.0) == [(1, 41.0)]
     assert _cuts([TimedWord("x", 1, 2)], 90.0) == [], "no word to cut before"
-
-
-def test_known_durations_of_sounds_stay_as_they_are():
-    spelling = Spelling(tuple(range(4)), ((0, 2), (2, 4)), (True,) * 4)
-    words = [TimedWord("ab", 0.5, 0.9, (0.3, 0.1)), TimedWord("cd", 1.0, 1.4)]
-    durations = observed_durations(spelling, np.ones(4), words, 1.4)
-    np.testing.assert_allclose(durations, [0.9 * 0.75, 0.9 * 0.25 + 0.1, 0.2, 0.2])
-    other = [TimedWord("ab", 0.5, 0.9, (0.4,)), words[1]]  # as many sounds as in another spelling: not used
-    np.testing.assert_allclose(observed_durations(spelling, np.ones(4), other, 1.4)[:2], [0.45, 0.55])

@@ -1,0 +1,291 @@
+"""The commands that hear: transcripts, their files and formats, languages, word times, and data directories."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from speechnar.asr.options import DecodeOptions
+from speechnar.asr.transcriber import Transcriber
+from speechnar.cli import main as cli
+from speechnar.cli.main import main
+from tests.unit.tiny import LANGUAGES, RATE, speechlike, write_speechlike
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
+ROOT = Path(cli.__file__).parents[2]
+
+
+# Files.
+
+
+def test_txt_on_stdout_and_nothing_else(recognizer, wav, capsys):
+    assert main(["transcribe", wav, "-m", recognizer]) == 0
+    out, err = capsys.readouterr()
+    expected = Transcriber.load(recognizer).transcribe(wav)
+    assert out == expected.to_txt()
+    assert "times real time" in err
+    assert main(["transcribe", wav, "-m", recognizer, "--quiet"]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+def test_the_decoder_is_chosen(joint, wav, data_dir, tmp_path, capsys):
+    for decoder in ("ctc", "cassnat", "paraformer", "transformer_ar"):
+        assert main(["transcribe", wav, "-m", joint, "--decoder", decoder, "-q"]) == 0
+        expected = Transcriber.load(joint).transcribe(wav, options=DecodeOptions(decoder=decoder))
+        assert capsys.readouterr().out == expected.to_txt()
+    assert main(["transcribe", wav, "-m", joint, "--decoder", "cassnat", "--num-alignments", "4", "-q"]) == 0
+    out = tmp_path / "hyp"
+    assert main(["decode", joint, str(data_dir), str(out), "--decoder", "paraformer"]) == 0
+    assert len(out.read_text().splitlines()) == 3
+    assert main(["transcribe", wav, "-m", joint, "--num-alignments", "4"]) == 2
+    assert "use cassnat" in capsys.readouterr().err
+
+
+def test_a_model_without_the_decoder_says_what_it_has(recognizer, wav, capsys):
+    assert main(["transcribe", wav, "-m", recognizer, "--decoder", "paraformer"]) == 2
+    assert "decodes with ctc; got decoder 'paraformer'" in capsys.readouterr().err
+
+
+def test_several_files_are_named(recognizer, wav, capsys):
+    assert main(["transcribe", wav, wav, "-m", recognizer]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{wav}: ") for line in lines)
+
+
+def test_json_lines(recognizer, wav, capsys):
+    assert main(["transcribe", wav, wav, "-m", recognizer, "-f", "json", "--word-timestamps", "-l", "de"]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first == second
+    expected = Transcriber.load(recognizer).transcribe(wav, language="deu", word_timestamps=True).to_dict()
+    assert first.keys() == expected.keys()
+    assert first["segments"][0].keys() == expected["segments"][0].keys()
+    assert (first["text"], first["language"]) == (expected["text"], "deu")
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt", "tsv"])
+def test_subtitles_of_one_file_on_stdout(recognizer, wav, capsys, name):
+    assert main(["transcribe", wav, "-m", recognizer, "-f", name]) == 0
+    assert capsys.readouterr().out == getattr(Transcriber.load(recognizer).transcribe(wav), f"to_{name}")()
+
+
+def test_all_formats_into_a_folder(recognizer, wav, capsys, tmp_path):
+    out = tmp_path / "out"
+    assert main(["transcribe", wav, wav, "-m", recognizer, "-f", "all", "-o", str(out)]) == 0
+    assert capsys.readouterr().out == ""
+    suffixes = ("json", "srt", "tsv", "txt", "vtt")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        f"{stem}.{suffix}" for stem in ("talk", "talk-2") for suffix in suffixes
+    )
+
+
+def test_bad_files_are_named_and_the_others_done(recognizer, wav, capsys, tmp_path):
+    bad = {name: tmp_path / name for name in ("empty.wav", "text.wav", "missing.wav")}
+    bad["empty.wav"].touch()
+    bad["text.wav"].write_text("no audio")
+    assert main(["transcribe", *map(str, bad.values()), wav, "-m", recognizer, "-f", "json", "-q"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["file"] == wav
+    lines = err.splitlines()
+    assert len(lines) == 3
+    for path, line in zip(bad.values(), lines, strict=True):
+        assert line.startswith(f"speechnar: {path}: ")
+
+
+@pytest.mark.parametrize("name", ["../up", "-rf", "new\nline", "tab\there", "semi;colon $(x)", "\x1b[31mred", "ü" * 60])
+def test_hostile_names(recognizer, capsys, tmp_path, name):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = folder / f"{name.replace('../', '..')}.wav"
+    soundfile.write(path.open("wb"), speechlike(0.5), RATE, format="WAV")
+    out = tmp_path / "out"
+    assert main(["transcribe", "-m", recognizer, "-f", "txt", "-o", str(out), "--", str(path), str(path) + "x"]) == 1
+    assert len(list(out.iterdir())) == 1
+    assert sorted(tmp_path.iterdir()) == [folder, out]
+    complaint = [line for line in capsys.readouterr().err.split("\n") if line.startswith("speechnar: ")]
+    assert len(complaint) == 1
+    assert complaint[0].isprintable()
+
+
+def test_an_undecodable_name(recognizer, tmp_path):
+    path = tmp_path / "x.wav"
+    write_speechlike(path, 0.5)
+    odd = os.fsencode(tmp_path) + b"/\xff.wav"
+    path.rename(os.fsdecode(odd))
+    found = subprocess.run(
+        [
+            os.fsencode(sys.executable),
+            b"-m",
+            b"speechnar",
+            b"transcribe",
+            odd,
+            b"-m",
+            recognizer.encode(),
+            b"-f",
+            b"json",
+        ],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["duration"] == 0.5
+
+
+def test_translate(recognizer, wav, capsys):
+    assert main(["translate", wav, "--to", "de", "-m", recognizer, "-f", "json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert expected["task"] == "translate"
+    assert main(["translate", "-m", recognizer, "--to", "de", "-f", "json", wav]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_detect_language(recognizer, wav, capsys):
+    assert main(["detect-language", wav, "-m", recognizer]) == 0
+    language, probability = capsys.readouterr().out.split()
+    assert language in LANGUAGES
+    assert 0 <= float(probability) <= 1
+    assert main(["detect-language", wav, "/no/such.wav", "-m", recognizer, "-f", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"file": wav, "language": language, "probability": float(probability)}
+    assert "speechnar: /no/such.wav: " in err
+
+
+def test_align(recognizer, wav, capsys):
+    assert main(["align", wav, "--text", "the cat sat", "-m", recognizer]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows] == ["the", "cat", "sat"]
+    assert main(["align", wav, "--text", "the cat sat", "-m", recognizer, "-f", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "the cat sat"
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["-l", "rus"], "eng, deu, fra"),
+        (["-l", "Klingonese"], "language"),
+        (["-f", "all"], "-o DIR"),
+        (["-f", "srt", "{wav}"], "-o DIR"),
+        (["--beam-size", "0"], "beam_size"),
+        (["--batch-seconds", "-1"], "batch_seconds"),
+        (["--threads", "0"], "--threads"),
+        (["--hotwords", "Ω"], "spell"),
+    ],
+)
+def test_options_that_cannot_be(recognizer, wav, capsys, argv, says):
+    argv = [arg.format(wav=wav) for arg in argv]
+    assert main(["transcribe", wav, "-m", recognizer, *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("speechnar: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+# Data directories.
+
+
+def test_decode_then_score(recognizer, data_dir, tmp_path, capsys):
+    hyp = tmp_path / "exp" / "hyp"
+    assert main(["decode", recognizer, str(data_dir), str(hyp)]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["utterances"], summary["failed"], summary["audio_s"]) == (3, 0, 6.0)
+    assert summary["rtf"] == pytest.approx(summary["wall_s"] / 6.0)
+    lines = hyp.read_text().splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["utt-0", "utt-1", "utt-2"]
+    entries = [json.loads(line) for line in Path(f"{hyp}.jsonl").read_text().splitlines()]
+    alone = Transcriber.load(recognizer).transcribe(str(tmp_path / "1.wav"))
+    assert lines[1] == f"utt-1 {alone.text}"
+    assert (entries[1]["text"], entries[1]["language"]) == (alone.text, alone.language)
+    assert entries[1]["task"] == "asr"
+    assert entries[1]["segments"][0]["words"]
+
+    assert main(["score", str(data_dir), str(hyp), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["normalizer"] == "basic"
+    assert list(report["languages"]) == ["deu", "eng", "all"]
+    assert report["languages"]["all"]["wer"]["ref_len"] == 8
+    right = sum(entry["language"] == lang for entry, lang in zip(entries, ("eng", "deu", "eng"), strict=True))
+    assert report["lid"] == {"accuracy": pytest.approx(right / 3), "utterances": 3}
+    means = {
+        unit: sum(report["languages"][lang][unit]["rate"] for lang in ("deu", "eng")) / 2 for unit in ("wer", "cer")
+    }
+    assert report["macro"] == pytest.approx(means)
+    assert main(["score", str(data_dir), str(hyp)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("normalizer: basic\n")
+    assert "eng: WER" in out
+    assert "eng: CER" in out
+
+
+def test_scores_in_closed_form(data_dir, tmp_path, capsys):
+    hyp = tmp_path / "hyp"
+    hyp.write_text("utt-0 The cat, sat!\nutt-1 a dog\nutt-2 good bye now\n")
+    assert main(["score", str(data_dir), str(hyp), "--json"]) == 0
+    languages = json.loads(capsys.readouterr().out)["languages"]
+    assert languages["deu"]["wer"]["rate"] == pytest.approx(1 / 3)
+    assert languages["eng"]["wer"]["rate"] == pytest.approx(2 / 5)
+    assert languages["all"]["wer"]["rate"] == pytest.approx(3 / 8)
+    assert languages["all"]["wer"]["normalizer"] == "basic"
+    assert main(["score", str(data_dir), str(hyp), "--json", "--normalizer", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["languages"]["eng"]["wer"]["rate"] > 2 / 5
+
+
+def test_score_translations(data_dir, tmp_path, capsys):
+    hyp = tmp_path / "hyp"
+    hyp.write_text("utt-0 le chat\nutt-1\nutt-2 x\n")
+    assert main(["score", str(data_dir), str(hyp), "--target", "fr", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["normalizer"], report["target"]) == ("none", "fra")
+    assert report["languages"]["eng"]["utterances"] == 1
+    assert report["languages"]["eng"]["chrf"]["value"] == 1.0
+    assert "signature" in report["languages"]["eng"]["bleu"]
+    assert main(["score", str(data_dir), str(hyp), "--target", "spa"]) == 1
+    assert "text.spa" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("utt-0 a\n", "2 utterances are not in"),
+        ("utt-0 a\nutt-1\nutt-2\nutt-9\n", "'utt-9'"),
+        ("utt-0 a\nutt-0 b\n", ":2: "),
+        ("\n", ":1: "),
+    ],
+)
+def test_hypotheses_of_other_data(data_dir, tmp_path, capsys, text, says):
+    hyp = tmp_path / "hyp"
+    hyp.write_text(text)
+    assert main(["score", str(data_dir), str(hyp)]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_decode_with_given_languages_and_task(recognizer, data_dir, tmp_path, capsys):
+    hyp = tmp_path / "hyp"
+    assert main(["decode", recognizer, str(data_dir), str(hyp), "--task", "st_deu", "--language", "given"]) == 0
+    entries = [json.loads(line) for line in Path(f"{hyp}.jsonl").read_text().splitlines()]
+    assert [entry["language"] for entry in entries] == ["eng", "deu", "eng"]
+    assert {entry["task"] for entry in entries} == {"st_deu"}
+    capsys.readouterr()
+    assert main(["score", str(data_dir), str(hyp), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lid"] is None  # nothing was detected
+    assert main(["decode", recognizer, str(data_dir), str(hyp), "--task", "sing"]) == 2
+
+
+def test_decode_goes_on_after_a_bad_utterance(recognizer, data_dir, tmp_path, capsys):
+    (tmp_path / "1.wav").write_bytes((tmp_path / "1.wav").read_bytes()[:30])
+    hyp = tmp_path / "hyp"
+    assert main(["decode", recognizer, str(data_dir), str(hyp)]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["failed"] == 1
+    assert "utt-1" in err
+    lines = hyp.read_text().splitlines()
+    assert lines[1] == "utt-1"
+    assert len(lines[2].split()) > 1
