@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from speechnar.errors import MissingExtraError
 
@@ -19,3 +20,14 @@ def needs(extra: str) -> Iterator[None]:
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise MissingExtraError(f"what this needs comes with pip install 'speechnar[{extra}]' ({reason})") from error
+
+
+def require(extra: str, *modules: str) -> None:
+    """Import now what a long computation needs only at its end.
+
+    Raises:
+        MissingExtraError: as of `needs`.
+    """
+    with needs(extra):
+        for name in modules:
+            import_module(name)

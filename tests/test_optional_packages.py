@@ -56,7 +56,15 @@ def test_text_is_translated(speechnar):
     assert "Mann" in done.stdout
 
 
-@pytest.mark.parametrize(("verb", "extra"), [(("train", "conf.yaml", "--exp", "exp"), "train")])
+@pytest.mark.parametrize(
+    ("verb", "extra"),
+    [
+        (("train", "conf.yaml", "--exp", "exp"), "train"),
+        (("mt", "score", "data", "log.jsonl", "--target", "deu"), "eval"),
+        (("sound", "score", "data", "out", "--judge", "a", "--reference", "b", "--train", "c"), "eval"),
+        (("tts", "score", "data", "out", "--judge", "a", "--verifier", "b"), "eval"),
+    ],
+)
 def test_what_needs_one_says_in_a_line_what_to_install(speechnar, verb, extra):
     done = speechnar(*verb)
     assert done.returncode != 0

@@ -14,6 +14,7 @@ from speechnar.cli.asr import add_decoding, add_writing, recognize
 from speechnar.cli.options import OK, Verb, add_direction, add_loading, load_translator, refuse
 from speechnar.cli.output import log, put, put_json
 from speechnar.errors import ConfigError
+from speechnar.extras import require
 from speechnar.hub import DEFAULT_MODEL, DEFAULT_MT_MODEL
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    require("eval", "sacrebleu.metrics", *(["matplotlib.figure"] if args.plot is not None else []))
     from speechnar.data.parallel_text import read_sentences  # noqa: PLC0415
     from speechnar.evaluation.mt import read_log, score_log  # noqa: PLC0415
     from speechnar.metrics.simultaneous import WORD_S  # noqa: PLC0415

@@ -19,6 +19,7 @@ from speechnar.cli.options import (
 )
 from speechnar.cli.output import log, put, put_json
 from speechnar.errors import ConfigError
+from speechnar.extras import require
 from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
 
 
@@ -216,6 +217,7 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    require("eval", "librosa.sequence", "matplotlib.figure")
     from speechnar.asr.transcriber import Transcriber  # noqa: PLC0415
     from speechnar.evaluation.report import name_of, read_texts, write_scores  # noqa: PLC0415
     from speechnar.evaluation.tts import Heard, score_speech  # noqa: PLC0415

@@ -279,7 +279,8 @@ def score_speech(
         DataError: a directory is malformed, a system lacks utterances, or one has less than a frame of sound, or the
             judge has not heard an utterance.
         AudioError: a file cannot be read.
-        ConfigError: a system is called `RECORDED`, or the verifier is none, or hears another sample rate.
+        ConfigError: a system is called `RECORDED`, there is no such normaliser, or the verifier is none, or hears
+            another sample rate.
     """
     if RECORDED in systems:
         raise ConfigError(f"a system must not be called {RECORDED!r}: so are the recordings of {data_dir}")
@@ -287,6 +288,7 @@ def score_speech(
     if not isinstance(model, SpeakerVerifier) or model.sample_rate != RATE:
         kind = getattr(verifier.config, "kind", "model")
         raise ConfigError(f"{verifier.name}: must be a speaker_verifier at {RATE} samples per second, got a {kind}")
+    get_normalizer(normalizer)("", language)  # whatever is wrong with it is wrong now, not after hours
     utterances = read_kaldi_dir(data_dir)
     check_complete(utterances, systems)
     listener = _Listener(model)

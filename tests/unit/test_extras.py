@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from speechnar.errors import MissingExtraError, SpeechnarError
-from speechnar.extras import needs
+from speechnar.extras import needs, require
 
 
 def test_an_absent_package_is_named_with_what_brings_it(monkeypatch):
@@ -31,3 +31,10 @@ def test_what_imports_is_left_alone():
     with needs("eval"):
         import json
     assert json.loads("1") == 1
+
+
+def test_what_is_needed_late_is_missed_at_once(monkeypatch):
+    require("eval", "json", "json.decoder")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'speechnar\[eval\]' .*matplotlib\.figure"):
+        require("eval", "json", "matplotlib.figure")

@@ -166,3 +166,14 @@ def test_mistakes(model, argv, says, capsys):
 def test_a_model_that_is_not_there(capsys):
     assert main(["translate", "--text", "ab", "-m", "multi30k-eng-tlh"]) == 2
     assert "'multi30k-eng-tlh' is no folder" in capsys.readouterr().err
+
+
+def test_a_drawing_says_at_once_what_to_install(capsys, monkeypatch):
+    argv = ["mt", "score", "no data", "no log", "--target", "deu"]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*argv, "--plot", "a.png"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pip install 'speechnar[eval]'" in err and err.count("\n") == 1
+    assert main(argv) == 1  # without one, matplotlib is not missed
+    assert "no data" in capsys.readouterr().err

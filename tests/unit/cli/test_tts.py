@@ -129,6 +129,16 @@ def test_mistakes_are_one_line(model, tmp_path, capsys, *, argv, status, message
     assert "\x1b" not in stderr
 
 
+@pytest.mark.parametrize("package", ["matplotlib.figure", "librosa.sequence"])
+def test_scores_say_at_once_what_to_install(package, capsys, monkeypatch):
+    """Before anything is read, although the drawings come last."""
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["tts", "score", "no data", "out", "--judge", "none", "--verifier", "none"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pip install 'speechnar[eval]'" in err and package in err and err.count("\n") == 1
+
+
 def test_raw_samples_are_not_for_a_terminal(model, monkeypatch, capsys):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -215,6 +215,8 @@ def test_another_recogniser_judges_by_what_it_wrote(tmp_path, data_dir, verifier
     arguments += ["--system", f"copied={tmp_path / 'copied'}", "--heard", f"recorded={tmp_path / 'recorded'}"]
     assert main(arguments) == 1
     assert "ears must have heard each of 6 utterances of system 'copied'; 6 are missing" in capsys.readouterr().err
+    assert main([*arguments, "--normalizer", "whispered"]) == 2
+    assert "whispered" in capsys.readouterr().err
     assert main([*arguments, "--heard", f"copied={tmp_path / 'heard'}"]) == 0
     report = json.loads((tmp_path / "out" / "speech.json").read_text())
     assert report["judge"] == "ears"
