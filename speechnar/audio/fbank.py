@@ -217,11 +217,12 @@ class KaldiFbankConfig(Config):
     dither: float = Field(default=0.0, ge=0)
     """Standard deviation of the noise added to scaled samples, in training only."""
     preemph: float = Field(default=0.97, ge=0, le=1)
-    """Pre-emphasis coefficient."""
+    """Pre-emphasis coefficient (Kaldi's ``--preemphasis-coefficient``)."""
     low_freq: float = Field(default=20.0, ge=0)
-    """Lower edge of the first band, Hz."""
+    """Lower edge of the first band, Hz (``--low-freq``)."""
     high_freq: float = 0.0
-    """Upper edge of the last band, Hz; if not positive, an offset from half the sample rate."""
+    """Upper edge of the last band, Hz; if not positive, an offset from half the sample rate (``--high-freq``, which is
+    -400 in Kaldi's ``mfcc_hires.conf``)."""
     lfr_window: int = Field(default=1, gt=0)
     """Frames stacked into one (FunASR's ``lfr_m``)."""
     lfr_shift: int = Field(default=1, gt=0)

@@ -5,13 +5,12 @@ Source: Peng et al., "OWSM-CTC", ACL 2024, section 4.5, and ESPnet's ``decode_lo
 
 Differs from the paper: buffers begin at the recording, without a leading context of zeros; the positions that belong to
 the language and task prefix are not counted as audio, so that a seam lies where it should; and neighbours may change
-over at a frame near the middle of their overlap that both call blank. ``reference_offset`` turns all three off.
+over at the frame nearest to the middle of their overlap that both call blank. ``reference_offset`` turns all three off.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +44,8 @@ class LongformConfig(Config):
     """Buffers encoded together."""
     pad_to_buffer: bool = True
     """Pad the last buffer with zeros to full length, as models trained on full buffers expect."""
-    seam: Literal["blank", "center"] = "blank"
-    """Where neighbours change over: at the frame nearest to the middle that both call blank, or in the middle."""
     reference_offset: bool = False
-    """Reproduce ESPnet's buffers and positions label for label, off by the prefix; ``seam`` does not apply."""
+    """Reproduce ESPnet's buffers and positions label for label, off by the prefix, joined in the middle."""
 
     @model_validator(mode="after")
     def _check_context(self) -> "LongformConfig":
@@ -106,7 +103,7 @@ def transcribe_stream(
         grid = _Grid.of_frames(config, sample_rate, frame_shift_s)
         encoded = _encode_buffers(_cut(audio, grid), encode, config, grid.buffer_samples)
         heard = ((labels[num_prefix:], scores[num_prefix:]) for labels, scores in encoded)
-        pieces = list(_join_at_seams(heard, grid, blank_id, config.seam))
+        pieces = list(_join_at_seams(heard, grid, blank_id))
     labels = np.concatenate([np.zeros(0, dtype=np.int64), *(labels for labels, _ in pieces)])
     scores = np.concatenate([np.zeros(0, dtype=np.float32), *(scores for _, scores in pieces)])
     num_frames = torch.tensor([len(labels)])
@@ -227,17 +224,13 @@ def _keep_reference(encoded: Iterable[FramePath], grid: _Grid) -> Iterator[Frame
         yield labels[: grid.buffer_frames][kept], scores[: grid.buffer_frames][kept]
 
 
-def _join_at_seams(
-    encoded: Iterable[FramePath], grid: _Grid, blank_id: int, seam: Literal["blank", "center"]
-) -> Iterator[FramePath]:
+def _join_at_seams(encoded: Iterable[FramePath], grid: _Grid, blank_id: int) -> Iterator[FramePath]:
     """Yield of each buffer the frames from its seam with the one before to its seam with the one after."""
     left: FramePath | None = None
     begin = 0
     for right in encoded:
         if left is not None:
-            cut = grid.context_frames
-            if seam == "blank":
-                cut = _blank_seam(left[0][grid.chunk_frames :], right[0], cut, blank_id)
+            cut = _blank_seam(left[0][grid.chunk_frames :], right[0], grid.context_frames, blank_id)
             yield _frames(left, begin, grid.chunk_frames + cut, blank_id)
             begin = cut
         left = right

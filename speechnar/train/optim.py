@@ -84,7 +84,10 @@ class OptimConfig(Config):
     weight_decay: NonNegativeFloat = 0.01
     """Of matrices only: norms, biases and position tables are never decayed."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Of a pretrained encoder's layers: each learns at this share of the rate of the one above it; 1: all alike."""
+    """Of a pretrained encoder's layers: each learns at this share of the rate of the one above it; 1: all alike.
+
+    Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.2.
+    """
     schedule: Annotated[InverseSqrtSchedule | PiecewiseLinearSchedule | CosineSchedule, Field(discriminator="kind")] = (
         InverseSqrtSchedule()
     )

@@ -45,15 +45,15 @@ class SeacoConfig(Config):
     no_bias_id: int | None = Field(default=None, ge=0)
     """The token that says "no hotword here"; None takes blank, which no transcript holds."""
     max_hotwords: PositiveInt = 50
-    """Longer lists are reduced to so many for each utterance."""
+    """Longer lists are reduced to so many for each utterance (FunASR's ``nfilter``)."""
     leaky_selection: bool = False
     """Reproduce FunASR: the first utterance of a batch selects for all, and "no hotword" takes a place if attended."""
     span_prob: float = Field(default=0.5, gt=0, le=1)
     """Probability that an utterance gives a hotword to its batch, in training (ours)."""
     min_span: PositiveInt = 2
-    """Tokens of the shortest hotword drawn in training; utterances with fewer give none."""
+    """Tokens of the shortest hotword drawn in training; utterances with fewer give none (``hotword_min_length``)."""
     max_span: PositiveInt = 8
-    """Of the longest."""
+    """Of the longest (``hotword_max_length``)."""
 
     @model_validator(mode="after")
     def _check(self) -> "SeacoConfig":
