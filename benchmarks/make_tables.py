@@ -96,6 +96,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             SOUND: lambda: sound_table(reports(SOUND)),
             VERIFICATION: lambda: verification_table(read_reports(root, VERIFICATION, recipe)),
             TRANSLATION: lambda: translation_table(root, recipe),
+            "install": partial(install_table, root / "benchmarks" / "results" / "install.json"),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
             **{
                 folder.name: partial(experiment_table, read_scores(root, folder))
@@ -322,6 +323,20 @@ def benchmarks_table(folder: Path) -> str:
         for r in results
     ]
     return markdown(header, rows)
+
+
+def install_table(path: Path) -> str:
+    """Return a line for each build of torch and for each extra: what it takes on the disk."""
+    if not path.is_file():
+        return NOTHING
+    result = json.loads(path.read_text(encoding="utf-8"))
+    sides = result["a"], result["b"]
+    rows = [
+        [f"inference, with {side['label']}", f"{side['mb']:,}", f"{side['torch_mb']:,}", f"{side['num_packages']}"]
+        for side in sides
+    ]
+    rows += [[f"`{extra}` adds", f"{size:,}", "", ""] for side in sides for extra, size in side["extras_mb"].items()]
+    return markdown(["what", "MB", "of which torch and what it needs", "packages"], rows)
 
 
 def whole(scores: Iterable[Score]) -> list[Score]:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from packaging.requirements import Requirement
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     captioning,
     generating,
+    install,
     make_tables,
     memory,
     music,
@@ -207,6 +209,43 @@ def test_a_result_file_has_the_shape_of_the_contract(tmp_path):
     assert {"name", "what", "threads", "runs", "load_before", "a", "b", "ratio", "note"} <= values.keys()
     assert values["ratio"] == 1.5
     assert "| w | r | 3 | 2 | 0.5 |" in make_tables.benchmarks_table(tmp_path)
+
+
+def test_what_a_package_needs_is_found_by_way_of_others():
+    def distribution(*requires: str) -> install.Distribution:
+        return install.Distribution("1", 10, tuple(map(Requirement, requires)))
+
+    known = {
+        "ours": distribution("Torch>=2", "old; python_version < '3'", "draws; extra == 'plots'", "net[fast]"),
+        "torch": distribution("cuda; sys_platform != 'nowhere'", "not-installed"),
+        "cuda": distribution("torch"),  # a circle
+        "net": distribution("speed; extra == 'fast'", "debug; extra == 'slow'"),
+        **{name: distribution() for name in ("old", "draws", "speed", "debug", "stranger")},
+    }
+    core = {"ours", "torch", "cuda", "net", "speed"}
+    assert install.needed_by(known, "ours") == core
+    assert install.needed_by(known, "ours", "plots") == core | {"draws"}
+
+
+def test_what_is_installed_here_is_listed_with_its_size():
+    known = install.installed(Path(sys.executable))
+    assert {"torch", "numpy", "speechnar"} <= install.needed_by(known, "speechnar")
+    assert "matplotlib" not in install.needed_by(known, "speechnar")
+    assert "matplotlib" in install.needed_by(known, "speechnar", "eval")
+    assert known["numpy"].version == np.__version__
+    code = sum(path.stat().st_size for path in Path(np.__file__).parent.rglob("*.py"))
+    assert code < known["numpy"].size < 1e9
+
+
+def test_installs_have_a_table_of_their_own(tmp_path):
+    assert make_tables.install_table(tmp_path / "install.json") == make_tables.NOTHING
+    side = {"label": "torch 1+cpu", "median_s": 60.0, "mb": 1162, "torch_mb": 700, "num_packages": 40}
+    sides = {"a": {**side, "extras_mb": {"media": 113}}, "b": {**side, "label": "torch 1", "extras_mb": {}}}
+    (tmp_path / "install.json").write_text(json.dumps(sides))
+    table = make_tables.install_table(tmp_path / "install.json")
+    assert "| inference, with torch 1+cpu | 1,162 | 700 | 40 |" in table
+    assert "| inference, with torch 1 | 1,162 | 700 | 40 |" in table
+    assert "| `media` adds | 113 |  |  |" in table
 
 
 def utterance(folder, name, text, silence_s, speech_s):
