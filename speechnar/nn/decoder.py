@@ -1,4 +1,4 @@
-"""The Transformer decoder of the autoregressive baseline, with cached keys and values.
+"""Decoders of the autoregressive baseline, with cached keys and values: Vaswani et al.'s, and what others are made of.
 
 Shapes: B utterances, N hypotheses (several may belong to one utterance), T encoder frames, U tokens of this call,
 L cached tokens before them, D model width, H heads, V vocabulary.
@@ -25,7 +25,7 @@ from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import zero_padding
 from speechnar.nn.positions import sinusoids
 
-FeedForwardKind = Literal["relu", "swiglu"]
+FeedForwardKind = Literal["relu", "gelu", "swiglu"]
 MIN_CAPACITY = 32
 """Tokens a cache has room for at first; it doubles when full."""
 
@@ -87,13 +87,17 @@ class DecoderMemory:
     """N', where ``places`` is given."""
 
 
-class TransformerDecoder(nn.Module):
-    """Tokens and encoder output to logits of the next tokens."""
+class CausalDecoder(nn.Module):
+    """Layers over embedded tokens, each of which sees itself and those before it, and a norm.
+
+    Heirs say how tokens are embedded, and what of the hidden vectors becomes logits.
+    """
+
+    output: nn.Linear
 
     def __init__(
         self,
-        vocab_size: int,
-        model_dim: int,
+        embed: nn.Embedding,
         num_layers: int,
         num_heads: int,
         ff_dim: int,
@@ -104,11 +108,11 @@ class TransformerDecoder(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
+        model_dim = embed.embedding_dim
         if model_dim % num_heads:
             raise ConfigError(f"model_dim must be a multiple of num_heads, got {model_dim} and {num_heads}")
-        self.embed = nn.Embedding(vocab_size, model_dim)
-        # Scaled by sqrt(D) below to unit variance, so that it does not drown the positions.
-        nn.init.normal_(self.embed.weight, std=model_dim**-0.5)
+        self.num_layers = num_layers
+        self.embed = embed
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             _DecoderLayer(
@@ -123,7 +127,6 @@ class TransformerDecoder(nn.Module):
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(model_dim, norm_eps)
-        self.output = nn.Linear(model_dim, vocab_size)
 
     def project(self, enc: Tensor, valid: Tensor) -> DecoderMemory:
         """Project encoder output (B, T, D), of which frames ``valid`` (B, T) are real, for all layers."""
@@ -138,22 +141,69 @@ class TransformerDecoder(nn.Module):
         """Return an empty cache for each layer."""
         return [KeyValueCache() for _ in self.layers]
 
-    def forward(self, tokens: Tensor, memory: DecoderMemory, caches: list[KeyValueCache] | None = None) -> Tensor:
-        """Map ``tokens`` (N, U), of which each sees itself and those before it, to logits (N, U, V).
-
-        With ``caches`` they go on from the L tokens in there, and are added to them.
-        """
-        first = caches[0].length if caches is not None else 0
-        num_tokens, model_dim = tokens.size(1), self.embed.embedding_dim
-        positions = torch.arange(first, first + num_tokens, device=tokens.device)
-        x = self.dropout(self.embed(tokens) * math.sqrt(model_dim) + sinusoids(positions, model_dim))
+    def hidden(self, x: Tensor, memory: DecoderMemory, caches: list[KeyValueCache] | None) -> Tensor:
+        """Map embedded tokens (N, U, D), behind the L tokens in ``caches``, to normalised hidden vectors (N, U, D)."""
+        first, num_tokens = cached_length(caches), x.size(1)
         mask: Tensor | None = None
         if num_tokens > 1 and first > 0:
             mask = torch.ones(num_tokens, first + num_tokens, dtype=torch.bool, device=x.device).tril(first)
         for index, layer in enumerate(self.layers):
             x = layer(x, memory, index, mask, None if caches is None else caches[index])
-        logits: Tensor = self.output(self.norm(x))
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+def cached_length(caches: list[KeyValueCache] | None) -> int:
+    """Return the number L of positions in ``caches``."""
+    return caches[0].length if caches is not None else 0
+
+
+class TransformerDecoder(CausalDecoder):
+    """Tokens and encoder output to logits of the next tokens, by fixed positions and an output layer of its own."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        model_dim: int,
+        num_layers: int,
+        num_heads: int,
+        ff_dim: int,
+        *,
+        feed_forward: FeedForwardKind,
+        dropout: float,
+        attention_dropout: float,
+        norm_eps: float,
+    ) -> None:
+        super().__init__(
+            # Scaled by sqrt(D) below to unit variance, so that it does not drown the positions.
+            new_table(vocab_size, model_dim),
+            num_layers,
+            num_heads,
+            ff_dim,
+            feed_forward=feed_forward,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            norm_eps=norm_eps,
+        )
+        self.output = nn.Linear(model_dim, vocab_size)
+
+    def forward(self, tokens: Tensor, memory: DecoderMemory, caches: list[KeyValueCache] | None = None) -> Tensor:
+        """Map ``tokens`` (N, U), of which each sees itself and those before it, to logits (N, U, V).
+
+        With ``caches`` they go on from the L tokens in there, and are added to them.
+        """
+        first, model_dim = cached_length(caches), self.embed.embedding_dim
+        positions = torch.arange(first, first + tokens.size(1), device=tokens.device)
+        x = self.dropout(self.embed(tokens) * math.sqrt(model_dim) + sinusoids(positions, model_dim))
+        logits: Tensor = self.output(self.hidden(x, memory, caches))
         return logits
+
+
+def new_table(vocab_size: int, model_dim: int) -> nn.Embedding:
+    """Return token embeddings of variance 1 / D."""
+    table = nn.Embedding(vocab_size, model_dim)
+    nn.init.normal_(table.weight, std=model_dim**-0.5)
+    return table
 
 
 class _DecoderLayer(nn.Module):
@@ -174,9 +224,15 @@ class _DecoderLayer(nn.Module):
         self.norm_cross = nn.LayerNorm(model_dim, norm_eps)
         self.cross_attention = CrossAttention(model_dim, num_heads, dropout=attention_dropout)
         self.ff: nn.Module = (
-            FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=nn.ReLU())
-            if feed_forward == "relu"
-            else _GatedFeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+            _GatedFeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
+            if feed_forward == "swiglu"
+            else FeedForward(
+                model_dim,
+                ff_dim,
+                dropout=dropout,
+                norm_eps=norm_eps,
+                activation=nn.GELU() if feed_forward == "gelu" else nn.ReLU(),
+            )
         )
         self.dropout = Dropout(dropout)
 

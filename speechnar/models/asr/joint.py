@@ -1,4 +1,4 @@
-"""One encoder, several decoders: OWSM-CTC's trunk with the CASS-NAT, Paraformer and autoregressive decoders beside CTC.
+"""One encoder, several decoders: OWSM-CTC's trunk, and CASS-NAT, Paraformer, refiner and autoregressive beside CTC.
 
 The trunk recognises, translates and names the language by CTC; the other decoders read its last encoder output and
 write transcripts. All are trained together, and one is chosen when decoding. No decoder reads another's output, except
@@ -32,7 +32,7 @@ from speechnar.models.base import AsrModel, LossOutput, ModelConfig, SpeechDecod
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import zero_padding
 from speechnar.nn.whisper import WhisperTrunkConfig
-from speechnar.nn.whisper_decoder import WhisperTokenDecoder
+from speechnar.nn.whisper_decoder import WhisperCausalDecoder, WhisperTokenDecoder
 from speechnar.text.tokenizer import ASR, Tokenizer
 
 CTC = "ctc"
@@ -59,7 +59,7 @@ class JointConfig(ModelConfig):
     @model_validator(mode="after")
     def _check(self) -> "JointConfig":
         if not self.decoders:
-            raise ValueError("joint needs cassnat, paraformer or transformer_ar beside its trunk; else use owsm_ctc")
+            raise ValueError("joint needs one of cassnat, paraformer, refiner and transformer_ar; else use owsm_ctc")
         if not isinstance(self.trunk.encoder, WhisperTrunkConfig) and any(
             reads_states(head) for head in self.decoders.values()
         ):
@@ -199,16 +199,19 @@ class Joint(AsrModel):
             return super().adopt(kind, weights, tokenizer)
         adopted = {f"trunk.{name}": weight for name, weight in self.trunk.adopt(kind, weights, tokenizer).items()}
         for name, head in self.decoders.items():
-            if isinstance(head, CassNatHead | ParaformerHead | RefinerHead) and reads_states(head.config):
-                assert isinstance(head.decoder, WhisperTokenDecoder), "as configured"
-                adopted |= adopt_decoder(
-                    weights,
-                    tokenizer,
-                    self._pieces,
-                    num_layers=len(head.decoder.blocks.layers),
-                    tables=head.tables,
-                    prefix=f"decoders.{name}.",
-                )
+            assert isinstance(head, CassNatHead | ParaformerHead | RefinerHead | TransformerArHead), "as built"
+            if not reads_states(head.config):
+                continue
+            assert isinstance(head.decoder, WhisperTokenDecoder | WhisperCausalDecoder), "as configured"
+            adopted |= adopt_decoder(
+                weights,
+                tokenizer,
+                self._pieces,
+                num_layers=head.decoder.num_layers,
+                tables=head.tables,
+                prefix=f"decoders.{name}.",
+                causal=isinstance(head.decoder, WhisperCausalDecoder),
+            )
         return adopted
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:

@@ -6,13 +6,15 @@ batches, and projects the encoder output once. It also scores the candidates of 
 Shapes: B utterances, T encoder frames, D model width, V vocabulary (blank included), U tokens, N candidates.
 Sources: Vaswani et al., "Attention Is All You Need", 2017, section 3; Szegedy et al., "Rethinking the Inception
 Architecture", 2016, section 7 (label smoothing); Dong, Xu and Xu, "Speech-Transformer", ICASSP 2018; Watanabe et al.,
-"Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017 (decoding joined with CTC).
+"Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017 (decoding joined with CTC); Radford et al.,
+"Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2 (``decoder: whisper``).
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,26 +23,36 @@ from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.autoregressive import CtcPrefixScorer, Decoded, Step, beam_search, greedy_search
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.models.base import LossOutput
-from speechnar.nn.decoder import DecoderMemory, FeedForwardKind, KeyValueCache, TransformerDecoder
+from speechnar.nn.decoder import CausalDecoder, DecoderMemory, FeedForwardKind, KeyValueCache, TransformerDecoder
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
+from speechnar.nn.whisper_decoder import WhisperCausalDecoder, states_of
 
 
 class TransformerArHeadConfig(Config):
     """The decoder; the defaults are ESPnet's, but for ``norm_eps``."""
 
+    decoder: Literal["transformer", "whisper"] = "transformer"
+    """``whisper``: layers that can begin from Whisper's decoder, of its width and with its embeddings, reading the
+    states of a Whisper trunk."""
     num_layers: PositiveInt = 6
     num_heads: PositiveInt = 4
     ff_dim: PositiveInt = 2048
     """Hidden units of the feed-forward modules (gated ones for ``swiglu``)."""
     feed_forward: FeedForwardKind = "relu"
-    """``relu`` is the paper's and ESPnet's."""
+    """``relu`` is the paper's and ESPnet's; a decoder of kind ``whisper`` has ``gelu``."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     norm_eps: float = Field(default=1e-5, gt=0)
     """ESPnet has 1e-12, which bf16 training does not like."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the target distribution spread evenly over the vocabulary."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TransformerArHeadConfig":
+        if self.decoder == "whisper" and self.feed_forward != "gelu":
+            raise ValueError(f"a decoder of kind whisper needs feed_forward gelu, got {self.feed_forward}")
+        return self
 
     @classmethod
     def debug(cls) -> "TransformerArHeadConfig":
@@ -50,6 +62,9 @@ class TransformerArHeadConfig(Config):
 
 class TransformerArHead(nn.Module):
     """Transformer decoder over encoder output; a `SpeechDecoder`."""
+
+    tables = ("decoder.embed.weight", "decoder.output.weight")
+    """Weights that are token embeddings, and one tensor, with a decoder of kind ``whisper``."""
 
     def __init__(
         self,
@@ -71,17 +86,7 @@ class TransformerArHead(nn.Module):
         self.sos_id = sos_id
         self.eos_id = eos_id
         self.blank_id = blank_id
-        self.decoder = TransformerDecoder(
-            vocab_size,
-            model_dim,
-            config.num_layers,
-            config.num_heads,
-            config.ff_dim,
-            feed_forward=config.feed_forward,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            norm_eps=config.norm_eps,
-        )
+        self.decoder = _build_decoder(config, vocab_size, model_dim)
 
     def loss(
         self, speech: EncodedSpeech, tokens: Tensor, token_lens: Tensor, visible: Tensor | None = None
@@ -89,13 +94,14 @@ class TransformerArHead(nn.Module):
         """Return the label-smoothed cross-entropy of the text and its end, in nats per utterance.
 
         Args:
-            speech: encoder output; gradients flow into ``enc``.
+            speech: encoder output; gradients flow into what `memory` reads of it.
             tokens: (B, U) text; padding may hold anything.
             token_lens: (B,)
-            visible: bool (B, U + 1, T): True where token u, or the end, may be read from frame t; None: from all.
+            visible: bool (B, U + 1, T): True where token u, or the end, may be read from frame t; None: from all, as a
+                decoder of kind ``whisper`` must.
         """
         inputs, targets, is_target = self._shift(tokens, token_lens)
-        memory = self.decoder.project(speech.enc, speech.valid)
+        memory = self.memory(speech)
         if visible is not None:
             memory = replace(memory, mask=(visible & speech.valid[:, None])[:, None])
         logits = self.decoder(inputs, memory)
@@ -129,8 +135,7 @@ class TransformerArHead(nn.Module):
                 f"{tuple(utterance_index.shape)}, {tuple(tokens.shape)}, {tuple(token_lens.shape)}"
             )
         inputs, targets, is_target = self._shift(tokens, token_lens)
-        memory = self.decoder.project(speech.enc, speech.valid)
-        logits = self.decoder(inputs, _place(memory, utterance_index))
+        logits = self.decoder(inputs, _place(self.memory(speech), utterance_index))
         losses = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
         return -(losses * is_target).sum(1)
 
@@ -191,7 +196,13 @@ class TransformerArHead(nn.Module):
     def step(self, speech: EncodedSpeech) -> Step:
         """Return the decoder at the beginning of its hypotheses, for the searches of `speechnar.decode`."""
         never = {self.blank_id, self.sos_id} - {self.eos_id}
-        return _CachedStep(self.decoder, self.decoder.project(speech.enc, speech.valid), sorted(never))
+        return _CachedStep(self.decoder, self.memory(speech), sorted(never))
+
+    def memory(self, speech: EncodedSpeech) -> DecoderMemory:
+        """Return what the decoder reads: ``enc``, or the states of a Whisper trunk."""
+        if isinstance(self.decoder, WhisperCausalDecoder):
+            return self.decoder.project(*states_of(speech))
+        return self.decoder.project(speech.enc, speech.valid)
 
     def _shift(self, tokens: Tensor, token_lens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return inputs and targets (N, U + 1), and which of the targets are real."""
@@ -212,10 +223,27 @@ class TransformerArHead(nn.Module):
         return [CtcPath(ids[:n], first[:n], end[:n], nats[:n], total) for n, ids, first, end, nats, total in rows]
 
 
+def _build_decoder(
+    config: TransformerArHeadConfig, vocab_size: int, model_dim: int
+) -> TransformerDecoder | WhisperCausalDecoder:
+    sizes = (vocab_size, model_dim, config.num_layers, config.num_heads, config.ff_dim)
+    if config.decoder == "whisper":
+        return WhisperCausalDecoder(
+            *sizes, dropout=config.dropout, attention_dropout=config.attention_dropout, norm_eps=config.norm_eps
+        )
+    return TransformerDecoder(
+        *sizes,
+        feed_forward=config.feed_forward,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        norm_eps=config.norm_eps,
+    )
+
+
 class _CachedStep:
     """The decoder as `speechnar.decode.autoregressive` wants it: one token further at every call."""
 
-    def __init__(self, decoder: TransformerDecoder, memory: DecoderMemory, never: list[int]) -> None:
+    def __init__(self, decoder: CausalDecoder, memory: DecoderMemory, never: list[int]) -> None:
         self._decoder = decoder
         self._memory = memory
         self._never = torch.tensor(never, dtype=torch.int64, device=memory.keys[0].device)

@@ -1,7 +1,7 @@
 """Whisper as a source of weights: its encoder, and its decoder's layers, positions and token embeddings.
 
-No system of ours is a Whisper; those that stand on its encoder (`speechnar.nn.whisper.WhisperTrunk`), or whose parallel
-decoders begin from its decoder, take their start from a model folder of this kind (``init_from``).
+No system of ours is a Whisper; those that stand on its encoder (`speechnar.nn.whisper.WhisperTrunk`), or whose decoders
+begin from its decoder, take their start from a model folder of this kind (``init_from``).
 
 Shapes: B utterances, T mel frames, T' positions, U tokens, D width, V vocabulary.
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2.
@@ -91,17 +91,19 @@ def adopt_decoder(
     num_layers: int,
     tables: Iterable[str],
     prefix: str,
+    causal: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the weights of a Whisper's decoder as those of a parallel one (`speechnar.nn.whisper_decoder`).
+    """Return the weights of a Whisper's decoder as those of one in `speechnar.nn.whisper_decoder`.
 
     Args:
         weights: of a model folder of kind ``whisper``.
         tokenizer: of the same folder.
-        pieces: the id space of the parallel decoder. Each that Whisper has takes its embedding; the end of the
-            sentence takes that of Whisper's, a language and recognition theirs, and the others begin as 0.
-        num_layers: of the parallel decoder, which takes as many of Whisper's, evenly spaced from the first to the last.
+        pieces: the id space of the head. Each that Whisper has takes its embedding; the end of the sentence takes that
+            of Whisper's, a language and recognition theirs, and the others begin as 0.
+        num_layers: of the head's decoder, which takes as many of Whisper's, evenly spaced from the first to the last.
         tables: names of the tensors in the head that hold token embeddings.
         prefix: before the names of the head that has the decoder.
+        causal: the head's decoder writes token by token, as Whisper's; else it is parallel.
 
     Raises:
         ConfigError: the Whisper has fewer layers.
@@ -112,17 +114,16 @@ def adopt_decoder(
     languages = {f"<{code}>": rows[piece] for piece, code in _languages(rows).items() if f"<{code}>" in pieces}
     rows |= languages
     language = torch.stack(list(languages.values() or [rows["<|en|>"]])).mean(0)
-    blocks = _spaced_layers(
-        {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)},
-        num_layers,
-    )
+    theirs = {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)}
+    blocks = _spaced_layers(theirs, num_layers)
+    blocks = _as_causal(blocks, num_layers) if causal else {f"blocks.{name}": w for name, w in blocks.items()}
     embeds = torch.stack([rows.get(piece, torch.zeros_like(language)) for piece in pieces])
     adopted = {
         "decoder.start": torch.stack(
             [rows["<|startoftranscript|>"], language, rows["<|transcribe|>"], rows["<|notimestamps|>"]]
         ),
         "decoder.positions": weights["positions"],
-        **{f"decoder.blocks.{name}": weight for name, weight in blocks.items()},
+        **{f"decoder.{name}": weight for name, weight in blocks.items()},
     }
     adopted |= {name: embeds for name in tables}
     return {f"{prefix}{name}": weight for name, weight in adopted.items()}
@@ -143,11 +144,34 @@ def _spaced_layers(blocks: Mapping[str, Tensor], num_layers: int) -> dict[str, T
             if name.startswith(begin)
         }
     for name in ("key_value.weight", "key_value.bias"):  # of all layers, one below the other
-        found[name] = blocks[name].unflatten(0, (total, -1))[kept].flatten(0, 1)
+        of_layers = blocks[name].chunk(total)
+        found[name] = torch.cat([of_layers[number] for number in kept])
+    return found
+
+
+def _as_causal(blocks: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """Return the weights of a `ParallelDecoder` under the names of a `speechnar.nn.decoder.CausalDecoder`."""
+    found: dict[str, Tensor] = {}
+    for name, weight in blocks.items():
+        if name.startswith("key_value."):
+            parts = enumerate(weight.chunk(num_layers))
+            found |= {f"{_LAYERS}{number}.cross_attention.{name}": part for number, part in parts}
+        elif name.startswith(_LAYERS):
+            layers, number, module, *rest = name.split(".")
+            found[".".join([layers, number, _CAUSAL_NAMES.get(module, module), *rest])] = weight
+        else:
+            found[name] = weight
     return found
 
 
 _DECODER, _LAYERS = "decoder.", "layers."
+_CAUSAL_NAMES = {
+    "norm_self": "norm_attention",
+    "self_attention": "attention",
+    "norm_attention": "norm_cross",
+    "query": "cross_attention.query",
+    "out": "cross_attention.out",
+}
 MANDARIN = "cmn"
 """What Whisper calls Chinese; Cantonese has a piece of its own in its later models."""
 

@@ -21,7 +21,7 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.reta import build_head, per_token
 from speechnar.models.mt.translation import TINY, SourceEncoder, TranslationConfig, max_lens_of, rows_of
-from speechnar.nn.decoder import DecoderMemory, TransformerDecoder
+from speechnar.nn.decoder import CausalDecoder, DecoderMemory
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import Tokenizer
 
@@ -188,7 +188,7 @@ class WaitKStream:
         return list(self._written)
 
 
-def _extend(memory: DecoderMemory | None, decoder: TransformerDecoder, enc: Tensor) -> DecoderMemory:
+def _extend(memory: DecoderMemory | None, decoder: CausalDecoder, enc: Tensor) -> DecoderMemory:
     new = decoder.project(enc, torch.ones(enc.shape[:2], dtype=torch.bool, device=enc.device))
     if memory is None:
         return new

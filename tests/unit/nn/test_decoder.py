@@ -35,7 +35,7 @@ def random_tokens(*shape):
     return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("feed_forward", ["relu", "swiglu"])
+@pytest.mark.parametrize("feed_forward", ["relu", "gelu", "swiglu"])
 @torch.no_grad()
 def test_cached_steps_equal_the_whole(feed_forward):
     decoder = make_decoder(feed_forward)
@@ -134,7 +134,7 @@ def test_a_token_sees_neither_later_ones_nor_padding():
     assert (enc.grad.abs().sum(-1) > 0).equal(valid)
 
 
-@pytest.mark.parametrize("feed_forward", ["relu", "swiglu"])
+@pytest.mark.parametrize("feed_forward", ["relu", "gelu", "swiglu"])
 def test_gradients_reach_all(feed_forward):
     decoder = make_decoder(feed_forward).train()
     logits = decoder(random_tokens(2, 40), decoder.project(*speech([7, 9])))

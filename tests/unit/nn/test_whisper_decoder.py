@@ -1,8 +1,9 @@
-"""Whisper's decoder made parallel."""
+"""Whisper's decoder as it is, and made parallel."""
 
 import torch
 
-from speechnar.nn.whisper_decoder import NUM_START_SLOTS, WhisperTokenDecoder
+from speechnar.nn.whisper_decoder import NUM_START_SLOTS, WhisperCausalDecoder, WhisperTokenDecoder
+from tests.contracts import check_gradients_reach_all
 
 
 def make() -> WhisperTokenDecoder:
@@ -49,3 +50,47 @@ def test_texts_longer_than_the_learned_positions_are_written():
     x, valid, enc, mask = inputs(500)
     decoder = make()
     assert decoder(x, valid, decoder.project(enc), mask).shape == (2, 500, 16)
+
+
+VOCAB = 11
+
+
+def make_causal() -> WhisperCausalDecoder:
+    torch.manual_seed(0)
+    return WhisperCausalDecoder(VOCAB, 16, 2, 2, 32, dropout=0.0).eval()
+
+
+def states(lens):
+    valid = torch.arange(max(lens)) < torch.tensor(lens)[:, None]
+    return torch.randn(len(lens), max(lens), 16), valid
+
+
+@torch.no_grad()
+def test_cached_steps_equal_the_whole_text_behind_its_start_slots():
+    decoder = make_causal()
+    tokens = torch.randint(VOCAB, (3, 70))
+    memory = decoder.project(*states([9, 4, 7]))
+    whole = decoder(tokens, memory)
+    assert whole.shape == (3, 70, VOCAB)
+    caches = decoder.new_caches()
+    for i in range(70):
+        torch.testing.assert_close(decoder(tokens[:, i : i + 1], memory, caches)[:, 0], whole[:, i])
+    assert caches[0].length == NUM_START_SLOTS + 69, "the slots stand in for the first token"
+    other = torch.cat([(tokens[:, :1] + 1) % VOCAB, tokens[:, 1:]], 1)
+    torch.testing.assert_close(decoder(other, memory), whole)
+
+
+@torch.no_grad()
+def test_a_text_may_go_on_beyond_the_learned_positions():
+    decoder = make_causal()
+    tokens, memory = torch.randint(VOCAB, (1, 460)), decoder.project(*states([5]))
+    whole, caches = decoder(tokens, memory), decoder.new_caches()
+    pieces = [decoder(piece, memory, caches) for piece in tokens.split(200, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole)
+
+
+def test_gradients_reach_slots_positions_and_the_tied_table():
+    decoder = make_causal().train()
+    logits = decoder(torch.randint(VOCAB, (2, 450)), decoder.project(*states([7, 9])))
+    check_gradients_reach_all(decoder, logits.square().mean())
+    assert decoder.positions.grad.abs().sum(1).all()

@@ -10,9 +10,11 @@ from speechnar.models.asr.cassnat import CassNatHeadConfig
 from speechnar.models.asr.ctc_embedder import HeardEmbedderConfig
 from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.paraformer_head import ParaformerHeadConfig
-from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
+from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.asr.whisper import Whisper, WhisperModelConfig, adopt_decoder
 from speechnar.models.base import load_model, save_model
 from speechnar.nn.context import Chunking
+from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.whisper import WhisperConfig, WhisperTrunkConfig
 from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer
@@ -22,6 +24,7 @@ from tests.unit.tiny import speechlike
 
 SIZES = WhisperConfig(num_mels=80, model_dim=32, num_layers=2, num_heads=2)
 SPECIALS = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>")
+PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
 MERGES = [("t", "h"), ("Ġ", "th"), ("Ġth", "e"), ("Ġ", "c"), ("a", "t"), ("Ġc", "at")]
 
 
@@ -43,6 +46,10 @@ def tokenizer(whisper_folder):
     whole = load_model(whisper_folder).tokenizer
     assert isinstance(whole, BytePairTokenizer)
     return whole.cut(["the cat", "the cat"], task_specials(["eng", "fra"]), min_count=2)
+
+
+AR = TransformerArHeadConfig(decoder="whisper", feed_forward="gelu", num_layers=2, num_heads=2, ff_dim=128)
+AR_ALONE = {"cassnat": None, "paraformer": None, "share_decoder": False, "transformer_ar": AR}
 
 
 def make_config(**changes) -> JointConfig:
@@ -122,7 +129,7 @@ def test_a_decoder_given_the_right_text_predicts_as_whisper_behind_its_mask(toke
     whisper, theirs = load_model(whisper_folder).model, load_model(whisper_folder).tokenizer
     batch = make_batch(tokenizer, ["the cat"])
     states, lens = model.features(batch.wav, batch.wav_lens)
-    ids = [theirs.id_of(piece) for piece in ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")]
+    ids = [theirs.id_of(piece) for piece in PROMPT]
     decoder = model.decoders["paraformer"].decoder
     decoder.start.data.copy_(whisper.token_embed.weight[ids])  # the language told
     text = theirs.encode("the cat")
@@ -154,8 +161,98 @@ def test_utterances_are_decoded_as_if_they_were_alone(tokenizer):
             assert model.decode(batch_out, decoder)[index].tokens == alone, (name, decoder)
 
 
-def test_losses_fall_and_reach_what_is_trained(tokenizer):
-    model = build(tokenizer).train()
+@torch.no_grad()
+def test_the_baseline_with_whispers_own_vocabulary_is_whisper(whisper_folder):
+    """Teacher forced and greedy, for utterances of unequal length; the text is that of an English Whisper."""
+    loaded = load_model(whisper_folder)
+    whisper, theirs = loaded.model, loaded.tokenizer
+    torch.manual_seed(3)
+    whisper.positions.normal_(std=2.0)  # else it says one token again and again, as its embeddings are its output
+    num_tokens = whisper.config.num_tokens
+    prompt = [
+        theirs.id_of(piece) for piece in ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+    ]
+    eos_id, never = theirs.id_of("<|endoftext|>"), [theirs.id_of("<|fr|>"), prompt[0]]
+    head = TransformerArHead(AR, 32, vocab_size=num_tokens, sos_id=prompt[0], eos_id=eos_id, blank_id=never[0]).eval()
+    adopted = adopt_decoder(
+        whisper.state_dict(),
+        theirs,
+        theirs.pieces[:num_tokens],
+        num_layers=2,
+        tables=head.tables,
+        prefix="",
+        causal=True,
+    )
+    head.load_state_dict(adopted)
+    states, state_lens = torch.randn(2, 17, 32), torch.tensor([17, 9])
+    lens = torch.tensor([8, 6])
+    speech = EncodedSpeech(enc=torch.zeros(2, 8, 24), lens=lens, states=states, state_lens=state_lens)
+    text = torch.randint(0, 256, (2, 7))
+    expected = whisper(torch.cat([torch.tensor([prompt, prompt]), text], 1), states, state_lens)[:, len(prompt) - 1 :]
+    logits = head.decoder(torch.cat([text[:, :1], text], 1), head.memory(speech))
+    torch.testing.assert_close(logits, expected)
+    paths = head.decode(speech)
+    assert any(len(set(path.tokens)) > 1 for path in paths)
+    for index, path in enumerate(paths):
+        written = list(prompt)
+        while len(written) < len(prompt) + int(lens[index]):
+            enc = states[index : index + 1, : int(state_lens[index])]
+            found = whisper(torch.tensor([written]), enc, state_lens[index : index + 1])[0, -1]
+            found[never] = -torch.inf
+            if found.argmax() == eos_id:
+                break
+            written.append(int(found.argmax()))
+        assert path.tokens == written[len(prompt) :]
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_baseline_begins_from_whispers_decoder(tokenizer, whisper_folder, num_layers):
+    model = build(tokenizer, **AR_ALONE | {"transformer_ar": AR.model_copy(update={"num_layers": num_layers})})
+    report = init_model(model, whisper_folder)
+    assert not report.unknown
+    assert not report.mismatched
+    assert not [name for name in report.missing if name.startswith("decoders.")]
+    source = load_model(whisper_folder)
+    whisper, theirs = source.model, source.tokenizer
+    head = model.decoders["transformer_ar"]
+    for layer, other in zip(head.decoder.layers, whisper.decoder.layers, strict=False):
+        torch.testing.assert_close(layer.attention.state_dict(), other.self_attention.state_dict())
+        torch.testing.assert_close(layer.ff.state_dict(), other.ff.state_dict())
+    assert head.decoder.output.weight is head.decoder.embed.weight
+    # Told its text, it predicts what Whisper does, in the pieces that both have.
+    batch = make_batch(tokenizer, ["the cat"])
+    states, lens = model.features(batch.wav, batch.wav_lens)
+    ids = [theirs.id_of(piece) for piece in PROMPT]
+    with torch.no_grad():
+        head.decoder.start.copy_(whisper.token_embed.weight[ids])  # the language told
+        text = torch.tensor([[tokenizer.id_of("<sos>"), *tokenizer.encode("the cat")]])
+        speech = EncodedSpeech(enc=states, lens=lens, states=states, state_lens=lens)
+        found = head.decoder(text, head.memory(speech))
+        expected = whisper(torch.tensor([[*ids, *theirs.encode("the cat")]]), states, lens)[:, len(ids) - 1 :]
+    if num_layers == 2:
+        for ours, name in {"Ġthe": "Ġthe", "a": "a", "<eos>": "<|endoftext|>"}.items():
+            torch.testing.assert_close(found[..., tokenizer.id_of(ours)], expected[..., theirs.id_of(name)])
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"beam_size": 2, "ctc_weight": 0.0}])
+@torch.no_grad()
+def test_the_baseline_writes_utterances_as_if_they_were_alone(tokenizer, whisper_folder, options):
+    model = build(tokenizer, **AR_ALONE)
+    init_model(model, whisper_folder)
+    together = make_batch(tokenizer, ["the cat", "that the", "cat"])
+    paths = model.decode(model.encode(together.wav, together.wav_lens), "transformer_ar", **options)
+    assert any(path.tokens for path in paths)
+    for index, path in enumerate(paths):
+        samples = int(together.wav_lens[index])
+        out = model.encode(together.wav[index : index + 1, :samples], together.wav_lens[index : index + 1])
+        (alone,) = model.decode(out, "transformer_ar", **options)
+        assert (path.tokens, path.starts, path.ends) == (alone.tokens, alone.starts, alone.ends)
+        assert path.total == pytest.approx(alone.total, abs=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, AR_ALONE])
+def test_losses_fall_and_reach_what_is_trained(tokenizer, changes):
+    model = build(tokenizer, **changes).train()
     batch = make_batch(tokenizer)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-3)
     losses = []
@@ -219,6 +316,10 @@ def test_other_sizes_and_trunks_are_refused(tokenizer, whisper_folder):
         make_config(cassnat=None)
     with pytest.raises(ValidationError, match="need each other"):
         ParaformerHeadConfig(decoder="whisper")
+    with pytest.raises(ValidationError, match="needs feed_forward gelu, got relu"):
+        TransformerArHeadConfig(decoder="whisper")
+    with pytest.raises(ValidationError, match="which must be of kind whisper"):
+        JointConfig(trunk=JointConfig.debug().trunk, transformer_ar=AR)
     with pytest.raises(ValidationError, match="num_self_layers 0"):
         CassNatHeadConfig(decoder="whisper")
     small = build(tokenizer)

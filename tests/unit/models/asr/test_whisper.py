@@ -1,4 +1,4 @@
-"""Whisper as a source of weights: what its own decoder sees, and what a parallel one takes."""
+"""Whisper as a source of weights: what its own decoder sees, and what others take."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_a_token_sees_those_before_it_and_the_real_states(model):
 def test_pieces_take_the_embeddings_of_the_same_text(model, tokenizer):
     pieces = ["<blank>", "<cmn>", "<fra>", "<deu>", "<asr>", "a", "b", "<eos>"]
     weights = model.state_dict()
-    adopted = adopt_decoder(weights, tokenizer, pieces, tables=("embeds",), prefix="head.")
+    adopted = adopt_decoder(weights, tokenizer, pieces, num_layers=2, tables=("embeds",), prefix="head.")
     table = model.token_embed.weight
     theirs = [None, "<|zh|>", "<|fr|>", None, "<|transcribe|>", "a", "b", "<|endoftext|>"]
     for row, name in zip(adopted["head.embeds"], theirs, strict=True):
@@ -60,6 +60,32 @@ def test_pieces_take_the_embeddings_of_the_same_text(model, tokenizer):
     blocks = {name for name in adopted if name.startswith("head.decoder.blocks.")}
     assert blocks == {f"head.decoder.blocks.{name}" for name in model.decoder.state_dict()}
     assert len(adopted) == 1 + 2 + len(blocks)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fewer_layers_are_taken_evenly_spaced(tokenizer, causal):
+    torch.manual_seed(0)
+    config = WhisperModelConfig.debug().model_copy(update={"num_tokens": tokenizer.vocab_size - 2, "decoder_layers": 5})
+    whisper = Whisper.from_config(config, tokenizer)
+
+    def adopt(num_layers):
+        return adopt_decoder(
+            whisper.state_dict(), tokenizer, ["a", "<fra>"], num_layers=num_layers, tables=(), prefix="", causal=causal
+        )
+
+    theirs = [layer.query.weight for layer in whisper.decoder.layers]
+    values = whisper.decoder.key_value.weight.chunk(5)
+    name = "decoder.layers.{}.cross_attention.query.weight" if causal else "decoder.blocks.layers.{}.query.weight"
+    for kept in ([0], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4]):
+        adopted = adopt(len(kept))
+        for place, number in enumerate(kept):
+            torch.testing.assert_close(adopted[name.format(place)], theirs[number])
+            if causal:
+                key_value = adopted[f"decoder.layers.{place}.cross_attention.key_value.weight"]
+                torch.testing.assert_close(key_value, values[number])
+        assert name.format(len(kept)) not in adopted
+    with pytest.raises(ConfigError, match="has 5 layers, too few for a decoder of 6"):
+        adopt(6)
 
 
 def test_it_is_not_trained(tmp_path, tokenizer):
