@@ -14,7 +14,7 @@ from speechnar.audio.blocks import Blocks, Samples, cut, gather
 from speechnar.audio.source import Recording
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
-from speechnar.decode.vad import VadConfig, detect_speech, group_segments
+from speechnar.decode.vad import VadConfig, detect_speech
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
 from speechnar.text.transcript import Segment, Transcript
 
@@ -144,18 +144,18 @@ class RecordingTranscriber:
         """Find speech in a first pass and decode its clips in a second one."""
         decoder = self.decoder
         heard = Blocks(recording.blocks(VAD_RATE))
-        window_s, rate = decoder.options.window_s, decoder.sample_rate
-        groups = group_segments(detect_speech(heard, utterances(window_s)), window_s)
+        rate = decoder.sample_rate
+        speech = detect_speech(heard, utterances(decoder.options.window_s))
         duration_s = heard.num_samples / VAD_RATE
-        places_s = [(group[0].start_s, group[-1].end_s) for group in groups]
-        speech_s = sum(end - start for start, end in places_s)
+        speech_s = sum(segment.end_s - segment.start_s for segment in speech)
         logger.info("%s: %.1f of %.1f s are speech", recording.name or "audio", speech_s, duration_s)
-        clips = cut(recording.blocks(rate), [(round(start * rate), round(end * rate)) for start, end in places_s])
+        spans = [(round(segment.start_s * rate), round(segment.end_s * rate)) for segment in speech]
+        clips = cut(recording.blocks(rate), spans)
         unfinished = _Unfinished(recording.name, duration_s)
         for some in gather(clips, POOLED_BATCHES * decoder.batch_samples):
             done = len(unfinished.decoded)
-            starts = [start for start, _ in places_s[done : done + len(some)]]
-            unfinished.decoded += zip(starts, decoder.decode(some), strict=True)
+            starts_s = [segment.start_s for segment in speech[done : done + len(some)]]
+            unfinished.decoded += zip(starts_s, decoder.decode(some), strict=True)
         return unfinished
 
     # From tokens to transcripts.

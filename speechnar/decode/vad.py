@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 from speechnar.config import Config
-from speechnar.errors import AudioError, ConfigError, ShapeError
+from speechnar.errors import AudioError, ShapeError
 
 SAMPLE_RATE = 16000
 WINDOW_SAMPLES = 512  # what the network takes at 16 kHz, one probability each
@@ -34,7 +34,7 @@ class VadConfig(Config):
     min_silence_duration_ms: int = Field(default=100, ge=0)
     """Shorter silence does not end a segment."""
     max_speech_duration_s: float = Field(default=30.0, ge=1)
-    """Longer speech is cut, at its longest silence if it has one; also the most that a group may span."""
+    """Longer speech is cut, at its longest silence if it has one."""
     speech_pad_ms: int = Field(default=30, ge=0)
     """Added at both ends of a segment, never over a neighbour."""
 
@@ -166,25 +166,6 @@ class Endpointer:
         self._last_end = end
         self._onset = self._silent_from = None
         return closed
-
-
-def group_segments(segments: Iterable[SpeechSegment], max_duration_s: float) -> list[list[SpeechSegment]]:
-    """Gather consecutive segments into groups that each span at most ``max_duration_s``, as few as possible.
-
-    A segment that is longer by itself makes a group of its own.
-
-    Raises:
-        ConfigError: ``max_duration_s`` is not positive.
-    """
-    if not max_duration_s > 0:
-        raise ConfigError(f"max_duration_s must be positive, got {max_duration_s}")
-    groups: list[list[SpeechSegment]] = []
-    for segment in segments:
-        if groups and segment.end_s - groups[-1][0].start_s <= max_duration_s:
-            groups[-1].append(segment)
-        else:
-            groups.append([segment])
-    return groups
 
 
 def _windows(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[tuple[npt.NDArray[Any], int]]:

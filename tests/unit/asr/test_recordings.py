@@ -6,7 +6,7 @@ import pytest
 from speechnar.asr.clips import ClipDecoder, DecodeOptions
 from speechnar.asr.recordings import utterances
 from speechnar.asr.transcriber import Transcriber
-from speechnar.decode.vad import detect_speech, group_segments
+from speechnar.decode.vad import detect_speech
 from speechnar.errors import AudioError
 from speechnar.models.base import LoadedModel, load_model
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, vowels
@@ -23,9 +23,9 @@ def test_the_language_is_that_of_all_clips_of_speech(loaded):
     wav = np.concatenate([silence, vowels(5.0, seed=1), silence, vowels(6.0, seed=2), silence])
     options = DecodeOptions(window_s=8.0)
     transcript = Transcriber(loaded).transcribe(wav, sample_rate=RATE, options=options)
-    groups = group_segments(detect_speech(iter([wav]), utterances(8.0)), 8.0)
-    assert len(groups) >= 2
-    clips = [wav[round(group[0].start_s * RATE) : round(group[-1].end_s * RATE)] for group in groups]
+    speech = detect_speech(iter([wav]), utterances(8.0))
+    assert len(speech) >= 2
+    clips = [wav[round(segment.start_s * RATE) : round(segment.end_s * RATE)] for segment in speech]
     decoded = ClipDecoder(loaded, options=options).decode(clips)
     mass = sum(one.language_mass for one in decoded)
     shares = [one.language_mass.max() / one.language_mass.sum() for one in decoded]
@@ -34,6 +34,20 @@ def test_the_language_is_that_of_all_clips_of_speech(loaded):
     assert max(abs(share - transcript.language_probability) for share in shares) > 1e-4  # no clip says it alone
     assert transcript.text.split() == " ".join(loaded.tokenizer.decode(one.path.tokens) for one in decoded).split()
     assert transcript.duration == pytest.approx(len(wav) / RATE)
+
+
+def test_a_recording_says_what_a_stream_of_it_says(loaded):
+    """Each utterance is a clip of its own, however short the pauses are."""
+    parts = [vowels(1.0 + 0.7 * seed, seed=seed) for seed in range(4)]
+    pauses = [np.zeros(round(seconds * RATE), dtype=np.float32) for seconds in (0.8, 1.5, 0.7, 0.9)]
+    wav = np.concatenate([part for pair in zip(pauses, parts, strict=True) for part in pair])
+    model, options = Transcriber(loaded), DecodeOptions(vad=True)
+    stream = model.stream()
+    stream.push(wav)
+    said = [(segment.start, segment.text) for segment in stream.finish().segments]
+    assert len(said) >= 4
+    whole = model.transcribe(wav, sample_rate=RATE, options=options)
+    assert [(segment.start, segment.text) for segment in whole.segments] == said
 
 
 @pytest.mark.parametrize("batch_seconds", [0.5, 120.0])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar.decode.vad import SAMPLE_RATE, Endpointer, SpeechSegment, VadConfig, detect_speech, group_segments
-from speechnar.errors import AudioError, ConfigError, ShapeError
+from speechnar.decode.vad import SAMPLE_RATE, Endpointer, VadConfig, detect_speech
+from speechnar.errors import AudioError, ShapeError
 from tests.unit.tiny import vowels
 
 
@@ -73,15 +73,6 @@ def test_finds_utterances_between_silence(speech):
     assert found[0].start_s > 0.9 and found[-1].end_s < len(speech) / SAMPLE_RATE - 0.5
     ends = [0.0, *(segment.end_s for segment in found)]
     assert all(end <= segment.start_s < segment.end_s for end, segment in zip(ends, found, strict=False))
-
-
-def test_groups_span_at_most_the_maximum():
-    segments = [SpeechSegment(*times) for times in ((0, 4), (5, 9), (9.5, 10), (11, 30), (31, 32))]
-    groups = group_segments(segments, max_duration_s=10)
-    assert groups == [segments[:3], [segments[3]], [segments[4]]]
-    assert group_segments([], 1.0) == []
-    with pytest.raises(ConfigError, match="positive"):
-        group_segments(segments, 0.0)
 
 
 def silence(seconds: float) -> np.ndarray:
