@@ -334,11 +334,13 @@ class ClipDecoder:
 
     def _scorers(self) -> tuple[PrefixScorer | None, HotwordBooster | None]:
         lm = None if self.options.lm is None else _read_lm(Path(self.options.lm))
-        pieces = self.tokenizer.pieces
+        pieces = self.tokenizer.word_pieces
         scorer: PrefixScorer | None = None
         if lm is not None:
-            is_of_pieces = any(word.startswith(WORD_START) for word in lm.vocab)
-            scorer = TokenNgram(lm, pieces) if is_of_pieces else WordNgram(lm, pieces)
+            spelled = zip(self.tokenizer.pieces, pieces, strict=True)
+            starts = {piece for piece, shown in spelled if shown.startswith(WORD_START)}
+            is_of_pieces = any(word.startswith(WORD_START) or word in starts for word in lm.vocab)
+            scorer = TokenNgram(lm, self.tokenizer.pieces) if is_of_pieces else WordNgram(lm, pieces)
         if not self.options.hotwords or self.decoder != CTC:
             return scorer, None
         phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]

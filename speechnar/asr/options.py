@@ -29,7 +29,8 @@ class DecodeOptions:
     beam_size: int | None = None
     """Prefixes kept by the beam search; None takes the best path, unless there is a language model or a hotword."""
     lm: str | Path | None = None
-    """ARPA file, plain or gzip, over words or over the model's pieces."""
+    """ARPA file, plain or gzip, over words (characters, where writing has no spaces) or over the model's pieces. A word
+    that it does not hold as the model writes it is looked up without punctuation, in lower or upper case."""
     lm_weight: float | None = None
     """Of the log-probabilities of ``lm``; None: `DEFAULT_LM_WEIGHT`."""
     hotwords: tuple[str, ...] = ()

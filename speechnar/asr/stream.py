@@ -86,13 +86,14 @@ class SpeechStream:
         return tuple(self._segments[num_known:])
 
     def partial(self) -> str:
-        """Return the text of the utterance that is open, as of now; it may still change.
+        """Return the text of the utterance that is open, as of now, in whole characters; it may still change.
 
         Costs nothing where tokens come as they fire; else the utterance so far is decoded for it.
         """
         if self._utterance is None:
             return ""
-        return self._transcriber.decoder.tokenizer.decode(self._utterance.partial().tokens)
+        decoder = self._transcriber.decoder
+        return decoder.tokenizer.decode(decoder.tokenizer.drop_unfinished(self._utterance.partial().tokens))
 
     def finish(self) -> Transcript:
         """Return the transcript of all that was pushed, to the last sample; calling it again returns the same."""

@@ -294,8 +294,9 @@ class Transcriber:
     ) -> list[Word]:
         """Find the times of words that are written as anybody writes, in a recording of up to 30 seconds.
 
-        They are brought to the model's spelling: letter case, figures in English words, no punctuation; letters that it
-        does not know are left out. A word of which nothing remains stands between its neighbours.
+        They are brought to the model's spelling: letter case where it knows but one, figures in English words, no
+        punctuation; letters that it does not know are left out. A word of which nothing remains stands between its
+        neighbours.
 
         Raises:
             AudioError: as `align`.
@@ -372,7 +373,7 @@ class Transcriber:
 
 
 def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
-    """Return each of ``words`` as text of a recogniser: the way of writing it with the fewest unknown tokens."""
+    """Return each of ``words`` as text of a recogniser: the first way of writing it with the fewest unknown tokens."""
 
     def count_unknown(text: str) -> int:
         return tokenizer.encode(text).count(tokenizer.unk_id)
@@ -381,7 +382,7 @@ def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
     for word, said in zip(words, spoken_words(" ".join(words)), strict=True):
         # Figures and abbreviations are read aloud; other words are not, since only English is known for how.
         forms = [word, " ".join(said)] if word.strip(_QUOTES).isalpha() else [" ".join(said), word]
-        texts = [form for text in forms for form in (text.lower(), text.upper())]
+        texts = [form for text in forms for form in (text, text.lower(), text.upper())]
         texts = [" ".join(_NO_LETTER.sub(" ", text).split()) for text in texts]
         best = min(texts, key=lambda text: (not text, count_unknown(text)))
         known = "".join(letter for letter in best if letter == " " or not count_unknown(letter))

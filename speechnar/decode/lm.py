@@ -11,18 +11,25 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from speechnar.decode.align import WORD_START
 from speechnar.errors import ConfigError, DataError
+from speechnar.text.normalize import get_normalizer
+from speechnar.text.scripts import UNSPACED_LETTER, ends_before
+from speechnar.text.tokenizer import assemble_characters
 
 LOG_10 = math.log(10.0)
 MAX_LINE = 1 << 16
 BEGIN_WORD, END_WORD = "<s>", "</s>"
 UNKNOWN_WORDS = ("<unk>", "<UNK>")
 GZIP_MAGIC = b"\x1f\x8b"
+
+_LEADS_BEHIND_WORDS = frozenset({0xC2, *range(0xE3, 0xEA), 0xEF})
+"""First bytes in UTF-8 of letters before which words end: those of Latin-1 punctuation, of kana, Chinese characters and
+their punctuation (U+3000 to U+9FFF), and of wide forms. That of U+2019, an apostrophe, is not among them."""
 
 WordIds = tuple[int, ...]
 
@@ -123,11 +130,16 @@ class TokenNgram:
 
 
 class WordNgram:
-    """Score words, each when the piece with "▁" that begins the next one arrives, or at the end of the utterance."""
+    """Score words, each when the piece with "▁" that begins the next one arrives, or at the end of the utterance.
+
+    A letter of writing without spaces is a word, scored when it is there. A word that the model does not know as it is
+    written is looked up without punctuation, in lower or upper case; where only punctuation stands, nothing is scored.
+    """
 
     max_step = 0.0
 
     def __init__(self, lm: NgramLm, pieces: Sequence[str]) -> None:
+        """Score tokens that add ``pieces`` (`speechnar.text.tokenizer.Tokenizer.word_pieces`) to words."""
         self._lm = lm
         self._pieces = pieces
 
@@ -141,21 +153,36 @@ class WordNgram:
         piece = self._pieces[token]
         if _is_special(piece):
             return state, 0.0
-        if not piece.startswith(WORD_START):
-            return (context, word + piece), 0.0
-        rest = piece[len(WORD_START) :]
-        if not word:
-            return (context, rest), 0.0
-        context, log_prob = self._lm.score(context, word)
-        return (context, rest), log_prob
+        total = 0.0
+        if piece.startswith(WORD_START):
+            context, total = self._score(context, word)
+            word, piece = "", piece.removeprefix(WORD_START)
+        word = assemble_characters(word + piece)
+        while letter := UNSPACED_LETTER.search(word):
+            for part in (word[: letter.start()], letter[0]):
+                context, log_prob = self._score(context, part)
+                total += log_prob
+            word = word[letter.end() :]
+        return (context, word), total
 
     def finish(self, state: tuple[WordIds, str]) -> float:
         """Score the unfinished word and the end of the sentence."""
-        context, word = state
-        if not word:
-            return self._lm.finish(context)
-        context, log_prob = self._lm.score(context, word)
+        context, log_prob = self._score(*state)
         return log_prob + self._lm.finish(context)
+
+    def _score(self, context: WordIds, word: str) -> tuple[WordIds, float]:
+        """Return the context after ``word``, which may be nothing, and its log-probability."""
+        known = self._lm.vocab
+        parts = [word] if word in known else get_normalizer("basic")(word, "eng").split()
+        total = 0.0
+        for part in parts:
+            context, log_prob = self._lm.score(context, part if part in known else _upper_if_known(part, known))
+            total += log_prob
+        return context, total
+
+
+def _upper_if_known(word: str, known: Container[str]) -> str:
+    return word.upper() if word.upper() in known else word
 
 
 class HotwordBooster:
@@ -163,8 +190,10 @@ class HotwordBooster:
 
     The bonus comes while a phrase is being spelled, so that it survives the beam, and is taken back if the phrase
     breaks off: a finished text has gained ``weight`` times the number of its tokens that listed phrases cover, and
-    text without any of them keeps its score. With ``pieces``, a phrase counts only where a word ends: "cat" is not
-    rewarded inside "cats". The state is (trie node, bit mask of the revocable ones among the tokens it spells).
+    text without any of them keeps its score. With ``pieces`` (`speechnar.text.tokenizer.Tokenizer.word_pieces`), a
+    phrase counts only where a word ends: "cat" is not rewarded inside "cats". Before punctuation it ends, and behind
+    and before every letter of writing without spaces. The state is (trie node, bit mask of the revocable ones among the
+    tokens it spells).
     """
 
     def __init__(self, phrases: Iterable[Sequence[int]], weight: float, *, pieces: Sequence[str] | None = None) -> None:
@@ -172,12 +201,14 @@ class HotwordBooster:
             raise ConfigError(f"hotword weight must be finite and at least 0, got {weight}")
         self.weight = self.max_step = weight
         self._pieces = pieces
+        self._ended_by = None if pieces is None else [_ends_word_before(piece) for piece in pieces]
         self._children: list[dict[int, int]] = [{}]
         self._depth = [0]
         self._is_end = [False]
+        self._is_closed = [False]
         for phrase in phrases:
             self._add(phrase)
-        self._fallback, self._complete = self._link_suffixes()
+        self._fallback, self._complete, self._closed = self._link_suffixes()
 
     def start(self) -> tuple[int, int]:
         """Return the state of the empty prefix."""
@@ -186,7 +217,7 @@ class HotwordBooster:
     def step(self, state: tuple[int, int], token: int) -> tuple[tuple[int, int], float]:
         """Follow ``token`` down the trie, from the longest suffix of the text that it continues."""
         node, revocable = state
-        if self._begins_word(token):
+        if self._closed[node] or self._ended_by is None or self._ended_by[token]:
             revocable = self._settle(node, revocable)
         while node and token not in self._children[node]:
             node = self._fallback[node]
@@ -215,28 +246,41 @@ class HotwordBooster:
                 self._children.append({})
                 self._depth.append(self._depth[node] + 1)
                 self._is_end.append(False)
+                self._is_closed.append(False)
             node = self._children[node][token]
         self._is_end[node] = True
+        if self._pieces is not None:
+            text = assemble_characters("".join(self._pieces[token] for token in phrase))
+            self._is_closed[node] = UNSPACED_LETTER.match(text[-1:]) is not None
 
-    def _link_suffixes(self) -> tuple[list[int], list[int]]:
-        """Return, for each node, its longest proper suffix in the trie and the length of the longest phrase ending it.
+    def _link_suffixes(self) -> tuple[list[int], list[int], list[bool]]:
+        """Return, for each node, its longest proper suffix in the trie, and of the longest phrase ending it the length.
 
-        Breadth first, so that the answers for shorter strings are known.
+        The third says whether no word can go on behind that phrase. Breadth first, so that the answers for shorter
+        strings are known.
         """
         fallback, complete = [0] * len(self._children), [0] * len(self._children)
+        closed = [False] * len(self._children)
         queue = [0]
         for node in queue:
             complete[node] = self._depth[node] if self._is_end[node] else complete[fallback[node]]
+            closed[node] = self._is_closed[node] if self._is_end[node] else closed[fallback[node]]
             for token, child in self._children[node].items():
                 suffix = fallback[node]
                 while suffix and token not in self._children[suffix]:
                     suffix = fallback[suffix]
                 fallback[child] = self._children[suffix].get(token, 0) if node else 0
                 queue.append(child)
-        return fallback, complete
+        return fallback, complete, closed
 
-    def _begins_word(self, token: int) -> bool:
-        return self._pieces is None or self._pieces[token].startswith(WORD_START) or _is_special(self._pieces[token])
+
+def _ends_word_before(piece: str) -> bool:
+    """Tell whether no word goes on with ``piece``."""
+    if not piece or piece.startswith(WORD_START) or _is_special(piece):
+        return piece != ""
+    byte = piece[0].encode("utf-8", "surrogateescape")[0]
+    is_alone = "\udc80" <= piece[0] <= "\udcff"
+    return byte in _LEADS_BEHIND_WORDS if is_alone else ends_before(piece[0])
 
 
 def _is_special(piece: str) -> bool:

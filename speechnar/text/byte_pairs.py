@@ -12,9 +12,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from speechnar.errors import DataError
+from speechnar.text.scripts import begins_after
 from speechnar.text.tokenizer import (
     BLANK,
     MERGES_NAME,
@@ -142,34 +144,69 @@ class BytePairTokenizer(PieceTokenizer):
     def spell(self, ids: Sequence[int], *, unspaced: bool = False) -> list[str]:
         """Return the text of each of ``ids``, with ``▁`` in front where a word begins; specials as they are.
 
-        The last piece of a character made of several shows it, those before it show nothing. In text that is
-        ``unspaced``, every piece that shows something counts as a word.
+        The first piece of a character made of several shows it, the others show nothing. In text that is ``unspaced``
+        a piece is a word, unless it goes on with what stands before it (`speechnar.text.scripts.begins_after`).
 
         Raises:
             DataError: an id is outside the vocabulary.
         """
         ids = list(ids)
-        spelled = []
+        spelled, before = [], ""
         for token_id, shown in zip(ids, self._show(ids), strict=True):
             if self._special[token_id]:
                 spelled.append(self._pieces[token_id])
+                before = ""
                 continue
-            begins = shown.startswith(" ") or (unspaced and shown != "")
+            begins = shown.startswith(" ") or (unspaced and shown != "" and begins_after(before, shown[0]))
             spelled.append((WORD_START if begins else "") + shown.removeprefix(" "))
+            before = shown[-1:] or before
         return spelled
 
+    @cached_property
+    def word_pieces(self) -> tuple[str, ...]:
+        """Return what each piece adds to a word, with ``▁`` in front where it begins one; specials as they are.
+
+        Bytes that are no character by themselves are surrogates (PEP 383).
+        """
+        return tuple(
+            piece if self._special[token_id] else _as_word_piece(self._bytes_of(token_id))
+            for token_id, piece in enumerate(self._pieces)
+        )
+
+    def drop_unfinished(self, ids: Sequence[int]) -> list[int]:
+        """Return ``ids`` without those at the end that have begun a character but not ended it."""
+        ids = list(ids)
+        _, waiting = _whole_characters(b"".join(map(self._bytes_of, ids)), is_last=False)
+        num_waiting = len(waiting)
+        while num_waiting > 0:
+            num_waiting -= len(self._bytes_of(ids.pop()))
+        return ids
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes of a piece; a special has none."""
+        piece = self.piece_of(token_id)
+        return b"" if self._special[token_id] else bytes(_LETTER_BYTES[letter] for letter in piece)
+
     def _show(self, ids: Sequence[int]) -> list[str]:
-        """Return what each id adds to the text; bytes wait until they are a character or can no longer become one."""
-        shown, waiting = [], b""
+        """Return what each id adds to the text: a character of several pieces is that of its first.
+
+        Bytes wait until they are a character or can no longer become one.
+        """
+        shown, waiting, first = [], b"", 0
         for index, token_id in enumerate(ids):
             piece = self.piece_of(token_id)
             if self._special[token_id]:
                 shown.append(UNKNOWN_SHOWN_AS if piece == UNK else "")
                 continue
-            waiting += bytes(_LETTER_BYTES[letter] for letter in piece)
             follows = any(not self._special[later] for later in ids[index + 1 :])
-            text, waiting = _whole_characters(waiting, is_last=not follows)
+            was_waiting = waiting != b""
+            text, waiting = _whole_characters(waiting + self._bytes_of(token_id), is_last=not follows)
             shown.append(text)
+            if was_waiting and text:
+                shown[first] += text[0]
+                shown[index] = text[1:]
+            if text or not was_waiting:
+                first = index
         return shown
 
     def save(self, folder: str | Path) -> None:
@@ -177,6 +214,11 @@ class BytePairTokenizer(PieceTokenizer):
         super().save(folder)
         text = "".join(f"{left} {right}\n" for left, right in self.merges)
         (Path(folder) / MERGES_NAME).write_bytes(text.encode("utf-8"))
+
+
+def _as_word_piece(data: bytes) -> str:
+    begins = data.startswith(b" ")
+    return (WORD_START if begins else "") + data.removeprefix(b" ").decode("utf-8", "surrogateescape")
 
 
 def _whole_characters(data: bytes, *, is_last: bool) -> tuple[str, bytes]:

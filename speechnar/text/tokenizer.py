@@ -88,6 +88,18 @@ class Tokenizer(Protocol):
         """
         ...
 
+    @property
+    def word_pieces(self) -> tuple[str, ...]:
+        """Return what each piece adds to a word, with ``▁`` in front where it begins one; specials as they are.
+
+        Bytes that are no character by themselves are surrogates (PEP 383), of which `assemble_characters` makes text.
+        """
+        ...
+
+    def drop_unfinished(self, ids: Sequence[int]) -> list[int]:
+        """Return ``ids`` without those at the end that have begun a character but not ended it."""
+        ...
+
     def id_of(self, piece: str) -> int:
         """Return the id of ``piece``."""
         ...
@@ -188,6 +200,15 @@ class PieceTokenizer(ABC):
         if not unspaced:
             return pieces
         return [piece if piece.startswith((WORD_START, "<")) else WORD_START + piece for piece in pieces]
+
+    @property
+    def word_pieces(self) -> tuple[str, ...]:
+        """Return what each piece adds to a word: the piece itself."""
+        return self._pieces
+
+    def drop_unfinished(self, ids: Sequence[int]) -> list[int]:
+        """Return ``ids``: no piece is a part of a character."""
+        return list(ids)
 
     def id_of(self, piece: str) -> int:
         """Return the id of ``piece``.
@@ -410,6 +431,11 @@ class LexiconTokenizer(PieceTokenizer):
         super().save(folder)
         text = "".join(f"{word} {' '.join(spelled)}\n" for word, spelled in self._lexicon.items())
         (Path(folder) / LEXICON_NAME).write_bytes(text.encode("utf-8"))
+
+
+def assemble_characters(pieces: str) -> str:
+    """Return joined `Tokenizer.word_pieces` with every character that is complete; the other bytes stay surrogates."""
+    return pieces.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:

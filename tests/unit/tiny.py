@@ -11,11 +11,24 @@ from scipy.signal import lfilter
 from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
+from speechnar.models.asr.refiner import RefinerHeadConfig
+from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
 from speechnar.models.base import save_model
 from speechnar.models.tts.mel_pca import MelPca
 from speechnar.models.tts.tts import Tts, TtsConfig
+from speechnar.nn.encoder import ConformerConfig
+from speechnar.nn.whisper import WhisperConfig, WhisperTrunkConfig
+from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer
 from speechnar.text.phonemes import PhonemeTokenizer
-from speechnar.text.tokenizer import LexiconTokenizer, SentencePieceTokenizer, Tokenizer, task_specials
+from speechnar.text.tokenizer import (
+    BLANK,
+    SENTENCE_PIECES,
+    UNK,
+    LexiconTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    task_specials,
+)
 from tests.unit.models.sounds import voices
 
 RATE = 16000
@@ -47,6 +60,40 @@ def save_tiny_joint(folder: Path) -> Path:
     with torch.no_grad():
         model.trunk.ctc.proj.weight.mul_(4.0)
     save_model(folder, model, tokenizer, card=CARD)
+    return folder
+
+
+MERGES = [("a", "t"), ("a", "r"), ("Ġ", "c"), ("Ġc", "at"), ("Ġc", "ar"), ("ä", "½"), ("ä½", "ł")]
+"""Of bytes, the last two of which make "你"."""
+
+
+def save_tiny_whisper(folder: Path) -> Path:
+    """Write a model of English and Mandarin on a Whisper trunk, with byte-level pieces: CTC, refiner and baseline."""
+    torch.manual_seed(0)
+    specials, made = task_specials(("eng", "cmn")), ["".join(pair) for pair in MERGES]
+    pieces = [BLANK, UNK, *specials, *BYTE_LETTERS.values(), *made, *SENTENCE_PIECES]
+    tokenizer = BytePairTokenizer(pieces, MERGES)
+    whisper = WhisperConfig(num_mels=80, model_dim=32, num_layers=1, num_heads=2)
+    blocks = ConformerConfig(
+        model_dim=24, num_layers=2, num_heads=2, ff_dim=48, kernel_size=5, positions="rotary", subsampling=2
+    )
+    trunk = OwsmCtcConfig.debug()
+    trunk = trunk.model_copy(
+        update={
+            "frontend": trunk.frontend.for_whisper(),
+            "normalize": "peak",
+            "encoder": WhisperTrunkConfig(whisper=whisper, blocks=blocks),
+            "interctc_layers": (1,),
+            "interctc_asr_only": (True,),
+        }
+    )
+    baseline = TransformerArHeadConfig(decoder="whisper", feed_forward="gelu", num_layers=1, num_heads=2, ff_dim=64)
+    config = JointConfig(trunk=trunk, refiner=RefinerHeadConfig.debug(), transformer_ar=baseline)
+    model = Joint(config, tokenizer).eval()
+    with torch.no_grad():
+        model.trunk.ctc.proj.weight.mul_(6.0)
+        model.decoders["refiner"].output.weight.mul_(8.0)  # tokens more probable than blank
+    save_model(folder, model, tokenizer, card="---\nlanguage: [eng, cmn]\n---\n# tiny\n")
     return folder
 
 

@@ -7,15 +7,23 @@ import torch
 from speechnar.asr.clips import ClipDecoder, DecodeOptions, translation_targets
 from speechnar.asr.transcriber import Transcriber
 from speechnar.decode.align import CtcPath
+from speechnar.decode.lm import TokenNgram, WordNgram
 from speechnar.errors import ConfigError
 from speechnar.models.asr.owsm_ctc import CtcOutput
 from speechnar.models.base import LoadedModel, load_model
-from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike
+from speechnar.text.byte_pairs import BYTE_LETTERS
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, save_tiny_whisper, speechlike
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> LoadedModel:
     return load_model(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory) -> LoadedModel:
+    """A model on a Whisper trunk, with byte-level pieces."""
+    return load_model(save_tiny_whisper(tmp_path_factory.mktemp("models") / "whisper"))
 
 
 def windows_of(wav: np.ndarray, window_s: float, context_s: float) -> list[np.ndarray]:
@@ -126,3 +134,87 @@ def test_text_that_cannot_be_spelled(loaded):
 
 def test_targets_of_translation_are_told_by_the_vocabulary():
     assert translation_targets(["<st_deu>", "a", "<asr>", "<st_fra>", "<st_x", "st_eng>"]) == ["deu", "fra"]
+
+
+# Decoders on a Whisper trunk.
+
+
+@pytest.mark.parametrize("decoder", ["refiner", "transformer_ar"])
+def test_decoders_of_a_whisper_trunk_write_each_clip_as_if_alone(whisper, decoder):
+    clips = [speechlike(seconds, seed=i) for i, seconds in enumerate((2.0, 0.05, 1.2))]
+    model = ClipDecoder(whisper, options=DecodeOptions(decoder=decoder))
+    together = model.decode(clips)
+    assert any(decoded.path.tokens for decoded in together)
+    for clip, decoded in zip(clips, together, strict=True):
+        assert model.decode([clip])[0].path.tokens == decoded.path.tokens
+    transcript = Transcriber(whisper).transcribe(
+        clips[0], sample_rate=RATE, word_timestamps=True, options=DecodeOptions(decoder=decoder)
+    )
+    words = [word for segment in transcript.segments for word in segment.words]
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and all(0 <= time <= 2.0 for time in times)
+
+
+def test_the_refiner_honours_no_option_of_a_search(whisper):
+    assert whisper.model.decoder_names == ("ctc", "refiner", "transformer_ar")
+    for options, others in (
+        ({"beam_size": 4}, "ctc or transformer_ar"),
+        ({"hotwords": ("cat",)}, "ctc"),
+        ({"lm": "words.arpa"}, "ctc"),
+    ):
+        with pytest.raises(ConfigError, match=f"is not for decoder refiner of model .*; use {others}$"):
+            ClipDecoder(whisper, options=DecodeOptions(decoder="refiner", **options))
+
+
+# Language models and hotwords over byte-level pieces.
+
+
+def heard(loaded: LoadedModel, *frames: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return posteriors of CTC: of each piece its probability, frame by frame, with blanks between them."""
+    probs = torch.full((1, 2 * len(frames), loaded.tokenizer.vocab_size), 1e-9)
+    probs[0, 1::2, loaded.tokenizer.blank_id] = 1.0
+    for place, pieces in enumerate(frames):
+        for piece, prob in pieces.items():
+            probs[0, 2 * place, loaded.tokenizer.id_of(piece)] = prob
+    return probs.log(), torch.tensor([2 * len(frames)])
+
+
+CAR = [{"Ġcar": 0.6, "Ġcat": 0.4}, {",": 1.0}, {"Ġcar": 1.0}]
+BAD = [
+    {"ä½ł": 1.0},
+    {"å": 1.0},  # the first byte of "坏" and of "好"
+    {BYTE_LETTERS[0x9D]: 0.6, "¥": 0.4},
+    {BYTE_LETTERS[0x8F]: 0.6, "½": 0.4},
+    {"ä½ł": 1.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("frames", "phrase", "texts"),
+    [(CAR, "cat", ["car, car", "cat, car"]), (BAD, "好", ["你坏你", "你好你"]), (BAD, "你好", ["你坏你", "你好你"])],
+)
+def test_hotwords_of_bytes_are_found_amid_a_text(whisper, frames, phrase, texts):
+    found = []
+    for options in (DecodeOptions(beam_size=8), DecodeOptions(hotwords=(phrase,))):
+        (path,) = ClipDecoder(whisper, options=options)._search(*heard(whisper, *frames))
+        found.append(whisper.tokenizer.decode(path.tokens))
+    assert found == texts
+
+
+def write_arpa(path, **log_probs: float):
+    """Write a unigram model with log-probabilities to base 10."""
+    lines = [f"{log_prob}\t{word}" for word, log_prob in log_probs.items()]
+    path.write_text("\n".join(["\\data\\", f"ngram 1={len(lines)}", "\\1-grams:", *lines, "\\end\\", ""]), "utf-8")
+    return path
+
+
+def test_language_models_are_of_words_or_of_byte_pieces(whisper, tmp_path):
+    words = write_arpa(tmp_path / "words.arpa", car=-3.0, cat=-1.0, 你=-1.0, 好=-1.0, 坏=-3.0)
+    pieces = write_arpa(tmp_path / "pieces.arpa", **{"Ġcar": -3.0, "Ġcat": -1.0, ",": -1.0})
+    for path, kind in ((words, WordNgram), (pieces, TokenNgram)):
+        decoder = ClipDecoder(whisper, options=DecodeOptions(lm=path))
+        assert isinstance(decoder._lm, kind)
+        (found,) = decoder._search(*heard(whisper, *CAR))
+        assert whisper.tokenizer.decode(found.tokens) == "cat, car"
+    (found,) = ClipDecoder(whisper, options=DecodeOptions(lm=words))._search(*heard(whisper, *BAD))
+    assert whisper.tokenizer.decode(found.tokens) == "你好你"

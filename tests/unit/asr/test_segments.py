@@ -7,6 +7,7 @@ import pytest
 from speechnar.asr.segments import MIN_PAUSE_S, to_segments
 from speechnar.decode.align import CtcPath
 from speechnar.text.tokenizer import CharTokenizer, LexiconTokenizer
+from tests.unit.text.test_byte_pairs import MERGES, make
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", *"abc"))
 SPACE, A, B, C = range(2, 6)
@@ -77,3 +78,45 @@ def test_a_word_of_several_pieces_stays_whole_in_an_unspaced_language():
     tokenizer = LexiconTokenizer(("<blank>", "一", "a@@", "bc", "<unk>"), {"abc": ("a@@", "bc")})
     (segment,) = cut((0.0, path((1, 3), (2, 4), (3, 5))), language="zho", tokenizer=tokenizer)
     assert [word.word for word in segment.words] == ["一", "abc"]
+
+
+def timed(tokenizer, text: str, *, frames: int = 2) -> CtcPath:
+    """Return the path of ``text``, a token every ``frames`` frames from frame 3 on."""
+    return path(*((token, 3 + frames * i) for i, token in enumerate(tokenizer.encode(text))))
+
+
+@pytest.mark.parametrize("merges", [[], MERGES[:-1], MERGES])
+@pytest.mark.parametrize(
+    ("text", "language", "words"),
+    [
+        ("the naïve Cat.", "eng", ["the", "naïve", "Cat."]),
+        ("你好，吗", "cmn", ["你", "好，", "吗"]),
+        ("用that写 cat", "cmn", ["用", "that", "写", "cat"]),
+        ("これ、そう。", "jpn", ["こ", "れ、", "そ", "う。"]),
+    ],
+)
+def test_words_of_bytes_begin_with_their_first_and_end_with_their_last(merges, text, language, words):
+    tokenizer = make(merges)
+    (segment,) = cut((0.0, timed(tokenizer, text)), language=language, tokenizer=tokenizer)
+    assert segment.text == text
+    assert [word.word for word in segment.words] == words
+    place = 0
+    ids = tokenizer.encode(text)
+    for word in segment.words:
+        # Count tokens until they spell the text up to the end of this word.
+        begin = place
+        while tokenizer.decode(ids[:place]) != text[: text.index(word.word) + len(word.word)]:
+            place += 1
+        if tokenizer.piece_of(ids[begin]) == "Ġ":
+            begin += 1  # a space alone is the pause before the word
+        assert word.start == pytest.approx((3 + 2 * begin) * SHIFT_S)
+        assert word.end >= (3 + 2 * (place - 1) + 1) * SHIFT_S
+    assert all(one.end <= other.start for one, other in pairwise(segment.words))
+
+
+def test_a_pause_is_not_cut_into_a_character():
+    tokenizer = make([])
+    ids = tokenizer.encode("你好")
+    starts = [0, 1, 2, 30, 60, 61]  # a silence before "好", and one within it
+    given = path(*zip(ids, starts, strict=True))
+    assert [segment.text for segment in cut((0.0, given), language="cmn", tokenizer=tokenizer)] == ["你", "好"]

@@ -22,7 +22,15 @@ from speechnar.models.asr.paraformer_stream import ParaformerStream
 from speechnar.models.asr.seaco import SeacoConfig
 from speechnar.nn.sanm import WindowConfig
 from speechnar.text.transcript import Segment, Transcript
-from tests.unit.tiny import LANGUAGES, RATE, save_tiny_joint, save_tiny_model, save_tiny_paraformer, vowels
+from tests.unit.tiny import (
+    LANGUAGES,
+    RATE,
+    save_tiny_joint,
+    save_tiny_model,
+    save_tiny_paraformer,
+    save_tiny_whisper,
+    vowels,
+)
 
 SEACO = SeacoConfig(encoder_layers=1, num_layers=1, num_heads=2, ff_dim=16, kernel_size=3)
 ONE = "一二"
@@ -174,6 +182,26 @@ def test_the_language_is_that_of_all_utterances(models, recording):
     given = run(models["ctc"].stream(language="German"), recording, [5000])
     assert (given.language, given.language_probability) == ("deu", None)
     assert run(models["whole"].stream(), recording, [5000]).language == "zho"
+
+
+# Text that is not all there yet.
+
+
+@pytest.mark.parametrize(
+    ("piece", "partial", "final"), [("ä", "", "⁇"), ("ä½", "", "⁇"), ("ä½ł", "你", "你"), ("Ġcat", "cat", "cat")]
+)
+def test_a_partial_text_has_whole_characters(tmp_path, piece, partial, final):
+    """Of a model that hears one piece in all speech, which may be a part of a character."""
+    transcriber = Transcriber.load(save_tiny_whisper(tmp_path / "bytes"), device="cpu")
+    loaded = transcriber._loaded
+    with torch.no_grad():
+        ctc = loaded.model.trunk.ctc.proj
+        ctc.weight.zero_()
+        ctc.bias.zero_()[loaded.tokenizer.id_of(piece)] = 10.0
+    stream = transcriber.stream()
+    stream.push(vowels(1.0))
+    assert stream.partial() == partial
+    assert stream.finish().text == final
 
 
 # Hotwords.

@@ -16,7 +16,7 @@ from speechnar.asr.clips import ClipDecoder
 from speechnar.asr.options import DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
 from speechnar.asr.recordings import RecordingTranscriber
 from speechnar.asr.segments import to_segments
-from speechnar.asr.transcriber import Transcriber
+from speechnar.asr.transcriber import Transcriber, _spell_like
 from speechnar.audio.blocks import Blocks, batches, cut, gather
 from speechnar.decode.align import CtcPath
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
@@ -24,6 +24,7 @@ from speechnar.interop import convert
 from speechnar.models.base import load_model
 from speechnar.text.tokenizer import CharTokenizer
 from tests.reference.funasr_folders import read_golden, write_folder
+from tests.unit.text.test_byte_pairs import make
 from tests.unit.tiny import (
     LANGUAGES,
     RATE,
@@ -170,6 +171,16 @@ def test_align_finds_what_the_model_wrote(transcriber):
 def test_align_refuses_text_it_cannot_spell(transcriber, text, match):
     with pytest.raises(ConfigError, match=match):
         transcriber.align(speechlike(1.0), text, sample_rate=RATE)
+
+
+def test_words_are_brought_to_the_letters_of_the_model():
+    """Of one case, of the other, and of both; as bytes it can spell anything."""
+    words = ["Paris,", "it's", "NATO", "é!"]
+    spelled = {}
+    for name, letters in (("lower", "abcdefghijklmnopqrstuvwxyz'"), ("upper", "ABCDEFGHIJKLMNOPQRSTUVWXYZ'")):
+        spelled[name] = _spell_like(CharTokenizer(("<blank>", "<unk>", "▁", *letters)), words)
+    assert spelled == {"lower": ["paris", "it's", "nato", "e"], "upper": ["PARIS", "IT'S", "NATO", "E"]}
+    assert _spell_like(make(), words) == ["Paris", "it's", "NATO", "é"]
 
 
 def test_align_refuses_what_cannot_fit(transcriber):

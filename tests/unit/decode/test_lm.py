@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.decode.lm import HotwordBooster, NgramLm
+from speechnar.decode.lm import HotwordBooster, NgramLm, WordNgram
 from speechnar.errors import ConfigError, DataError
+from speechnar.text.byte_pairs import BytePairTokenizer
 from tests.unit.decode.sentences import sentence_log_prob
+from tests.unit.text.test_byte_pairs import MERGES, make
 
 ARPA = r"""written by hand
 
@@ -206,3 +208,84 @@ def test_hotwords_are_checked():
         HotwordBooster([[1]], math.inf)
     with pytest.raises(ConfigError, match="at least 0"):
         HotwordBooster([[1]], -1.0)
+
+
+# Byte-level pieces, of which some are parts of a character.
+
+SPELLINGS = [make([]), make(MERGES[:-1]), make(MERGES), make(MERGES).cut(["the cat", "the cat"], min_count=2)]
+WORDS = ("<s>", "</s>", "<unk>", "the", "cat", "naïve", "OK", "你", "好", "it's")
+WORD_LM = NgramLm(
+    {word: number for number, word in enumerate(WORDS)},
+    {
+        **{(number,): (-1.0 - 0.1 * number, -0.05 * number) for number in range(len(WORDS))},
+        **{(0, 3): (-0.3, 0.0), (3, 4): (-0.4, 0.0), (7, 8): (-0.2, 0.0), (8, 7): (-0.25, 0.0)},
+    },
+    order=2,
+)
+
+
+def word_score(tokenizer: BytePairTokenizer, text: str) -> float:
+    lm = WordNgram(WORD_LM, tokenizer.word_pieces)
+    state, total = lm.start(), 0.0
+    for token in tokenizer.encode(text):
+        state, score = lm.step(state, token)
+        assert score <= lm.max_step
+        total += score
+    return total + lm.finish(state)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("the cat", ["the", "cat"]),
+        ("The CAT, naïve.", ["the", "cat", "naïve"]),
+        ("ok It’s - the", ["OK", "it's", "the"]),
+        ("dog-cat", ["<unk>", "cat"]),
+        ("你好", ["你", "好"]),
+        ("你好，你the好cat。", ["你", "好", "你", "the", "好", "cat"]),
+        ("，", []),
+        ("", []),
+    ],
+)
+def test_words_are_scored_however_they_are_spelled(text, words):
+    for tokenizer in SPELLINGS:
+        assert word_score(tokenizer, text) == pytest.approx(sentence_log_prob(WORD_LM, words)), tokenizer.vocab_size
+
+
+def test_a_word_that_is_known_as_it_is_written_is_not_changed():
+    lm = NgramLm({"The": 0, "the": 1, ",": 2}, {(0,): (-1.0, 0.0), (1,): (-2.0, 0.0), (2,): (-4.0, 0.0)}, order=1)
+    scores = []
+    for text in ("The the", "THE", "the ,"):
+        scorer = WordNgram(lm, SPELLINGS[0].word_pieces)
+        state, total = scorer.start(), 0.0
+        for token in SPELLINGS[0].encode(text):
+            state, score = scorer.step(state, token)
+            total += score
+        scores.append(total + scorer.finish(state))
+    assert scores == [-3.0, -2.0, -6.0]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "found"),
+    [
+        ("cat", "the cat", 1),
+        ("cat", "the cat the cat, cat", 3),
+        ("cat", "the cat.", 1),
+        ("cat", "a cat» cat， cat。", 3),
+        ("cat", "the cats, cathode, scat cat's cat’s caté", 0),
+        ("the cat", "the cat the", 1),
+        ("naïve", "the naïve cat", 1),
+        ("naïve", "the naïves", 0),
+        ("你好", "你好", 1),
+        ("你好", "the 你好", 1),
+        ("好", "你好你好，好", 3),
+        ("你好", "好你好吗", 1),
+        ("你好", "你好cat", 1),
+        ("你好", "你坏", 0),
+    ],
+)
+def test_hotwords_are_found_however_they_are_spelled(phrase, text, found):
+    for tokenizer in SPELLINGS:
+        tokens = tokenizer.encode(phrase)
+        booster = HotwordBooster([tokens], 1.5, pieces=tokenizer.word_pieces)
+        assert boost(booster, tokenizer.encode(text)) == pytest.approx(1.5 * found * len(tokens)), tokenizer.vocab_size

@@ -6,7 +6,7 @@ import pytest
 
 from speechnar.errors import DataError
 from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer, read_merges
-from speechnar.text.tokenizer import BLANK, SENTENCE_PIECES, UNK, load_tokenizer
+from speechnar.text.tokenizer import BLANK, SENTENCE_PIECES, UNK, assemble_characters, load_tokenizer
 
 MERGES = [("t", "h"), ("Ġ", "th"), ("Ġth", "e"), ("Ġ", "c"), ("a", "t"), ("Ġc", "at"), ("ä", "½"), ("ä½", "ł")]
 TEXT = "the cat, the 'Cat's hat: 25 naïve ½ 你好 you"
@@ -51,9 +51,55 @@ def test_specials_are_spelled_as_such_and_not_shown():
 def test_words_and_characters_of_several_pieces_are_told():
     tokenizer = make(MERGES[:-2])
     ids = tokenizer.encode("<eng> the hat é")
-    assert tokenizer.spell(ids) == ["<eng>", "▁the", "▁", "h", "at", "▁", "", "é"]
+    assert tokenizer.spell(ids) == ["<eng>", "▁the", "▁", "h", "at", "▁", "é", ""]
     chinese = tokenizer.encode("你好")
-    assert tokenizer.spell(chinese, unspaced=True) == ["", "", "▁你", "", "", "▁好"]
+    assert tokenizer.spell(chinese, unspaced=True) == ["▁你", "", "", "▁好", "", ""]
+    assert tokenizer.spell(chinese) == ["你", "", "", "好", "", ""]
+
+
+def test_text_without_spaces_falls_into_words_of_its_scripts():
+    tokenizer = make()
+    ids = tokenizer.encode("你，that25好 cat。")
+    spelled = tokenizer.spell(ids, unspaced=True)
+    assert [piece for piece in spelled if piece] == ["▁你", "，", "▁th", "at", "2", "5", "▁好", "▁cat", "。"]
+
+
+def test_a_character_may_share_its_pieces_with_others():
+    tokenizer = make([("a", "ä"), ("½", "ł"), ("½ł", "b")])  # "a" and the first byte of "你", the others and "b"
+    ids = [tokenizer.id_of(piece) for piece in ("c", "aä", "½łb", "c")]
+    assert tokenizer.decode(ids) == "ca你bc"
+    assert tokenizer.spell(ids) == ["c", "a你", "b", "c"]
+    assert tokenizer.spell(ids, unspaced=True) == ["▁c", "a你", "▁b", "c"]
+
+
+def test_pieces_add_up_to_words():
+    tokenizer = make(MERGES[:-2])
+    shown = dict(zip(tokenizer.pieces, tokenizer.word_pieces, strict=True))
+    assert [shown[piece] for piece in ("Ġthe", "Ġ", "at", "<eng>", "<unk>")] == ["▁the", "▁", "at", "<eng>", "<unk>"]
+    assert shown["ä"] == "\udce4"
+    for text in ("the naïve cat, 你好", "🙂 a"):
+        joined = "".join(tokenizer.word_pieces[token_id] for token_id in tokenizer.encode(text))
+        assert assemble_characters(joined) == f"▁{text.replace(' ', '▁')}"
+    half = "".join(tokenizer.word_pieces[token_id] for token_id in tokenizer.encode("你")[:2])
+    assert assemble_characters(half) == half == "\udce4\udcbd"
+
+
+@pytest.mark.parametrize("merges", [[], MERGES[:-1], MERGES])
+def test_no_beginning_of_a_text_ends_in_half_a_character(merges):
+    tokenizer = make(merges)
+    text = "the cat é, 你好 🙂 2"
+    ids = tokenizer.encode(f"<eng> {text}")
+    seen = []
+    for end in range(len(ids) + 1):
+        kept = tokenizer.drop_unfinished(ids[:end])
+        assert kept == ids[: len(kept)]
+        seen.append(tokenizer.decode(kept))
+        assert text.startswith(seen[-1])
+        assert len(kept) >= end - 3, "more is left out than a character"
+    assert seen[-1] == text
+    assert tokenizer.drop_unfinished([*ids, tokenizer.id_of("ä"), tokenizer.unk_id]) == ids
+    wrong = [tokenizer.id_of("½"), tokenizer.id_of("½")]  # not a beginning of anything
+    assert tokenizer.drop_unfinished(wrong) == wrong
 
 
 def test_bytes_that_make_no_character_are_shown_as_unknown():
