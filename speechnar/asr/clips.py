@@ -197,6 +197,10 @@ class ClipDecoder:
         best = int(mass.argmax())
         return list(self.language_ids)[best], float(mass[best] / mass.sum())
 
+    def text_language(self, language: str) -> str:
+        """Return the language of the text where ``language`` is that of the speech."""
+        return language if self.task == "asr" else self.task.removeprefix("st_")
+
     def _decode_batch(self, clips: Sequence[Samples]) -> list[Decoded]:
         """Decode clips together; on a full device, half of them at a time."""
         try:

@@ -39,6 +39,8 @@ class DecodeOptions:
     """CTC: nats per token of a hotword; None: `DEFAULT_HOTWORD_WEIGHT`, which suits characters; subwords take 1 to 3. A
     higher one finds more of the words and writes more of them where they were not said. A Paraformer that learnt
     hotwords (SeACo): the share, in [0, 1], of its bias decoder in tokens where that hears one; None: 1."""
+    plain: bool = False
+    """Write lower case without punctuation, as the normaliser ``basic`` of scores has it, whatever the model writes."""
     prompt: str | None = None
     """What was said before."""
     vad: bool | None = None

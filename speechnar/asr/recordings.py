@@ -207,7 +207,8 @@ class RecordingTranscriber:
             decoder.tokenizer,
             frame_shift_s=decoder.model.frame_shift_s,
             duration_s=duration_s,
-            language=language if decoder.task == "asr" else decoder.task.removeprefix("st_"),
+            language=decoder.text_language(language),
+            plain=decoder.options.plain,
         )
 
     def transcript(

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from speechnar.decode.align import WORD_START, CtcPath, widen_words, word_spans
 from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
+from speechnar.text.normalize import get_normalizer
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Segment, Word
 
@@ -20,6 +21,7 @@ def to_segments(
     frame_shift_s: float,
     duration_s: float,
     language: str,
+    plain: bool = False,
 ) -> list[Segment]:
     """Return the segments of a recording.
 
@@ -30,7 +32,9 @@ def to_segments(
         duration_s: of the recording.
         language: of the text, ISO 639-3; where words are written without spaces, every token counts as one, unless the
             tokenizer knows words in several pieces.
+        plain: write lower case without punctuation; what nothing remains of is left out.
     """
+    rewrite = get_normalizer("basic" if plain else "none")
     unspaced = language in UNSPACED_LANGUAGES
     max_gap = round(MIN_PAUSE_S / frame_shift_s)
     parts = [
@@ -41,14 +45,15 @@ def to_segments(
     starts_s = [min(offset_s + part.starts[0] * frame_shift_s, duration_s) for offset_s, part in parts]
     segments: list[Segment] = []
     for (offset_s, part), start_s, limit_s in zip(parts, starts_s, [*starts_s, duration_s][1:], strict=True):
-        text = tokenizer.decode(part.tokens)
+        text = rewrite(tokenizer.decode(part.tokens), language)
         if not text:
             continue
         spelled = tokenizer.spell(part.tokens, unspaced=unspaced)
         places = replace(part, tokens=list(range(len(part.tokens))))
         spikes = word_spans(places, spelled, frame_shift_s=frame_shift_s, offset_s=offset_s)
         spans = widen_words(spikes, duration_s=max(start_s, limit_s))
-        words = tuple(Word(span.start_s, span.end_s, span.word, span.probability) for span in spans)
+        written = ((span, rewrite(span.word, language)) for span in spans)
+        words = tuple(Word(span.start_s, span.end_s, word, span.probability) for span, word in written if word)
         begin_s, end_s = (words[0].start, words[-1].end) if words else (start_s, max(start_s, limit_s))
         score = sum(part.scores) / len(part.scores)
         segments.append(Segment(len(segments), begin_s, end_s, text, avg_logprob=score, words=words))

@@ -24,6 +24,7 @@ from speechnar.decode.align import CtcPath, join_paths
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import Endpointer, HeardSpeech
 from speechnar.errors import ConfigError
+from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ class SpeechStream:
         if self._utterance is None:
             return ""
         decoder = self._transcriber.decoder
-        return decoder.tokenizer.decode(decoder.tokenizer.drop_unfinished(self._utterance.partial().tokens))
+        text = decoder.tokenizer.decode(decoder.tokenizer.drop_unfinished(self._utterance.partial().tokens))
+        if not decoder.options.plain:
+            return text
+        language, _ = decoder.decide_language(self._language_mass)
+        return get_normalizer("basic")(text, decoder.text_language(language))
 
     def finish(self) -> Transcript:
         """Return the transcript of all that was pushed, to the last sample; calling it again returns the same."""

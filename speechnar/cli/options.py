@@ -90,6 +90,7 @@ def add_searching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm or --hotwords")
     parser.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="of --lm; default: 0.5")
+    parser.add_argument("--plain", action="store_true", help="lower case without punctuation")
     parser.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
     parser.add_argument("--pad", action="store_true", help="pad clips to 30 s, as the published OWSM-CTC models expect")
 
@@ -138,7 +139,7 @@ def decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
     """Return what `add_searching` was told, and ``more``."""
     from speechnar.asr.options import DecodeOptions  # noqa: PLC0415
 
-    names = ("decoder", "num_alignments", "beam_size", "lm", "lm_weight", "batch_seconds", "pad")
+    names = ("decoder", "num_alignments", "beam_size", "lm", "lm_weight", "plain", "batch_seconds", "pad")
     searching = {name: getattr(args, name) for name in names}
     return DecodeOptions(**searching, **more)
 

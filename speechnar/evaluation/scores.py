@@ -10,6 +10,7 @@ from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import DataError
 from speechnar.metrics.error_rate import ErrorRate, cer, wer
 from speechnar.metrics.translation import Score, bleu, chrf
+from speechnar.metrics.written import WrittenForm, written_form
 from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.normalize import get_normalizer
 
@@ -25,6 +26,8 @@ class Scores:
     utterances: int
     wer: ErrorRate | None = None
     cer: ErrorRate | None = None
+    written: WrittenForm | None = None
+    """Punctuation and capitals of transcripts, of languages whose references have them."""
     bleu: Score | None = None
     chrf: Score | None = None
 
@@ -62,6 +65,8 @@ class ScoreReport:
             for name, score in (("bleu", scores.bleu), ("chrf", scores.chrf)):
                 if score is not None:
                     values[name] = asdict(score)
+            if scores.written is not None:
+                values["written"] = scores.written.to_dict()
             languages[lang] = values
         lid = None
         if self.lid_accuracy is not None:
@@ -77,7 +82,7 @@ class ScoreReport:
     def __str__(self) -> str:
         lines = [f"normalizer: {self.normalizer}"]
         for lang, scores in self.by_language.items():
-            shown = [scores.wer, scores.cer, scores.bleu, scores.chrf]
+            shown = [scores.wer, scores.cer, scores.written, scores.bleu, scores.chrf]
             pair = lang if self.target is None else f"{lang}-{self.target}"
             lines += [f"{pair}: {score}" for score in shown if score is not None]
         if self.macro is not None:
@@ -93,6 +98,9 @@ def score_dir(
     data_dir: str | Path, hyp: str | Path, *, target: str | None = None, normalizer: str | None = None
 ) -> ScoreReport:
     """Score a hypothesis file against ``text``, or against ``text.<target>`` (utterances without one are left out).
+
+    Where references have punctuation or capitals, those of transcripts are scored, too (`speechnar.metrics.written`
+    says how that is told).
 
     Args:
         data_dir: a Kaldi data directory.
@@ -155,15 +163,16 @@ def jsonl_of(hyp: Path) -> Path:
 
 
 def _score_errors(group: Sequence[Utterance], hyps: Mapping[str, str], normalizer: str) -> Scores:
-    """Score transcripts, each normalised by the rules of its language."""
+    """Score transcripts, each normalised by the rules of its language, and how they are written as they are."""
     normalize = get_normalizer(normalizer)
-    refs = [normalize(utt.text, utt.lang or "eng") for utt in group]
-    texts = [normalize(hyps[utt.utt_id], utt.lang or "eng") for utt in group]
-    languages = {utt.lang or "eng" for utt in group}
-    lang = languages.pop() if len(languages) == 1 else "eng"
+    langs = [utt.lang or "eng" for utt in group]
+    refs = [normalize(utt.text, lang) for utt, lang in zip(group, langs, strict=True)]
+    texts = [normalize(hyps[utt.utt_id], lang) for utt, lang in zip(group, langs, strict=True)]
+    lang = langs[0] if len(set(langs)) == 1 else "eng"
     rates = (rate(refs, texts, normalizer="none", lang=lang) for rate in (wer, cer))
     words, characters = (replace(rate, normalizer=normalizer) for rate in rates)
-    return Scores(len(group), wer=words, cer=characters)
+    written = written_form([utt.text for utt in group], [hyps[utt.utt_id] for utt in group], langs)
+    return Scores(len(group), wer=words, cer=characters, written=written)
 
 
 def _score_text(group: Sequence[Utterance], hyps: Mapping[str, str], normalizer: str, target: str) -> Scores:

@@ -120,3 +120,23 @@ def test_a_pause_is_not_cut_into_a_character():
     starts = [0, 1, 2, 30, 60, 61]  # a silence before "好", and one within it
     given = path(*zip(ids, starts, strict=True))
     assert [segment.text for segment in cut((0.0, given), language="cmn", tokenizer=tokenizer)] == ["你", "好"]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "plain", "words"),
+    [
+        ("The Cat, it’s «Naïve»!", "eng", "the cat it's naïve", ["the", "cat", "it's", "naïve"]),
+        ("你好，用CAT！", "cmn", "你好 用cat", ["你", "好", "用", "cat"]),
+        ("the - cat", "eng", "the cat", ["the", "cat"]),
+    ],
+)
+def test_plain_text_has_neither_capitals_nor_punctuation(text, language, plain, words):
+    tokenizer = make()
+    given = [(0.0, timed(tokenizer, text))]
+    options = {"frame_shift_s": SHIFT_S, "duration_s": 20.0, "language": language}
+    (written,) = to_segments(given, tokenizer, **options)
+    (segment,) = to_segments(given, tokenizer, plain=True, **options)
+    assert (written.text, segment.text) == (text, plain)
+    assert [word.word for word in segment.words] == words
+    assert {(word.start, word.end) for word in segment.words} <= {(word.start, word.end) for word in written.words}
+    assert to_segments([(0.0, timed(tokenizer, "?!"))], tokenizer, plain=True, **options) == []

@@ -188,9 +188,16 @@ def test_the_language_is_that_of_all_utterances(models, recording):
 
 
 @pytest.mark.parametrize(
-    ("piece", "partial", "final"), [("ä", "", "⁇"), ("ä½", "", "⁇"), ("ä½ł", "你", "你"), ("Ġcat", "cat", "cat")]
+    ("piece", "partial", "plain", "final"),
+    [
+        ("ä", "", "", "⁇"),
+        ("ä½", "", "", "⁇"),
+        ("ä½ł", "你", "你", "你"),
+        ("Ġcat", "cat", "cat", "cat"),
+        ("?", "?", "", "?"),
+    ],
 )
-def test_a_partial_text_has_whole_characters(tmp_path, piece, partial, final):
+def test_a_partial_text_has_whole_characters(tmp_path, piece, partial, plain, final):
     """Of a model that hears one piece in all speech, which may be a part of a character."""
     transcriber = Transcriber.load(save_tiny_whisper(tmp_path / "bytes"), device="cpu")
     loaded = transcriber._loaded
@@ -198,9 +205,12 @@ def test_a_partial_text_has_whole_characters(tmp_path, piece, partial, final):
         ctc = loaded.model.trunk.ctc.proj
         ctc.weight.zero_()
         ctc.bias.zero_()[loaded.tokenizer.id_of(piece)] = 10.0
+    for options, expected in ((DecodeOptions(), partial), (DecodeOptions(plain=True), plain)):
+        stream = transcriber.stream(options=options)
+        stream.push(vowels(1.0))
+        assert stream.partial() == expected
     stream = transcriber.stream()
     stream.push(vowels(1.0))
-    assert stream.partial() == partial
     assert stream.finish().text == final
 
 

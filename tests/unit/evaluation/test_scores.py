@@ -1,11 +1,12 @@
 """Scores of hypothesis files, counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
 from speechnar.errors import DataError
 from speechnar.evaluation.scores import ALL, jsonl_of, read_hypotheses, score_dir
 from tests.unit.data.corpus import make_utterances
@@ -55,6 +56,27 @@ def test_error_rates_by_language_and_of_all(data_dir, tmp_path):
 def test_without_normalisation_case_and_commas_count(data_dir, tmp_path):
     report = score_dir(data_dir, write_hyps(tmp_path), normalizer="none")
     assert report.by_language["eng"].wer.rate == pytest.approx(2 / 6)
+
+
+def test_punctuation_and_capitals_are_scored_where_references_have_them(data_dir, tmp_path):
+    assert score_dir(data_dir, write_hyps(tmp_path)).by_language["eng"].written is None
+    texts = {"a": ("eng", "One, two."), "b": ("eng", "Five six?"), "c": ("fra", "un deux")}
+    utterances = [
+        replace(utterance, text=texts[utterance.utt_id][1], translations={}) for utterance in read_kaldi_dir(data_dir)
+    ]
+    write_kaldi_dir(tmp_path / "data", utterances)
+    hyps = {"a": "One two.", "b": "five six?", "c": "Un, deux."}
+    report = score_dir(tmp_path / "data", write_hyps(tmp_path, hyps))
+    assert report.by_language["eng"].wer.rate == 0
+    written = report.by_language["eng"].written
+    assert (written.punctuation.right, written.punctuation.num_ref, written.punctuation.num_hyp) == (2, 3, 2)
+    assert written.case_accuracy == pytest.approx(3 / 4)
+    assert report.by_language["fra"].written is None
+    assert report.by_language[ALL].written == written
+    assert "eng: punctuation F1 80.00" in str(report)
+    values = report.to_dict()["languages"]
+    assert values["eng"]["written"]["punctuation"]["f1"] == pytest.approx(0.8)
+    assert "written" not in values["fra"]
 
 
 def test_translations_are_scored_where_there_is_a_reference(data_dir, tmp_path):
