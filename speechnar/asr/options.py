@@ -22,8 +22,8 @@ class DecodeOptions:
     """
 
     decoder: str | None = None
-    """``ctc``, ``cassnat``, ``paraformer`` or ``transformer_ar``; None takes the model's own, which is CTC where it has
-    one."""
+    """``ctc``, ``cassnat``, ``paraformer``, ``refiner`` or ``transformer_ar``; None takes the model's own, which is CTC
+    where it has one."""
     num_alignments: int | None = None
     """CASS-NAT: alignments sampled and decoded, of which the best result is kept; None takes the best path alone."""
     beam_size: int | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from speechnar.tts.synthesizer import Synthesizer
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-DECODERS = ("ctc", "cassnat", "paraformer", "transformer_ar")
+DECODERS = ("ctc", "cassnat", "paraformer", "refiner", "transformer_ar")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from speechnar.asr.options import DecodeOptions
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
-from tests.unit.tiny import LANGUAGES, RATE, speechlike, write_speechlike
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_whisper, speechlike, write_speechlike
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 ROOT = Path(cli.__file__).parents[2]
@@ -43,6 +43,19 @@ def test_the_decoder_is_chosen(joint, wav, data_dir, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 3
     assert main(["transcribe", wav, "-m", joint, "--num-alignments", "4"]) == 2
     assert "use cassnat" in capsys.readouterr().err
+
+
+def test_a_whisper_trunk_has_a_refiner_and_text_may_be_plain(wav, tmp_path, capsys):
+    model = str(save_tiny_whisper(tmp_path / "whisper"))
+    for decoder in ("refiner", "transformer_ar"):
+        texts = []
+        for plain in (False, True):
+            argv = ["transcribe", wav, "-m", model, "--decoder", decoder, "-q", *(["--plain"] if plain else [])]
+            assert main(argv) == 0
+            expected = Transcriber.load(model).transcribe(wav, options=DecodeOptions(decoder=decoder, plain=plain))
+            assert capsys.readouterr().out == expected.to_txt()
+            texts.append(expected.text)
+        assert texts[0] != texts[1] == texts[1].lower()
 
 
 def test_a_model_without_the_decoder_says_what_it_has(recognizer, wav, capsys):
