@@ -12,7 +12,6 @@ from speechnar.cli.main import main
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation.plots import plot_log_mels
 from speechnar.evaluation.tts import score_speech
 from speechnar.models.base import load_model, save_model
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
@@ -163,16 +162,6 @@ def test_a_single_speaker_is_compared_with_others_elsewhere(tmp_path, data_dir, 
 
 def test_the_same_few_utterances_are_drawn(scored):
     assert sorted(path.name for path in scored[2].iterdir()) == ["ann-0.png", "bob-0.png"]
-
-
-def test_log_mels_are_drawn_below_each_other(tmp_path):
-    plot_log_mels(
-        {"one": np.zeros((50, 80)), "two": np.random.default_rng(0).normal(size=(100, 80))}, tmp_path / "a.png"
-    )
-    import matplotlib.image  # only this test reads an image
-
-    height, width, _ = matplotlib.image.imread(tmp_path / "a.png").shape
-    assert width > height > 100
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path, data_dir, judge, verifier, wavs):

@@ -50,7 +50,13 @@ def test_without_a_ranker_ctc_chooses():
     texts = [[1, 2], [3, 3, 4], [5], [6, 7], [8], [1, 1, 1, 1, 1, 1]]  # the last needs more frames than there are
     log_probs[1, 7:] = torch.nan
     losses = [
-        F.ctc_loss(log_probs[b, : lens[b], None], torch.tensor([text]), lens[b : b + 1], [len(text)], reduction="sum")
+        F.ctc_loss(
+            log_probs[b, : lens[b], None],
+            torch.tensor([text]),
+            lens[b : b + 1],
+            torch.tensor([len(text)]),
+            reduction="sum",
+        )
         for b, text in zip(index, texts, strict=True)
     ]
     best = [min(range(3), key=lambda i: losses[i]), min(range(3, 6), key=lambda i: losses[i])]
