@@ -1,14 +1,14 @@
 """Batches of speech for training and validation: bucketed by length, augmented, and exactly resumable.
 
 Every random choice about an utterance (speed, task, noise, ...) is drawn from a generator seeded by
-(seed, epoch, utterance id), and the order by (seed, epoch). So an epoch is the same whenever and from wherever it is
+(seed, epoch, utterance id, and its time in the epoch where it comes several times), and the order by (seed, epoch). So an epoch is the same whenever and from wherever it is
 started, and the whole position in the data is (epoch, number of batches).
 """
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
-from pydantic import AfterValidator, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from speechnar.audio.augment import add_noise, apply_gain, colored_noise, speed_perturb
 from speechnar.audio.io import read_audio
@@ -59,6 +59,9 @@ class DataConfig(Config):
     max_seconds: PositiveFloat = 30.0
     """Longer utterances are dropped."""
     min_seconds: PositiveFloat = 0.1
+    repeat: Mapping[str, PositiveInt] = Field(default_factory=dict)
+    """How often an utterance of a language (ISO 639-3) comes in an epoch of training, each time varied anew; those of
+    other languages come once."""
     num_buckets: PositiveInt = 20
     speed_factors: Annotated[tuple[PositiveFloat, ...], MinLen(1)] = (0.9, 1.0, 1.1)
     """One is drawn for each utterance."""
@@ -123,7 +126,11 @@ class _Draw:
         return tuple(seconds)
 
 
-class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
+_Turn = tuple[Utterance, int]
+"""An utterance, and which of its times in the epoch it is, from 0 on."""
+
+
+class SpeechDataset(ResumableBatches[list[_Turn], SpeechBatch]):
     """The utterances of one or more data directories as batches.
 
     In training an utterance whose audio cannot be read is left out and counted in ``dropped``. Iteration raises
@@ -139,7 +146,7 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
         stored: features in place of audio.
 
     Raises:
-        DataError: ids repeat, or no utterance is usable (with the reasons).
+        DataError: ids repeat, no utterance is usable (with the reasons), or none is of a language to be repeated.
     """
 
     def __init__(
@@ -174,6 +181,8 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
                 self._utterances[utterance.utt_id] = utterance
         if not self._utterances:
             raise DataError(f"none of {len(utterances)} utterances is usable: {dict(self.dropped)}")
+        if training and (absent := config.repeat.keys() - {u.lang for u in self._utterances.values()}):
+            raise DataError(f"data.repeat names {', '.join(sorted(absent))}, and no utterance is of that language")
         if self.dropped:
             logger.warning("dropped %s of %d utterances", dict(self.dropped), len(utterances))
         self._audio = _AudioCache(sample_rate, config.cache_bytes)
@@ -202,22 +211,27 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
         """Return the languages into which the utterance can be translated; none in validation."""
         return sorted(self.collate.translates_to & utterance.translations.keys()) if self.training else []
 
-    def _plan(self, epoch: int) -> Iterator[list[Utterance]]:
+    def _plan(self, epoch: int) -> Iterator[list[_Turn]]:
         """Yield the utterances of each batch, by how long they will be."""
-        utt_ids = sorted(self._utterances)
+        utterances = [self._utterances[utt_id] for utt_id in sorted(self._utterances)]
+        turns = [(utterance, number) for utterance in utterances for number in range(self._times(utterance))]
         if self.training:
-            np.random.default_rng((self.seed, epoch)).shuffle(utt_ids)
-        utterances = [self._utterances[utt_id] for utt_id in utt_ids]
+            np.random.default_rng((self.seed, epoch)).shuffle(turns)
         return bucketed_batches(
-            ((utterance, self._draw(epoch, utterance).duration(utterance)) for utterance in utterances),
+            ((turn, self._draw(epoch, turn).duration(turn[0])) for turn in turns),
             self._bounds,
             max_size=self.config.batch_seconds,
             seed=self.seed + epoch if self.training else None,
         )
 
-    def _draw(self, epoch: int, utterance: Utterance) -> _Draw:
+    def _times(self, utterance: Utterance) -> int:
+        return self.config.repeat.get(utterance.lang or "", 1) if self.training else 1
+
+    def _draw(self, epoch: int, turn: _Turn) -> _Draw:
         config = self.config
-        digest = hashlib.sha256(f"{self.seed}/{epoch}/{utterance.utt_id}".encode()).digest()
+        utterance, number = turn
+        name = f"{self.seed}/{epoch}/{utterance.utt_id}" + (f"/{number}" if number else "")
+        digest = hashlib.sha256(name.encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         if not self.training:
             return _Draw(1.0, (0.0, 0.0), None, 0.0, None, hide_lang=False, use_prev_text=False, rng=rng)
@@ -239,13 +253,13 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
             rng=rng,
         )
 
-    def _batch(self, epoch: int, plan: list[Utterance]) -> SpeechBatch:
+    def _batch(self, epoch: int, plan: list[_Turn]) -> SpeechBatch:
         examples = []
-        for utterance in plan:
+        for turn in plan:
             try:
-                examples.append(self._example(epoch, utterance))
+                examples.append(self._example(epoch, turn))
             except (AudioError, DataError) as error:
-                self._count_unreadable(utterance, error)
+                self._count_unreadable(turn[0], error)
                 fault = error
         if not examples:
             raise fault
@@ -259,8 +273,8 @@ class SpeechDataset(ResumableBatches[list[Utterance], SpeechBatch]):
             self.dropped["unreadable audio"] += 1
             logger.warning("utterance %r is left out: %s", utterance.utt_id, error)
 
-    def _example(self, epoch: int, utterance: Utterance) -> Example:
-        draw = self._draw(epoch, utterance)
+    def _example(self, epoch: int, turn: _Turn) -> Example:
+        draw, utterance = self._draw(epoch, turn), turn[0]
         rate = self.collate.sample_rate
         wav = np.zeros(0, np.float32) if self.stored is not None else self._audio.read(utterance)
         if draw.speed != 1.0:

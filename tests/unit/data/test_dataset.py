@@ -46,6 +46,25 @@ def test_every_utterance_comes_once_an_epoch(make, utterances, training):
         assert seen == Counter(utterance.utt_id for utterance in utterances)
 
 
+def test_a_language_repeated_comes_so_often_varied_each_time_and_resumes(make, utterances):
+    options = {"repeat": {"fra": 3}, "noise_prob": 1.0}
+    times = Counter({u.utt_id: 3 if u.lang == "fra" else 1 for u in utterances})
+    assert set(times.values()) == {1, 3}
+    whole = list(make(**options).batches(1))
+    assert Counter(utt_id for batch in whole for utt_id in batch.utt_ids) == times
+    wavs: dict[str, set[float]] = {}
+    for batch in whole:
+        for utt_id, wav in zip(batch.utt_ids, batch.wav, strict=True):
+            wavs.setdefault(utt_id, set()).add(float(wav.abs().sum()))
+    assert {utt_id: len(found) for utt_id, found in wavs.items()} == times
+    resumed = make(**options)
+    resumed.load_state_dict({"epoch": 1, "batch": 3})
+    assert all(equal(one, two) for one, two in zip(resumed.batches(1), whole[3:], strict=True))
+    assert {n for batch in make(training=False, **options).batches(0) for n in Counter(batch.utt_ids).values()} == {1}
+    with pytest.raises(DataError, match=r"data.repeat names spa"):
+        make(repeat={"spa": 2})
+
+
 def test_batches_name_the_speakers(make, utterances):
     speakers = {utterance.utt_id: utterance.spk_id for utterance in utterances}
     for batch in make().batches(0):
