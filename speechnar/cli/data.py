@@ -59,6 +59,7 @@ def _describe_features(parser: argparse.ArgumentParser) -> None:
     _add_dirs(parser, "each gets files features.f16 and features.json")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the configuration")
     parser.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
+    parser.add_argument("--missing", action="store_true", help="leave directories alone that have those of this model")
 
 
 def _describe_distil(parser: argparse.ArgumentParser) -> None:
@@ -145,11 +146,14 @@ def _codes(args: argparse.Namespace) -> int:
 
 def _features(args: argparse.Namespace) -> int:
     from speechnar.config import load_config  # noqa: PLC0415
-    from speechnar.train.extract_features import extract_features, load_extractor  # noqa: PLC0415
+    from speechnar.train.extract_features import extract_features, has_features, load_extractor  # noqa: PLC0415
     from speechnar.train.run import RunConfig  # noqa: PLC0415
 
     model, tokenizer = load_extractor(load_config(args.config, RunConfig, args.set))
     for folder in args.data_dirs:
+        if args.missing and has_features(model, folder):
+            log().info("%s: has them already", folder)
+            continue
         total = extract_features(model, folder, tokenizer, batch_seconds=args.batch_seconds)
         log().info("%s: %d positions", folder, total)
     return OK

@@ -5,15 +5,15 @@ place of audio where ``data.stored_features`` says so. SpecAugment then masks ti
 """
 
 import json
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch
 
 from speechnar.data.dataset import DataConfig, SpeechDataset
-from speechnar.data.features import INDEX_FILE, STATES_FILE, fingerprint
+from speechnar.data.features import INDEX_FILE, STATES_FILE, StoredFeatures, fingerprint
 from speechnar.data.kaldi import read_kaldi_dir
-from speechnar.errors import ConfigError
+from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import StoresFeatures
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 from speechnar.train.feed import prefetch
@@ -57,6 +57,15 @@ def extract_features(model: StoresFeatures, folder: Path, tokenizer: Tokenizer, 
     index = {"fingerprint": fingerprint(model.frozen_weights()), "dim": dim, "utterances": places}
     (folder / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
     return total
+
+
+def has_features(model: StoresFeatures, folder: Path) -> bool:
+    """Return whether ``folder`` holds the features of all its utterances, made by the weights of ``model``."""
+    with suppress(DataError):
+        stored = StoredFeatures([folder])
+        is_same = stored.fingerprint == fingerprint(model.frozen_weights())
+        return is_same and all(utterance.utt_id in stored for utterance in read_kaldi_dir(folder))
+    return False
 
 
 def load_extractor(config: RunConfig) -> tuple[StoresFeatures, Tokenizer]:

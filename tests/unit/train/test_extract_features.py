@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
 
 
 def extract(folder, *dirs):
-    return main(["data", "features", str(folder / "config.yaml"), *(str(folder / name) for name in dirs)])
+    return main(["data", "features", str(folder / "config.yaml"), *(name if name.startswith("--") else str(folder / name) for name in dirs)])
 
 
 def test_the_tokenizer_holds_what_the_texts_need(folder):
@@ -107,6 +107,20 @@ def test_features_of_other_weights_are_refused(folder, tmp_path, capsys):
     (tmp_path / "dev" / INDEX_FILE).unlink()
     assert main(arguments) != 0
     assert "speechnar data features makes them" in capsys.readouterr().err
+
+
+def test_features_that_are_there_are_kept_where_only_missing_ones_are_wanted(folder):
+    assert extract(folder, "dev") == 0
+    index = folder / "dev" / INDEX_FILE
+    made = index.stat().st_mtime_ns
+    assert extract(folder, "--missing", "dev") == 0
+    assert index.stat().st_mtime_ns == made
+    whole = json.loads(index.read_text())
+    first = dict(list(whole["utterances"].items())[:1])
+    for other in ({**whole, "fingerprint": "other"}, {**whole, "utterances": first}):
+        index.write_text(json.dumps(other))
+        assert extract(folder, "--missing", "dev") == 0
+        assert json.loads(index.read_text()) == whole
 
 
 def test_what_cannot_be_stored_is_refused(folder, tmp_path, capsys):

@@ -27,8 +27,8 @@ def set_of(name: str) -> str:
     return "train"
 
 
-def read_clips(root: Path) -> dict[str, list[Utterance]]:
-    """Return the clips of every set whose audio is there, sorted by name.
+def read_clips(root: Path, last: str | None) -> dict[str, list[Utterance]]:
+    """Return the clips of every set whose audio is there, sorted by name, up to the one named ``last``.
 
     Raises:
         DataError: a line of the metadata is malformed, or no clip is there.
@@ -41,7 +41,7 @@ def read_clips(root: Path) -> dict[str, list[Utterance]]:
             raise DataError(f"{metadata}:{number}: must be NAME|TEXT|NORMALISED TEXT, got {line[:60]!r}")
         name, _, text = columns
         wav_path = root / "wavs" / f"{name}.wav"
-        if wav_path.is_file():  # the metadata of a part may be that of the whole
+        if wav_path.is_file() and (last is None or name <= last):  # the metadata of a part may be that of the whole
             sets[set_of(name)].append(
                 Utterance(
                     utt_id=name,
@@ -65,9 +65,10 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="archive of the dataset or its unpacked folder")
     parser.add_argument("data", type=Path)
     parser.add_argument("--unpack-to", type=Path, default=Path("downloads"))
+    parser.add_argument("--last", metavar="NAME", help="leave out the clips behind this one")
     args = parser.parse_args()
     root = unpacked_corpus(args.corpus, args.unpack_to, holds="metadata.csv")
-    for name, utterances in read_clips(root).items():
+    for name, utterances in read_clips(root, args.last).items():
         write_kaldi_dir(args.data / name, utterances)
         minutes = sum(utterance.duration_s for utterance in utterances) / 60
         print(f"{name}: {len(utterances)} utterances, {minutes:.1f} minutes")
