@@ -109,6 +109,33 @@ def test_a_later_release_moves_no_speaker(tmp_path, releases):
     assert len(moved) <= 2  # the newcomer may push the last speaker of test to dev, and the last of dev to train
 
 
+def test_speakers_of_a_segment_with_nameless_clips_are_for_training(tmp_path, releases):
+    """Its nameless clips are data without text, unless they may be an excluded speaker's."""
+    archive, delta = releases
+    segment = tmp_path / "segment"
+    segment.mkdir()
+    rows = [(client(speaker), f"common_voice_fr_{20000 + speaker}.mp3", "Encore.") for speaker in (3, 4, 2)]
+    absent = (client(6), "common_voice_fr_absent_30000.mp3", "Sans son.")
+    write_release(segment, [*rows, absent], clips="clips", voted_down=["common_voice_fr_20004.mp3"])
+    for clip in (20010, 21002, 21003, 40000):  # excluded is number 20002
+        shutil.copyfile(segment / "clips/common_voice_fr_20003.mp3", segment / f"clips/common_voice_fr_{clip}.mp3")
+    (tmp_path / "exclude.txt").write_text(f"{client(2)}\n")
+    data = tmp_path / "data"
+    out = run_well(
+        *("commonvoice/asr", "--stage", "1", "--stop_stage", "1", "--corpus", f"{archive} {delta}"),
+        *("--train_only", str(segment), "--exclude", str(tmp_path / "exclude.txt"), "--eval_minutes", "0.0934"),
+        *("--data", str(data), "--downloads", str(tmp_path / "downloads")),
+    )
+    speakers = {name: {utt.spk_id for utt in read_kaldi_dir(data / name)} for name in ("train", "dev", "test")}
+    # Everybody else is in test or, where that is full, in dev: together they take more seconds than there are.
+    assert speakers["train"] == {client(speaker)[:16] for speaker in (3, 4, 6)}
+    nameless = read_kaldi_dir(data / "unlabelled")
+    assert [(utt.utt_id, utt.spk_id, utt.text) for utt in nameless] == [
+        (f"common_voice_fr_{clip}", f"common_voice_fr_{clip}", "<na>") for clip in (21003, 40000)
+    ]
+    assert "2 nameless near an excluded speaker" in out
+
+
 def test_without_a_corpus_it_says_where_one_is_had():
     finished = run("commonvoice/asr", "--stop_stage", "0")
     assert finished.returncode == 2

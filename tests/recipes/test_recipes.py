@@ -275,6 +275,15 @@ def test_asterisk_data_are_clean_counted_and_split_by_prompt(asterisk, tmp_path)
         name: {u.utt_id.split("-", 2)[2] for u in utterances} for name, utterances in sets.items()
     }  # a prompt is in one set in all languages
     assert not names["train"] & names["dev"] | names["train"] & names["test"] | names["dev"] & names["test"]
+    written = tmp_path / "written"
+    options = ["--data", str(written), "--text", "written", "--stage", "1", "--stop_stage", "1"]
+    run_well("asterisk/s2t", "--corpus", str(asterisk), *options)
+    texts = {name: {u.utt_id: u for u in read_kaldi_dir(written / name)} for name in sets}
+    assert {name: [*found] for name, found in texts.items()} == {n: [u.utt_id for u in us] for n, us in sets.items()}
+    by_id = {utt_id: u for found in texts.values() for utt_id, u in found.items()}
+    assert by_id["spa-allison-press-two"].text == "Press dos"
+    assert by_id["eng-allison-vm-promptaa"].text == "en word a."
+    assert by_id["fra-june-press-two"].translations == {"eng": "Press two"}
 
 
 def test_texts_of_asterisk_are_pairs(asterisk, tmp_path):

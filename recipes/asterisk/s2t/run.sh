@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads before="conf/short.yaml conf/train.yaml" config=conf/polish.yaml exp=exp/train data=data
-vocab_size=400 model_type=char overrides=""
-recipe_options="stage stop_stage corpus downloads before config exp data vocab_size model_type overrides"
+text=plain vocab_size=400 model_type=char overrides=""
+recipe_options="stage stop_stage corpus downloads before config exp data text vocab_size model_type overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh
@@ -18,7 +18,7 @@ if at_stage 0 "download" && [ -z "$corpus" ]; then
     "$PYTHON" local/fetch_asterisk.py "$downloads"
 fi
 if at_stage 1 "data directories"; then # what was dropped, and why, is in counts.json
-    "$PYTHON" local/prepare_asterisk.py "${corpus:-$downloads}" "$data"
+    "$PYTHON" local/prepare_asterisk.py "${corpus:-$downloads}" "$data" --text "$text"
 fi
 if at_stage 2 "tokenizer"; then
     "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size" \

@@ -5,9 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus="" downloads=downloads language="" exclude="" eval_minutes=30
-config=conf/train.yaml exp=exp/train data=data vocab_size=512 overrides=""
-recipe_options="stage stop_stage corpus downloads language exclude eval_minutes config exp data vocab_size overrides"
+stage=0 stop_stage=8 corpus="" downloads=downloads language="" exclude="" train_only=""
+eval_minutes=30 config=conf/train.yaml exp=exp/train data=data vocab_size=512 overrides=""
+recipe_options="stage stop_stage corpus downloads language exclude train_only eval_minutes config"
+recipe_options+=" exp data vocab_size overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh
@@ -18,9 +19,11 @@ if at_stage 0 "download" && [ -z "$corpus" ]; then # its site asks everybody to 
     exit 2
 fi
 if at_stage 1 "data directories"; then
+    read -ra for_training <<<"$train_only" # more of them, none of whose speakers is in dev or test
     read -ra releases <<<"$corpus" # --corpus "cv-corpus-17.0-fr.tar.gz cv-corpus-18.0-delta-fr.tar.gz"
     "$PYTHON" local/prepare_commonvoice.py "$data" "${releases[@]}" --unpack-to "$downloads" \
-        --eval-minutes "$eval_minutes" ${language:+--language "$language"} ${exclude:+--exclude "$exclude"}
+        --eval-minutes "$eval_minutes" ${language:+--language "$language"} ${exclude:+--exclude "$exclude"} \
+        ${train_only:+--train-only "${for_training[@]}"}
 fi
 if at_stage 2 "tokenizer"; then
     "$PYTHON" -m speechnar data tokenizer "$data/train" "$data/tokenizer" --vocab-size "$vocab_size"

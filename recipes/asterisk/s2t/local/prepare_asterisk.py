@@ -3,7 +3,9 @@
 Every language records the same prompts under the same names, so the cleaned transcript of a prompt in one language is
 the translation of the others (``text.<lang>``). The split is by prompt name, fixed by a hash; names that read the same
 in some language stand in the same set, so that no sentence is trained on under one name and tested under another.
-What is dropped is counted by reason in ``counts.json``.
+What is dropped is counted by reason in ``counts.json``. Texts are plain (the scoring normaliser ``basic``) or, with
+``--text written``, as the transcripts have them, with capitals and punctuation; that changes neither the sets nor what
+is dropped.
 """
 
 import argparse
@@ -51,6 +53,9 @@ REMARK = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
 ENTRY = re.compile(r"([^\s:]+):\s*(.*)")
 # A letter lost to "?": inside a word, or between words with a small letter to follow.
 LOST_LETTER = re.compile(r"\?(?=\s*[^\W\d_A-ZÀ-ÞА-Я])|\ufffd|Ã.")
+# Dots where a sentence goes on in another prompt, and spaces that a remark leaves before punctuation.
+CONTINUATION = re.compile(r"^(?:\.{2,}|…)\s*|\s*(?:\.{2,}|…)$")
+SPACE_BEFORE = re.compile(r"\s+(?=[.,])")
 OTHER_ENTRY = re.compile(r"\b[a-z]+(-[a-z]+)+:")
 # Extensions, modem speeds and protocol numbers may be read digit by digit, in pairs or whole.
 UNCERTAIN_NUMBER = re.compile(r"\d{3}|\d[.,]\d")
@@ -67,8 +72,18 @@ class Prompt:
     lang: str
     name: str
     wav_path: Path
-    text: str
+    text: "Text"
     duration_s: float
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is said in a prompt."""
+
+    plain: str
+    """Lower case without punctuation."""
+    written: str
+    """With the capitals and the punctuation of the transcript; numbers and symbols in words."""
 
 
 def read_transcripts(path: Path, lang: str) -> tuple[dict[str, str], Counter[str]]:
@@ -92,23 +107,25 @@ def read_transcripts(path: Path, lang: str) -> tuple[dict[str, str], Counter[str
     return texts, dropped
 
 
-def clean(text: str, lang: str, name: str) -> tuple[str, str]:
-    """Return the words spoken and "", or "" and the reason to drop the entry."""
+def clean(text: str, lang: str, name: str) -> tuple[Text, str]:
+    """Return what is said and "", or an empty text and the reason to drop the entry."""
+    nothing = Text("", "")
     if name in SOUNDS or name.startswith("silence/"):
-        return "", "describes a sound"
+        return nothing, "describes a sound"
     text = text.removeprefix(f"{name}:").replace("’", "'")
     if OTHER_ENTRY.search(text):
-        return "", "runs into another entry"
+        return nothing, "runs into another entry"
     if LOST_LETTER.search(text):
-        return "", "damaged letters"
+        return nothing, "damaged letters"
     text = REMARK.sub(" ", text)
     if UNCERTAIN_NUMBER.search(text):
-        return "", "number of uncertain reading"
+        return nothing, "number of uncertain reading"
     for symbol, spoken in SPOKEN_SYMBOLS.get(lang, {}).items():
         text = text.replace(symbol, spoken)
     text = re.sub(r"\d+", lambda number: f" {num2words(int(number[0]), lang=VOICES[lang][0])} ", text)
-    text = NORMALIZERS["basic"](text, lang)
-    return (text, "") if text else ("", "no words")
+    plain = NORMALIZERS["basic"](text, lang)
+    written = CONTINUATION.sub("", SPACE_BEFORE.sub("", " ".join(text.split())))
+    return (Text(plain, written), "") if plain else (nothing, "no words")
 
 
 def decode_g722(source: Path, dest: Path) -> float:
@@ -123,7 +140,7 @@ def decode_g722(source: Path, dest: Path) -> float:
     return float(soundfile.info(dest).duration)
 
 
-def prepare_language(lang: str, corpus: Path, audio: Path) -> tuple[list[Prompt], dict[str, str], Counter[str]]:
+def prepare_language(lang: str, corpus: Path, audio: Path) -> tuple[list[Prompt], dict[str, Text], Counter[str]]:
     """Return the usable prompts, every clean text by name (with audio or without), and the counts by reason."""
     code, voice, _ = VOICES[lang]
     transcript = find_one(corpus, f"core-sounds-{code}.txt*")
@@ -132,7 +149,7 @@ def prepare_language(lang: str, corpus: Path, audio: Path) -> tuple[list[Prompt]
     raw, counts = read_transcripts(transcript, lang)
     counts["entries"] = len(raw) + counts.total()
     counts["recordings"] = len(recordings)
-    texts: dict[str, str] = {}
+    texts: dict[str, Text] = {}
     prompts: list[Prompt] = []
     for entry_name, raw_text in raw.items():
         name = by_folded.get(entry_name.casefold(), entry_name)
@@ -147,7 +164,7 @@ def prepare_language(lang: str, corpus: Path, audio: Path) -> tuple[list[Prompt]
             continue
         path = (audio / lang / f"{name}.flac").resolve()
         duration_s = decode_g722(source, path)
-        if not MIN_RATE <= len(text) / duration_s <= MAX_RATE:
+        if not MIN_RATE <= len(text.plain) / duration_s <= MAX_RATE:
             counts["implausible speaking rate"] += 1
             continue
         texts[name] = text
@@ -196,18 +213,21 @@ def split_of(group: str, size: int) -> str:
     return "dev" if share < 0.88 else "test"
 
 
-def to_utterance(prompt: Prompt, texts_by_lang: Mapping[str, Mapping[str, str]]) -> Utterance:
-    """Return the utterance of ``prompt``; its translations are texts of the same name, into or from English."""
+def to_utterance(prompt: Prompt, texts_by_lang: Mapping[str, Mapping[str, Text]], form: str) -> Utterance:
+    """Return the utterance of ``prompt``; its translations are texts of the same name, into or from English.
+
+    Texts are of that ``form``, ``plain`` or ``written``.
+    """
     spk_id = f"{prompt.lang}-{VOICES[prompt.lang][2]}"
     return Utterance(
         utt_id=f"{spk_id}-{prompt.name.replace('/', '_')}",
         wav_path=prompt.wav_path,
-        text=prompt.text,
+        text=getattr(prompt.text, form),
         spk_id=spk_id,
         duration_s=prompt.duration_s,
         lang=prompt.lang,
         translations={
-            lang: texts[prompt.name]
+            lang: getattr(texts[prompt.name], form)
             for lang, texts in texts_by_lang.items()
             if lang != prompt.lang and "eng" in (lang, prompt.lang) and prompt.name in texts
         },
@@ -219,12 +239,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("corpus", type=Path, help="folder of the unpacked packages or tarballs")
     parser.add_argument("data", type=Path)
+    parser.add_argument("--text", choices=("plain", "written"), default="plain", help="default: %(default)s")
     args = parser.parse_args()
     with ProcessPoolExecutor() as pool:
         jobs = {lang: pool.submit(prepare_language, lang, args.corpus, args.data / "audio") for lang in VOICES}
         results = {lang: job.result() for lang, job in jobs.items()}
     texts_by_lang = {lang: texts for lang, (_, texts, _) in results.items()}
-    groups = group_names(texts_by_lang.values())
+    groups = group_names({name: text.plain for name, text in texts.items()} for texts in texts_by_lang.values())
     sizes = Counter(groups.values())
     report: dict[str, object] = {
         "languages": {lang: dict(sorted(counts.items())) for lang, (_, _, counts) in results.items()},
@@ -236,7 +257,7 @@ def main() -> None:
     for prompts, _, _ in results.values():
         for prompt in prompts:
             group = groups[prompt.name]
-            sets[split_of(group, sizes[group])].append(to_utterance(prompt, texts_by_lang))
+            sets[split_of(group, sizes[group])].append(to_utterance(prompt, texts_by_lang, args.text))
     for name, utterances in sets.items():
         write_kaldi_dir(args.data / name, utterances)
         report[name] = describe(utterances)
