@@ -13,6 +13,11 @@ at_stage() {
     echo "$(date '+%H:%M:%S') stage $1: $2" >&2
 }
 
+yaml_list() { # PATH...
+    local IFS=,
+    echo "[$*]"
+}
+
 data_stage() { # NUMBER RECIPE CORPUS [OPTION]...: a stage of that recipe, for our $data/NAME
     local name=${2%/*} corpus=$3
     # A path is ours; anything else is a name that the recipe looks for in $SPEECHNAR_CORPORA.

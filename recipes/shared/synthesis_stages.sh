@@ -7,10 +7,6 @@
 # model to need a single step, where its own is not good enough; voices, a directory in $data with a recording of each
 # voice. Several configurations are trained one after another, each from the model before it.
 
-yaml_list() { # PATH...
-    local IFS=,
-    echo "[$*]"
-}
 in_data() { # NAME...
     local name paths=()
     for name in "$@"; do paths+=("$data/$name"); done

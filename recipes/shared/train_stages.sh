@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced at the end of run.sh: stages 4 to 8, from data directories to a scored and exported model. Besides the options
 # it reads decode_sets and score_sets, functions that call the two below, and where a recipe sets them: train_dirs_of, a
-# function that prints the training directories for a configuration (as YAML), dev_dirs (as YAML), tokenizer, and
-# init_from, a model to start from.
+# function that prints the training directories for a configuration (as YAML), dev_dirs (as YAML), tokenizer, init_from,
+# a model to start from, and pretrained, one that every configuration starts from, below the one before it.
 
 decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
     "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
@@ -19,12 +19,17 @@ if at_stage 4 "train"; then # each configuration starts from the weights of the 
     read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
     settings+=("data.dev=${dev_dirs:-$data/dev}")
     settings+=("tokenizer=${tokenizer:-$data/tokenizer}")
-    start=(${init_from:+"init_from=$init_from"})
+    start=(${pretrained:+"init_from=$pretrained"})
+    start_from() {
+        start=("init_from=$1")
+        if [ -n "${pretrained:-}" ]; then start=("init_from=[$pretrained,$1]"); fi
+    }
+    if [ -n "${init_from:-}" ]; then start_from "$init_from"; fi
     for part in ${before:-}; do
         name=$(basename "$part" .yaml)
         "${train_cmd[@]}" "$PYTHON" -m speechnar train "$part" --exp "$exp/$name" "${start[@]}" "${settings[@]}" \
             "data.train=$(train_dirs_of "$part")"
-        start=("init_from=$exp/$name/model")
+        start_from "$exp/$name/model"
     done
     "${train_cmd[@]}" "$PYTHON" -m speechnar train "$config" --exp "$exp" "${start[@]}" "${settings[@]}" \
         "data.train=$(train_dirs_of "$config")"

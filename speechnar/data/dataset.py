@@ -1,8 +1,9 @@
 """Batches of speech for training and validation: bucketed by length, augmented, and exactly resumable.
 
 Every random choice about an utterance (speed, task, noise, ...) is drawn from a generator seeded by
-(seed, epoch, utterance id, and its time in the epoch where it comes several times), and the order by (seed, epoch). So an epoch is the same whenever and from wherever it is
-started, and the whole position in the data is (epoch, number of batches).
+(seed, epoch, utterance id, and which of its times it is where it comes several times an epoch), and the order by (seed,
+epoch). So an epoch is the same whenever and from wherever it is started, and the whole position in the data is (epoch,
+number of batches).
 """
 
 import hashlib

@@ -313,53 +313,41 @@ def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
     assert "bleu" in out.lower()
 
 
-def joint_arguments(asterisk: Path, an4: Path, fsdd: Path, tmp_path: Path) -> list[str]:
-    corpora = ["--corpus_asterisk", str(asterisk), "--corpus_an4", str(an4), "--corpus_fsdd", str(fsdd)]
-    return [*corpora, "--data", str(tmp_path / "data"), "--downloads", str(tmp_path / "downloads")]
-
-
-def test_joint_data_are_those_of_three_recipes_in_lower_case(asterisk, an4, fsdd, tmp_path):
-    pytest.importorskip("num2words", reason="the recipe spells numbers out")
-    arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
-    run_well("joint/s2t", *arguments, "--stop_stage", "3")
+def test_joint_data_are_those_of_the_recipes_and_of_sound_files_with_texts(asterisk, an4, fsdd, tmp_path):
+    lj_speech = write_lj_speech(tmp_path)
+    shutil.copyfile(lj_speech / "wavs/LJ001-0001.wav", lj_speech / "wavs/LJ002-0161.wav")
+    with (lj_speech / "metadata.csv").open("a") as table:
+        table.write("LJ002-0161|For evaluation.|For evaluation.\n")
+    for speaker, text in (("19", "NORTHANGER ABBEY"), ("26", "IT’S"), ("27", "THE TEST")):
+        path = tmp_path / f"librispeech/{speaker}/{speaker}-1-0000.wav"
+        write_tone(path, 0.3)
+        path.with_suffix(".lab").write_text(f"{text}\n")
+    sentences = [f"Sentence {number}." for number in range(40)]
+    for number, sentence in enumerate([*sentences, *sentences]):  # everything twice
+        path = tmp_path / f"kathleen/data/a{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tmp_path / "librispeech/19/19-1-0000.wav", path)
+        path.with_suffix(".txt").write_text(sentence)
+    corpora = {"asterisk": asterisk, "an4": an4, "fsdd": fsdd, "ljspeech": lj_speech, "kerstin": ""}
+    corpora |= {"librispeech": tmp_path / "librispeech", "kathleen": tmp_path / "kathleen"}
+    options = [word for part, corpus in corpora.items() for word in (f"--corpus_{part}", str(corpus))]
     data = tmp_path / "data"
-    sizes = {name: len(read_kaldi_dir(data / name / "train")) for name in ("an4", "fsdd")}
-    assert sizes == {"an4": 848, "fsdd": 2580}
-    assert {u.text for u in read_kaldi_dir(data / "an4/test")} == {"yes", "yes no", "yes no go"}
-    assert {u.lang for u in read_kaldi_dir(data / "asterisk/train")} == {"eng", "spa", "fra", "ita", "rus"}
-    statistics = json.loads((data / "statistics.json").read_text())
-    assert len(statistics) == 9
-    assert not any(report["unknown_tokens"] for report in statistics.values())
-    text = data / "fsdd/dev/text"
-    text.write_text(text.read_text().replace("zero", "0"))
-    finished = run("joint/s2t", *arguments, "--stage", "3", "--stop_stage", "3")
-    assert finished.returncode == 1
-    assert "must be in the vocabulary" in finished.stderr
-    assert "fsdd/dev" in finished.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # 14 decodings and 28 scorings, each a process
-def test_joint_goes_through_all_stages(asterisk, an4, fsdd, tmp_path):
-    pytest.importorskip("num2words", reason="the recipe spells numbers out")
-    prompt = {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32}
-    config = tiny_config(tmp_path / "tiny.yaml", prompt=prompt)
-    values = yaml.safe_load(config.read_text())
-    cassnat = {"num_self_layers": 1, "num_mixed_layers": 1, "num_heads": 1, "ff_dim": 32, "embedder_ff_dim": 32}
-    paraformer = {"num_layers": 1, "num_heads": 1, "ff_dim": 32}
-    cassnat |= {"inter_ce_layer": 1}
-    values["model"] = {"kind": "joint", "trunk": values["model"], "cassnat": cassnat, "paraformer": paraformer}
-    config.write_text(yaml.safe_dump(values))
-    arguments = joint_arguments(asterisk, an4, fsdd, tmp_path)
-    arguments += ["--exp", str(tmp_path / "exp"), "--before", "", "--config", str(config), "--init_from", ""]
-    run_well("joint/s2t", *arguments, "--decoders", "ctc cassnat paraformer")
-    for corpus, size in (("asterisk", None), ("an4", 130), ("fsdd", 300)):
-        for decoder in ("ctc", "cassnat", "paraformer"):
-            lines = (tmp_path / f"exp/{corpus}.asr.{decoder}.hyp").read_text().splitlines()
-            assert len(lines) == size or size is None
-            assert json.loads((tmp_path / f"exp/{corpus}.asr.{decoder}.json").read_text())
-    assert json.loads((tmp_path / "exp/asterisk.st_eng.ctc.json").read_text())
-    assert (tmp_path / "exp/export/model.safetensors").stat().st_size
+    options += ["--data", str(data), "--downloads", str(tmp_path / "downloads"), "--stage", "1", "--stop_stage", "1"]
+    run_well("joint/s2t", *options)
+    texts = {
+        f"{part}/{name}": {utt.text for utt in read_kaldi_dir(data / part / name)}
+        for part, name in [("an4", "test"), ("asterisk", "train"), ("librispeech", "train"), ("librispeech", "test")]
+    }
+    assert texts["an4/test"] == {"yes", "yes no", "yes no go"}
+    assert "en word a." in texts["asterisk/train"]
+    assert (texts["librispeech/train"], texts["librispeech/test"]) == ({"northanger abbey", "it's"}, {"the test"})
+    assert {utt.spk_id for utt in read_kaldi_dir(data / "librispeech/test")} == {"librispeech-27"}
+    assert len(read_kaldi_dir(data / "fsdd/train")) == 2580
+    clips = [utt for name in ("train", "dev", "test") for utt in read_kaldi_dir(data / "ljspeech" / name)]
+    assert max(utt.utt_id for utt in clips) == "LJ002-0132"
+    sets = {path.name: {utt.text for utt in read_kaldi_dir(path)} for path in (data / "kathleen").iterdir()}
+    assert sum(map(len, sets.values())) == len(set.union(*sets.values())) == 40  # both takes are in the same set
+    assert len(sets) > 1
 
 
 def test_librispeech_data(tmp_path):

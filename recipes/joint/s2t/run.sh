@@ -1,71 +1,158 @@
 #!/usr/bin/env bash
 # shellcheck source-path=SCRIPTDIR
-# One encoder with CTC, CASS-NAT and Paraformer decoders, on Asterisk's five languages, AN4 and spoken digits.
-# `./run.sh --help` lists the options.
+# A recogniser on Whisper's encoder for people whom it has never heard: Common Voice in any languages, Asterisk's prompts,
+# AN4, spoken digits, LJSpeech, LibriSpeech and single readers, each where it is given. `./run.sh --help` lists the options.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stage=0 stop_stage=8 corpus_asterisk="" corpus_an4="" corpus_fsdd="" downloads=downloads
-init_from=../../../speechnar/shipped/asterisk-s2t tokenizer=../../../speechnar/shipped/asterisk-s2t
-aligner=../../../speechnar/shipped/asterisk-s2t # finds the words
-before="conf/cif.yaml conf/joint.yaml conf/polish.yaml conf/words.yaml conf/heads.yaml" config=conf/decoders.yaml
-exp=exp/joint data=data decoders="ctc cassnat cassnat-esa16 paraformer" overrides=""
-recipe_options="stage stop_stage corpus_asterisk corpus_an4 corpus_fsdd downloads init_from tokenizer aligner"
-recipe_options+=" before config exp data decoders overrides"
+stage=0 stop_stage=8 downloads=downloads whisper=openai/whisper-base
+# A path, `download`, or nothing: that part is left out. Common Voice: --corpus_commonvoice "eng=A.tar.gz,B fra=C"
+corpus_commonvoice="" train_only="" exclude="" eval_minutes=30
+corpus_asterisk=download corpus_an4=download corpus_fsdd=download corpus_ljspeech=download
+corpus_librispeech=download corpus_kathleen=download corpus_kerstin=download
+label_floor=-0.4 min_count=8 translate_to="" repeat="spa=4 ita=4 rus=4"
+before=conf/whisper_ctc.yaml config=conf/whisper.yaml exp=exp/whisper data=data decoders="ctc refiner" overrides=""
+recipe_options="stage stop_stage downloads whisper corpus_commonvoice train_only exclude eval_minutes corpus_asterisk"
+recipe_options+=" corpus_an4 corpus_fsdd corpus_ljspeech corpus_librispeech corpus_kathleen corpus_kerstin label_floor"
+recipe_options+=" min_count translate_to repeat before config exp data decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh
 . ../../shared/cmd.sh
-languages=(eng spa fra ita rus)
+github=https://github.com
+declare -A urls=(
+    [librispeech]=$github/MontrealCorpusTools/librispeech-demo/archive/3f226b2e1629aab7b755aa4ba42e3a0c10c8b216.tar.gz
+    [kathleen]=$github/rhasspy/dataset-voice-kathleen/archive/c51cb971036a127359b43c621f26ca5081eab13e.tar.gz
+    [kerstin]=$github/rhasspy/dataset-voice-kerstin/archive/f73127135cf80d6ef52aef6af58c49774f4fd625.tar.gz
+)
+declare -A recipes=([asterisk]=asterisk/s2t [an4]=an4/asr [fsdd]=fsdd/asr [ljspeech]=ljspeech/tts)
+declare -A given=(
+    [commonvoice]=$corpus_commonvoice [asterisk]=$corpus_asterisk [an4]=$corpus_an4 [fsdd]=$corpus_fsdd
+    [ljspeech]=$corpus_ljspeech [librispeech]=$corpus_librispeech [kathleen]=$corpus_kathleen [kerstin]=$corpus_kerstin
+)
 
-if at_stage 0 "download"; then
-    data_stage 0 asterisk/s2t "$corpus_asterisk"
-    data_stage 0 an4/asr "$corpus_an4"
-    data_stage 0 fsdd/asr "$corpus_fsdd"
-fi
-if at_stage 1 "data directories"; then
-    data_stage 1 asterisk/s2t "$corpus_asterisk"
-    data_stage 1 an4/asr "$corpus_an4" --letters lower # as the other two corpora are
-    data_stage 1 fsdd/asr "$corpus_fsdd"
-fi
-if at_stage 2 "single words"; then # the tokenizer, of single characters, is that of the model we start from
-    for cut in 0 1; do
-        "$PYTHON" local/cut_words.py "$aligner" "$data/asterisk/train" "$data/asterisk/train_words$cut" --seed "$cut"
-    done
-fi
-if at_stage 3 "statistics"; then # of the data; those of the features are measured when training starts
-    "$PYTHON" -m speechnar data describe "$tokenizer" "$data"/{asterisk,an4,fsdd}/{train,dev,test} |
-        tee "$data/statistics.json"
-    "$PYTHON" local/check_spelling.py "$data/statistics.json"
-fi
-
-train_dirs_of() { # CONFIG: the last ones also learn from single words
-    local dirs="$data/asterisk/train, $data/an4/train, $data/fsdd/train"
-    case $1 in
-        */words.yaml) dirs+=", $data/asterisk/train_words0" ;;
-        */heads.yaml | */decoders.yaml) dirs+=", $data/asterisk/train_words0, $data/asterisk/train_words1" ;;
-    esac
-    echo "[$dirs]"
+from_recipe() { # STAGE PART [OPTION]...: the stage of the part's own recipe, unless the part is left out
+    local corpus=${given[$2]}
+    if [ "$corpus" = download ]; then
+        data_stage "$1" "${recipes[$2]}" "" "${@:3}"
+    elif [ -n "$corpus" ]; then
+        data_stage "$1" "${recipes[$2]}" "$corpus" "${@:3}"
+    fi
 }
-dev_dirs="[$data/asterisk/dev, $data/an4/dev, $data/fsdd/dev]"
-decode_sets() { # the language is never told; only CTC translates
-    for set in asterisk an4 fsdd; do
-        for decoder in $decoders; do # cassnat-esa16: of 16 sampled alignments, the best
-            samples=()
-            if [[ $decoder == *-esa* ]]; then samples=(--num-alignments "${decoder##*-esa}"); fi
-            decode "$set/test" "$set.asr.$decoder" --decoder "${decoder%-esa*}" "${samples[@]}"
+from_clips() { # PART LANGUAGE [OPTION]...: sound files with their texts, unless the part is left out
+    local corpus=${given[$1]}
+    if [ "$corpus" = download ]; then corpus=$downloads/$1.tar.gz; fi
+    if [ -n "$corpus" ]; then
+        "$PYTHON" local/prepare_clips.py "$corpus" "$data/$1" --name "$1" --language "$2" --unpack-to "$downloads" "${@:3}"
+    fi
+}
+absolute() { # PATH,PATH...: as words
+    local path
+    for path in ${1//,/ }; do
+        if [ -e "$path" ]; then path=$(realpath "$path"); fi
+        printf '%s ' "$path"
+    done
+}
+value_of() { # KEY KEY=VALUE...: the value of that key
+    local pair
+    for pair in "${@:2}"; do
+        if [ "${pair%%=*}" = "$1" ]; then echo "${pair#*=}"; fi
+    done
+}
+directories() { # SET...: the data directories of these names, of all parts that are there
+    local part set
+    for part in "$data"/commonvoice/* "$data"/{asterisk,an4,fsdd,ljspeech,librispeech,kathleen,kerstin}; do
+        for set in "$@"; do
+            if [ -e "$part/$set/wav.scp" ]; then echo "$part/$set"; fi
         done
     done
-    for lang in "${languages[@]}"; do
-        decode asterisk/test "asterisk.st_$lang.ctc" --task "st_$lang" --decoder ctc
+}
+languages() { # that are learnt
+    directories train labelled | while read -r folder; do cut -d' ' -f2 "$folder/utt2lang"; done | LC_ALL=C sort -u
+}
+
+if at_stage 0 "download"; then # Common Voice's site asks everybody to agree to its terms: fetch it by hand
+    for part in "${!recipes[@]}"; do
+        if [ "${given[$part]}" = download ]; then from_recipe 0 "$part"; fi
+    done
+    for part in "${!urls[@]}"; do
+        if [ "${given[$part]}" = download ]; then
+            "$PYTHON" -m speechnar data download "${urls[$part]}" "$downloads/$part.tar.gz"
+        fi
+    done
+    "$PYTHON" local/get_whisper.py "$whisper" "$data/whisper" --unpack-to "$downloads"
+fi
+if at_stage 1 "data directories"; then
+    for part in commonvoice asterisk an4 fsdd ljspeech librispeech kathleen kerstin; do
+        if [ -z "${given[$part]}" ]; then echo "$0: without $part; --corpus_$part adds it" >&2; fi
+    done
+    if [ -n "$exclude" ]; then exclude=$(realpath "$exclude"); fi
+    for pair in $corpus_commonvoice; do
+        lang=${pair%%=*}
+        # shellcheck disable=SC2086 # KEY=VALUE are words
+        data_stage 1 commonvoice/asr "$(absolute "${pair#*=}")" --language "$lang" --exclude "$exclude" \
+            --train_only "$(absolute "$(value_of "$lang" $train_only)")" --eval_minutes "$eval_minutes" \
+            --data "$(realpath -m "$data/commonvoice/$lang")"
+    done
+    from_recipe 1 asterisk --text written
+    from_recipe 1 an4 --letters lower # has capitals only
+    from_recipe 1 fsdd
+    from_recipe 1 ljspeech --last LJ002-0160 # what follows is for evaluation
+    from_clips librispeech eng --letters lower --test-speakers 27
+    from_clips kathleen eng
+    from_clips kerstin deu
+fi
+mapfile -t train_dirs < <(directories train labelled)
+mapfile -t dev_parts < <(directories dev)
+mapfile -t test_dirs < <(directories test)
+if [ "$stop_stage" -gt 0 ] && [ ${#train_dirs[@]} = 0 ]; then
+    echo "$0: needs at least one corpus; give --corpus_commonvoice or others, and begin with stage 1" >&2
+    exit 2
+fi
+if at_stage 2 "labels and tokenizer"; then # of clips without text what Whisper is sure of; of its pieces those that occur
+    "$PYTHON" local/get_whisper.py "$whisper" "$data/whisper" --unpack-to "$downloads"
+    for folder in $(directories unlabelled); do
+        "$PYTHON" local/label_clips.py "$data/whisper" "$folder" "${folder%unlabelled}labelled" --floor "$label_floor"
+    done
+    mapfile -t train_dirs < <(directories train labelled)
+    mapfile -t langs < <(languages)
+    read -ra translations <<<"${translate_to:+--translate-to $translate_to}"
+    "$PYTHON" -m speechnar data tokenizer "${train_dirs[@]}" "$data/tokenizer" --cut "$data/whisper" \
+        --min-count "$min_count" --languages "${langs[@]}" "${translations[@]}"
+fi
+if at_stage 3 "statistics and features"; then # what the frozen encoder makes of all sound that is learnt from, once
+    "$PYTHON" -m speechnar data describe "$data/tokenizer" "${train_dirs[@]}" "${dev_parts[@]}" "${test_dirs[@]}" |
+        tee "$data/statistics.json"
+    first=${before:-$config}
+    "$PYTHON" -m speechnar data features "${first%% *}" "${train_dirs[@]}" "${dev_parts[@]}" --missing \
+        --set "tokenizer=$data/tokenizer" --set "init_from=$data/whisper"
+fi
+
+pretrained=$data/whisper
+dev_dirs=$(yaml_list "${dev_parts[@]}")
+train_dirs_of() { yaml_list "${train_dirs[@]}"; }
+for lang in $(languages); do # of few hours
+    # shellcheck disable=SC2086 # KEY=VALUE are words
+    times=$(value_of "$lang" $repeat)
+    if [ -n "$times" ]; then overrides+=" data.repeat.$lang=$times"; fi
+done
+for_each_hypothesis() { # COMMAND: of each test set by each decoder
+    local folder decoder name
+    for folder in "${test_dirs[@]}"; do
+        folder=${folder#"$data"/} name=${folder%/test}
+        for decoder in $decoders; do "$1" "$folder" "${name//\//-}.asr.$decoder"; done
     done
 }
-score_sets() {
-    for set in asterisk an4 fsdd; do
-        for decoder in $decoders; do score "$set/test" "$set.asr.$decoder" "$set.asr.$decoder"; done
-    done
-    for lang in "${languages[@]}"; do
-        score asterisk/test "asterisk.st_$lang.ctc" "asterisk.st_$lang.ctc" --target "$lang"
-    done
+decode_one() { # SET NAME: the language is never told; cassnat-esa16: the best of 16 sampled alignments
+    local decoder=${2##*.} options=()
+    case $decoder in
+        *-esa*) options=(--num-alignments "${decoder##*-esa}") ;;
+        *_beam*) options=(--beam-size "${decoder##*_beam}") ;;
+    esac
+    decoder=${decoder%-esa*}
+    decode "$1" "$2" --decoder "${decoder%_beam*}" "${options[@]}"
 }
+score_one() { score "$1" "$2" "$2"; }
+decode_sets() { for_each_hypothesis decode_one; }
+score_sets() { for_each_hypothesis score_one; }
 . ../../shared/train_stages.sh

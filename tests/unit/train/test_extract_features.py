@@ -69,7 +69,8 @@ def folder(tmp_path_factory):
 
 
 def extract(folder, *dirs):
-    return main(["data", "features", str(folder / "config.yaml"), *(name if name.startswith("--") else str(folder / name) for name in dirs)])
+    paths = (name if name.startswith("--") else str(folder / name) for name in dirs)
+    return main(["data", "features", str(folder / "config.yaml"), *paths])
 
 
 def test_the_tokenizer_holds_what_the_texts_need(folder):
