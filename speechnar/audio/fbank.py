@@ -1,8 +1,8 @@
-"""Log-mel front ends: waveform batches to feature batches in which each utterance is as if it were alone.
+"""Front ends: waveform batches to feature batches in which each utterance is as if it were alone.
 
 Shapes: B utterances, S samples, T frames, F features.
-Two families: ``LogMel`` (ESPnet, OWSM; the vocoders' with ``LogMelConfig.for_vocoder``) and ``KaldiFbank`` (Kaldi,
-FunASR's Paraformer).
+Two families of mel bands: ``LogMel`` (ESPnet, OWSM; the vocoders' with ``LogMelConfig.for_vocoder``) and ``KaldiFbank``
+(Kaldi, FunASR's Paraformer). Encoders that hear samples (wav2vec 2.0, HuBERT) are given them by ``Waveform``.
 """
 
 import math
@@ -346,9 +346,40 @@ def stack_frames(feats: Tensor, feat_lens: Tensor, window: int, shift: int) -> t
     return stacked.reshape(feats.size(0), num_stacks, window * feats.size(2)), stack_lens
 
 
+class WaveformConfig(Config):
+    """Samples as they are, for an encoder with convolutions of its own (wav2vec 2.0, HuBERT)."""
+
+    kind: Literal["waveform"] = "waveform"
+    sample_rate: int = Field(default=16000, gt=0)
+    """Samples per second of the waveform."""
+
+
+class Waveform(nn.Module):
+    """Every sample is a frame of one feature."""
+
+    num_features = 1
+
+    def __init__(self, config: WaveformConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frame_shift_s = 1 / config.sample_rate
+
+    def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``wav`` (B, S), anything beyond ``wav_lens``, to ``feats`` (B, S, 1) float32, 0 there, and lengths."""
+        return wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)[..., None], wav_lens
+
+
 FrontendConfig = Annotated[LogMelConfig | KaldiFbankConfig, Field(discriminator="kind")]
+AnyFrontendConfig = Annotated[LogMelConfig | KaldiFbankConfig | WaveformConfig, Field(discriminator="kind")]
+"""Of models whose encoder may be one that hears samples."""
 
 
-def build_frontend(config: LogMelConfig | KaldiFbankConfig) -> LogMel | KaldiFbank:
-    """Return the front end that ``config`` describes; both have ``num_features`` and ``frame_shift_s``."""
-    return LogMel(config) if isinstance(config, LogMelConfig) else KaldiFbank(config)
+def build_frontend(config: LogMelConfig | KaldiFbankConfig | WaveformConfig) -> LogMel | KaldiFbank | Waveform:
+    """Return the front end that ``config`` describes; all have ``num_features`` and ``frame_shift_s``."""
+    match config:
+        case LogMelConfig():
+            return LogMel(config)
+        case KaldiFbankConfig():
+            return KaldiFbank(config)
+        case WaveformConfig():
+            return Waveform(config)

@@ -130,7 +130,9 @@ def _demo(args: argparse.Namespace) -> int:
 VERBS = {
     "models": Verb("the models on this machine", _describe_models, _models),
     "convert": Verb(
-        "turn a checkpoint of ESPnet, FunASR, cassnat_asr or Whisper into a model folder", _describe_convert, _convert
+        "turn a checkpoint of ESPnet, FunASR, cassnat_asr, audiocraft, Whisper or wav2vec 2.0 into a model folder",
+        _describe_convert,
+        _convert,
     ),
     "train": Verb("train a model, or continue a run", _describe_train, _train, repeated="overrides"),
     "average": Verb("export the average of a run's best checkpoints", _describe_average, _average),

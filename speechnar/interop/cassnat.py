@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from speechnar.audio.cmvn import read_kaldi_cmvn
-from speechnar.audio.fbank import KaldiFbankConfig
+from speechnar.audio.fbank import KaldiFbankConfig, build_frontend
 from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
@@ -391,7 +391,7 @@ def _fused(name: str, parts: Mapping[int, Tensor], source: str) -> Tensor:
 
 
 def _statistics(source: Path, config: CassNatConfig | UniEncConfig) -> tuple[Tensor, Tensor]:
-    size = config.frontend.num_mels
+    size = build_frontend(config.frontend).num_features
     if not read_yaml(source / CONFIG_FILE).get("use_cmvn", True):
         return torch.zeros(size), torch.ones(size)
     if not (source / CMVN_FILE).is_file():

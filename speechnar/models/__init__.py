@@ -33,5 +33,6 @@ MODELS: dict[str, ModelEntry] = {
     "vocos": ModelEntry("speechnar.models.tts.vocos", "VocosConfig", "Vocos"),
     "vocos_gan": ModelEntry("speechnar.models.tts.vocos_adversary", "VocosGanConfig", "VocosGan"),
     "wait_k": ModelEntry("speechnar.models.mt.wait_k", "WaitKConfig", "WaitK"),
+    "wav2vec2": ModelEntry("speechnar.models.asr.wav2vec2", "Wav2Vec2ModelConfig", "Wav2Vec2"),
     "whisper": ModelEntry("speechnar.models.asr.whisper", "WhisperModelConfig", "Whisper"),
 }

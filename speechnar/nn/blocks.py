@@ -29,6 +29,14 @@ class FeedForward(nn.Sequential):
             Dropout(dropout),
         )
 
+    def norm_last(self, x: Tensor) -> Tensor:
+        """Map ``x`` (B, T, D) to LayerNorm(x + perceptron(x)), as Vaswani et al. (2017) have it: the norm goes last."""
+        norm, *perceptron = self
+        y = x
+        for module in perceptron:
+            y = module(y)
+        return norm(x + y)
+
 
 class _PromptAttention(nn.Module):
     """Pre-normed residual cross-attention to the prompt memory."""

@@ -1,4 +1,4 @@
-"""A plain pre-norm Transformer, of prompts and of texts that are translated.
+"""A plain pre-norm Transformer, of prompts and of texts that are translated, and its layer, for others as well.
 
 Shapes: B utterances, U tokens, L tokens of calls before, D model width.
 Source: Vaswani et al. 2017, with the norm before each module and behind the last, as in ESPnet.
@@ -67,7 +67,7 @@ class TransformerEncoder(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-normed self-attention and a two-layer perceptron."""
+    """Self-attention and a two-layer perceptron, each with a norm before it or, without ``norm_first``, behind it."""
 
     def __init__(
         self,
@@ -79,8 +79,10 @@ class TransformerBlock(nn.Module):
         norm_eps: float,
         attention_dropout: float,
         activation: Literal["relu", "gelu"] = "relu",
+        norm_first: bool = True,
     ) -> None:
         super().__init__()
+        self.norm_first = norm_first
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
         self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout)
         self.dropout = Dropout(dropout)
@@ -89,5 +91,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, U, D) to (B, U, D)."""
+        if not self.norm_first:
+            x = self.norm_attention(x + self.dropout(self.attention(x, context)))
+            return self.ff.norm_last(x)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
         return x + self.ff(x)

@@ -35,7 +35,7 @@ from speechnar.decode.esa import NamedSlots, sample_segments
 from speechnar.decode.segments import Segments, aligned_segments
 from speechnar.errors import ConfigError
 from speechnar.models.asr.alignment_ranking import KEPT_ALIGNMENTS, Ranker, choose, name_in_parts
-from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, TrunkOutput, conformer
+from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, CtcTrunkModel, TrunkOutput, conformer
 from speechnar.models.asr.slot_losses import SlotLosses, SlotOutput, slot_losses
 from speechnar.models.asr.token_acoustic_embedder import (
     Candidates,
@@ -44,7 +44,7 @@ from speechnar.models.asr.token_acoustic_embedder import (
     cut_posteriors,
     posteriors,
 )
-from speechnar.models.base import AsrModel, LossOutput
+from speechnar.models.base import LossOutput
 from speechnar.nn.attention import CrossAttention, SelfAttention
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.context import BlockContext
@@ -364,11 +364,10 @@ class CassNatConfig(CtcTrunkConfig):
         )
 
 
-class CassNat(AsrModel):
+class CassNat(CtcTrunkModel):
     """Encoder with CTC, and the CASS-NAT decoder on it."""
 
-    decoder_names = ("cassnat", "ctc")
-    num_prefix = 0
+    config: CassNatConfig
 
     def __init__(self, config: CassNatConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -388,30 +387,6 @@ class CassNat(AsrModel):
     def from_config(cls, config: CassNatConfig, tokenizer: Tokenizer) -> "CassNat":
         """Build with random weights."""
         return cls(config, tokenizer)
-
-    @property
-    def frontend(self) -> nn.Module:
-        """The front end."""
-        return self.trunk.frontend
-
-    @property
-    def normalizer(self) -> nn.Module:
-        """The normaliser of features."""
-        return self.trunk.normalizer
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of the waveforms."""
-        return self.config.frontend.sample_rate
-
-    @property
-    def frame_shift_s(self) -> float:
-        """Seconds from one encoder frame to the next."""
-        return self.trunk.frame_shift_s
-
-    def encode(self, wav: Tensor, wav_lens: Tensor) -> TrunkOutput:
-        """Encode waveforms (B, S) in [-1, 1] of ``wav_lens`` (B,) samples."""
-        return self.trunk.encode(*self.trunk.features(wav, wav_lens))
 
     def decode(self, out: TrunkOutput, decoder: str = "cassnat", **options: Any) -> list[CtcPath]:
         """Decode what `encode` returned; the options are those of `CassNatHead.decode`.

@@ -194,8 +194,11 @@ class Joint(AsrModel):
         return self.trunk.depth_of(name.removeprefix("trunk.")) if name.startswith("trunk.") else 0
 
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
-        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's and its decoder's."""
-        if kind != "whisper":
+        """Return the weights of a model of ``kind`` under our names.
+
+        Of our encoder's kind they are those of its encoder, and of a Whisper its decoder's as well.
+        """
+        if kind != self.config.trunk.encoder.kind:
             return super().adopt(kind, weights, tokenizer)
         adopted = {f"trunk.{name}": weight for name, weight in self.trunk.adopt(kind, weights, tokenizer).items()}
         for name, head in self.decoders.items():

@@ -20,7 +20,7 @@ Differs from the paper:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugmentConfig
-from speechnar.audio.fbank import FrontendConfig, LogMelConfig, build_frontend
+from speechnar.audio.fbank import AnyFrontendConfig, LogMelConfig, build_frontend
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.ctc import greedy
@@ -36,15 +36,14 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.context import Chunking
 from speechnar.nn.ctc import CtcHead, fits
-from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.encoder import EBranchformerConfig, Encoder
 from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask
 from speechnar.nn.positions import sinusoids
+from speechnar.nn.pretrained import PretrainedTrunk
 from speechnar.nn.transformer import TransformerEncoder
-from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
+from speechnar.nn.trunks import EncoderConfig, build_encoder, check_frontend
 from speechnar.text.tokenizer import Tokenizer
-
-EncoderConfig = Annotated[ConformerConfig | EBranchformerConfig | WhisperTrunkConfig, Field(discriminator="kind")]
 
 
 class PromptConfig(Config):
@@ -62,7 +61,7 @@ class OwsmCtcConfig(ModelConfig):
     """Every hyper-parameter of the model; the defaults are those of our ``base``."""
 
     kind: Literal["owsm_ctc"] = "owsm_ctc"
-    frontend: FrontendConfig = LogMelConfig()
+    frontend: AnyFrontendConfig = LogMelConfig()
     normalize: Normalization = "global"
     encoder: EncoderConfig = EBranchformerConfig(
         model_dim=384,
@@ -93,6 +92,11 @@ class OwsmCtcConfig(ModelConfig):
             raise ValueError(f"interctc_asr_only needs {len(layers)} values, one for each of interctc_layers")
         if list(layers) != sorted(set(layers)) or (layers and layers[-1] >= self.encoder.num_layers):
             raise ValueError(f"interctc_layers must rise and stay below num_layers={self.encoder.num_layers}")
+        if self.prompt is not None and not self.encoder.num_layers:
+            raise ValueError(
+                "the blocks on a pretrained encoder read the prompt; set encoder.blocks, or prompt to null"
+            )
+        check_frontend(self.frontend.kind, self.encoder.kind)
         return self
 
     @classmethod
@@ -209,11 +213,7 @@ class OwsmCtc(AsrModel):
         num_features = self.frontend.num_features
         self.normalizer = build_normalizer(config.normalize, num_features)
         self.spec_augment = build_augmenter(config.spec_augment)
-        self.encoder = (
-            WhisperTrunk(config.encoder, num_features)
-            if isinstance(config.encoder, WhisperTrunkConfig)
-            else Encoder(config.encoder, num_features)
-        )
+        self.encoder = build_encoder(config.encoder, num_features)
         model_dim = config.encoder.model_dim
         self.ctc = CtcHead(model_dim, tokenizer.vocab_size, blank_id=tokenizer.blank_id)
         self.conditioning = nn.Linear(tokenizer.vocab_size, model_dim) if config.interctc_layers else None
@@ -254,31 +254,27 @@ class OwsmCtc(AsrModel):
         What is frozen of a pretrained encoder counts as part of feature extraction.
         """
         feats, feat_lens = normalized_features(self.frontend, self.normalizer, wav, wav_lens)
-        return (
-            self.encoder.whisper.frozen(feats, feat_lens)
-            if isinstance(self.encoder, WhisperTrunk)
-            else (feats, feat_lens)
-        )
+        if isinstance(self.encoder, PretrainedTrunk):
+            return self.encoder.pretrained.frozen(feats, feat_lens)
+        return feats, feat_lens
 
     def frozen_weights(self) -> Iterator[Tensor]:
         """Yield what of the encoder is never trained; `features` depends on it."""
-        if isinstance(self.encoder, WhisperTrunk):
-            for part in self.encoder.whisper.frozen_parts():
+        if isinstance(self.encoder, PretrainedTrunk):
+            for part in self.encoder.pretrained.frozen_parts():
                 yield from part.parameters()
 
     def depth_of(self, name: str) -> int:
         """Return how deep in a pretrained encoder the parameter ``name`` lies; 0 outside of one."""
-        prefix = "encoder.whisper."
-        if not isinstance(self.encoder, WhisperTrunk) or not name.startswith(prefix):
-            return 0
-        return self.encoder.whisper.depth_of(name.removeprefix(prefix))
+        part, _, rest = name.partition(".")
+        return self.encoder.depth_of(rest) if part == "encoder" and isinstance(self.encoder, PretrainedTrunk) else 0
 
     def adopt(self, kind: str, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
-        """Return the weights of a model of ``kind`` under our names: of a Whisper, its encoder's."""
-        if kind != "whisper":
+        """Return the weights of a model of ``kind`` under our names: of our encoder's kind, those of its encoder."""
+        if kind != self.config.encoder.kind:
             return super().adopt(kind, weights, tokenizer)
         half = "encoder."
-        return {f"encoder.whisper.{name.removeprefix(half)}": w for name, w in weights.items() if name.startswith(half)}
+        return {f"{half}{kind}.{name.removeprefix(half)}": w for name, w in weights.items() if name.startswith(half)}
 
     def features_of(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Return the features of `features` and their lengths, read from ``batch`` where they are stored in it."""
@@ -307,7 +303,8 @@ class OwsmCtc(AsrModel):
             chunking: limited context, for streaming; None sees the whole utterance.
 
         Raises:
-            ConfigError: a prefix or a prompt is given to a model that has none, or ``chunking`` to a Whisper trunk.
+            ConfigError: a prefix or a prompt is given to a model that has none, or ``chunking`` to a pretrained
+                encoder.
         """
         feats, feat_lens = self.features(wav, wav_lens)
         return self.encode_features(
@@ -340,21 +337,27 @@ class OwsmCtc(AsrModel):
             raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
         inter: list[Tensor] = []
         states = state_lens = None
-        encoder = self.encoder
-        if isinstance(encoder, WhisperTrunk):
+        blocks: Encoder | None
+        if isinstance(self.encoder, PretrainedTrunk):
             if chunking is not None:
-                raise ConfigError("an encoder of kind whisper sees the whole utterance; leave out chunking")
-            feats, feat_lens = states, state_lens = encoder.whisper(feats, feat_lens)
-            encoder = encoder.blocks
-        enc, lens = encoder(
-            feats,
-            feat_lens,
-            prefix=prefix_embeds,
-            memory=memory,
-            memory_lens=prompt_lens,
-            after_layer=lambda number, x: self.condition(number, x, inter),
-            chunking=chunking,
-        )
+                raise ConfigError(
+                    f"an encoder of kind {self.encoder.kind} sees the whole utterance; leave out chunking"
+                )
+            feats, feat_lens = states, state_lens = self.encoder.pretrained(feats, feat_lens)
+            blocks = self.encoder.blocks
+        else:
+            blocks = self.encoder
+        enc, lens = feats, feat_lens
+        if blocks is not None:
+            enc, lens = blocks(
+                feats,
+                feat_lens,
+                prefix=prefix_embeds,
+                memory=memory,
+                memory_lens=prompt_lens,
+                after_layer=lambda number, x: self.condition(number, x, inter),
+                chunking=chunking,
+            )
         return CtcOutput(
             log_probs=self.ctc(enc),
             lens=lens,

@@ -60,7 +60,7 @@ class ParaformerStream:
         assert isinstance(encoder, SanmEncoder)
         assert isinstance(decoder, SanmDecoder)
         assert isinstance(embedder, CifPredictor)
-        assert isinstance(config.frontend, KaldiFbankConfig)
+        assert isinstance(config.frontend, KaldiFbankConfig) and isinstance(model.frontend, KaldiFbank)
         self.model = model
         self._embedder, self._decoder = embedder, decoder
         self._feats = _FeatureStream(config.frontend, model.frontend.mel_matrix.device)

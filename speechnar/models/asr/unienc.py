@@ -22,17 +22,28 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from speechnar.audio.augment import SpecAugmentConfig
+from speechnar.audio.fbank import WaveformConfig
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.esa import sample_segments
 from speechnar.decode.segments import Segments, aligned_segments
 from speechnar.errors import ConfigError
 from speechnar.models.asr.alignment_ranking import Ranker, choose, name_in_parts
-from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, NormedHead, TrunkOutput, conformer
+from speechnar.models.asr.ctc_trunk import (
+    CtcTrunk,
+    CtcTrunkConfig,
+    CtcTrunkModel,
+    NormedHead,
+    TrunkOutput,
+    WaveformEncoderConfig,
+    conformer,
+)
 from speechnar.models.asr.slot_losses import SlotOutput, slot_losses
 from speechnar.models.asr.token_acoustic_embedder import Candidates, TokenAcousticEmbedder, cut_posteriors, posteriors
-from speechnar.models.base import AsrModel, LossOutput
+from speechnar.models.base import LossOutput
 from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.encoder import ConformerConfig
 from speechnar.nn.lengths import zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -57,13 +68,18 @@ class UniEncConfig(CtcTrunkConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "UniEncConfig":
-        if self.encoder.positions not in ("relative", "clipped"):
+        if isinstance(self.encoder, ConformerConfig) and self.encoder.positions not in ("relative", "clipped"):
             raise ValueError(f"the second pass needs relative or clipped positions, got {self.encoder.positions}")
         if self.inter_ce_weight > 0 and self.interctc_layer >= self.encoder.num_layers:
             raise ValueError(
                 f"interctc_layer must stay below num_layers={self.encoder.num_layers}, got {self.interctc_layer}"
             )
         return self
+
+    @property
+    def reads_inter(self) -> bool:
+        """Whether any head reads what leaves block ``interctc_layer``."""
+        return self.interctc_weight > 0 or self.inter_ce_weight > 0
 
     @classmethod
     def debug(cls) -> "UniEncConfig":
@@ -78,6 +94,17 @@ class UniEncConfig(CtcTrunkConfig):
     def published(cls) -> "UniEncConfig":
         """Return the model of LibriSpeech 100 h: 63.6 M parameters with 1024 tokens."""
         return cls(encoder=conformer(model_dim=512, num_layers=12, num_heads=8), embedder_ff_dim=2048)
+
+    @classmethod
+    def published_hubert(cls) -> "UniEncConfig":
+        """Return the model of LibriSpeech 100 h on HuBERT base, of which only the convolutions keep their weights."""
+        return cls(
+            frontend=WaveformConfig(),
+            normalize="utterance",
+            encoder=WaveformEncoderConfig(),
+            # About as much as theirs, which masks spans of 10 frames and of 64 of 768 channels.
+            spec_augment=SpecAugmentConfig(freq_masks=6, freq_width=85, time_masks=24, time_ratio=0.033),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +121,10 @@ class SecondPass:
     """(N, U + 1, D)"""
 
 
-class UniEnc(AsrModel):
+class UniEnc(CtcTrunkModel):
     """The recogniser."""
 
-    decoder_names = ("cassnat", "ctc")
-    num_prefix = 0
+    config: UniEncConfig
 
     def __init__(self, config: UniEncConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -120,6 +146,10 @@ class UniEnc(AsrModel):
             residual=True,
         )
         self.out = nn.Linear(encoder.model_dim, tokenizer.vocab_size)
+        # Brings acoustic embeddings to the width of the frames that the encoder sees.
+        self.back_proj: nn.Module = nn.Identity()
+        if isinstance(encoder, WaveformEncoderConfig):
+            self.back_proj = nn.Linear(encoder.model_dim, encoder.wav2vec2.model_dim)
         has_inter = config.inter_ce_weight > 0
         self.inter_out = NormedHead(encoder.model_dim, tokenizer.vocab_size, encoder.norm_eps) if has_inter else None
 
@@ -128,57 +158,26 @@ class UniEnc(AsrModel):
         """Build with random weights."""
         return cls(config, tokenizer)
 
-    @property
-    def frontend(self) -> nn.Module:
-        """The front end."""
-        return self.trunk.frontend
-
-    @property
-    def normalizer(self) -> nn.Module:
-        """The normaliser of features."""
-        return self.trunk.normalizer
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of the waveforms."""
-        return self.config.frontend.sample_rate
-
-    @property
-    def frame_shift_s(self) -> float:
-        """Seconds from one encoder frame to the next."""
-        return self.trunk.frame_shift_s
-
-    def encode(self, wav: Tensor, wav_lens: Tensor) -> TrunkOutput:
-        """Run the first pass over waveforms (B, S) in [-1, 1] of ``wav_lens`` (B,) samples."""
-        return self.trunk.encode(*self.trunk.features(wav, wav_lens))
-
     def second_pass(
         self, frames: Tensor, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None
     ) -> SecondPass:
         """Embed the slots of ``segments``, and run the encoder over frames and embeddings (section II-B).
 
         Args:
-            frames: (N, T, D) what the first block saw of the utterance of each alignment.
+            frames: (N, T, E) what the first block saw of the utterance of each alignment.
             speech: what the segments were cut from: of N rows, or of fewer that ``candidates`` share.
             segments: of N alignments.
             candidates: how the alignments share ``speech``; None: there is one of each.
         """
         lens, slot_lens = segments.lens[:, None], segments.slot_lens[:, None]
-        both = torch.cat([frames, self.embedder.embed_slots(speech, segments, candidates)], dim=1)
+        embeds = self.back_proj(self.embedder.embed_slots(speech, segments, candidates))
+        both = torch.cat([frames, embeds], dim=1)
         positions = torch.arange(both.size(1), device=both.device)
         # Position p is a frame, or the slot p - lens; in `both`, slots stand behind the T frames of the batch.
         source = positions.where(positions < lens, positions - lens + frames.size(1)).clamp(max=both.size(1) - 1)
         valid = positions < lens + slot_lens
         x = zero_padding(_take(both, source), valid)
-        inter = x
-
-        def tap(number: int, y: Tensor) -> Tensor:
-            nonlocal inter
-            inter = y if number == self.config.interctc_layer else inter
-            return y
-
-        encoder = self.trunk.encoder
-        enc = encoder.run(encoder.dropout(x), valid, after_layer=tap)
+        enc, inter = self.trunk.run(self.trunk.encoder.dropout(x), valid)
         is_frame = positions[: frames.size(1)] < lens
         slots = positions[: segments.starts.size(1) + 1].minimum(slot_lens - 1) + lens
         return SecondPass(

@@ -34,7 +34,7 @@ TOKENIZER = CharTokenizer(
 )
 FITTED = {"mel_pca", "monophones"}
 """Kinds whose parameters are estimated in closed form (`fit_codec`, `align_durations`)."""
-UNTRAINED = FITTED | {"whisper"}
+UNTRAINED = FITTED | {"wav2vec2", "whisper"}
 """And those from which others only begin."""
 DATA_KINDS = {"speech", "codes", "pairs"}
 
