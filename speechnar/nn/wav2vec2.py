@@ -247,7 +247,5 @@ class Wav2Vec2Trunk(PretrainedTrunk):
 
     def __init__(self, config: Wav2Vec2TrunkConfig, num_features: int) -> None:
         if num_features != 1:
-            raise ConfigError(
-                f"an encoder of kind wav2vec2 reads samples, by frontend waveform; got {num_features} bands"
-            )
+            raise ConfigError(f"wav2vec 2.0 reads samples (frontend waveform), got features of {num_features} channels")
         super().__init__(config, Wav2Vec2Encoder(config.wav2vec2))

@@ -9,6 +9,8 @@ from speechnar.audio.fbank import (
     KaldiFbankConfig,
     LogMel,
     LogMelConfig,
+    Waveform,
+    WaveformConfig,
     build_frontend,
     slaney_mel_matrix,
     stack_frames,
@@ -210,3 +212,14 @@ def test_impossible_vocoder_settings_are_refused():
         LogMelConfig.for_vocoder(8000)
     with pytest.raises(ValueError, match="hop_length must be even and at most n_fft 512 with padding same, got 161"):
         LogMelConfig(padding="same", hop_length=161)
+
+
+def test_waveforms_are_frames_of_one_feature():
+    frontend = build_frontend(WaveformConfig(sample_rate=8000))
+    assert isinstance(frontend, Waveform)
+    assert (frontend.num_features, frontend.frame_shift_s) == (1, 1 / 8000)
+    wav = torch.tensor([[0.5, -0.25, 1.0], [0.125, torch.nan, torch.nan]], dtype=torch.float64)
+    feats, lens = frontend(wav, torch.tensor([3, 1]))
+    assert feats.dtype == torch.float32
+    assert feats[..., 0].tolist() == [[0.5, -0.25, 1.0], [0.125, 0.0, 0.0]]
+    assert lens.tolist() == [3, 1]
