@@ -59,14 +59,14 @@ def conformer(
 class WaveformEncoderConfig(Config):
     """wav2vec 2.0 or HuBERT as the encoder; heads and decoders read its states at a width of their own.
 
-    The defaults are the authors' of UniEnc on HuBERT base (``hubert_unienc_cassnat_train.yaml``).
+    The defaults are those of the UniEnc authors' run on HuBERT base (``hubert_unienc_cassnat_decode.yaml``).
     """
 
     kind: Literal["wav2vec2"] = "wav2vec2"
     wav2vec2: Wav2Vec2Config = Wav2Vec2Config()
-    model_dim: PositiveInt = 256
+    model_dim: PositiveInt = 768
     """Width that heads and decoders read (D)."""
-    num_heads: PositiveInt = 4
+    num_heads: PositiveInt = 12
     """Of UniEnc's acoustic embedding."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Of UniEnc's acoustic embedding, its attention included."""

@@ -102,6 +102,7 @@ class UniEncConfig(CtcTrunkConfig):
             frontend=WaveformConfig(),
             normalize="utterance",
             encoder=WaveformEncoderConfig(),
+            embedder_ff_dim=3072,
             # About as much as theirs, which masks spans of 10 frames and of 64 of 768 channels.
             spec_augment=SpecAugmentConfig(freq_masks=6, freq_width=85, time_masks=24, time_ratio=0.033),
         )

@@ -255,10 +255,11 @@ def test_the_paper_s_model_has_its_size():
     pieces = CharTokenizer((*TOKENIZER.pieces, *(chr(0x4E00 + i) for i in range(1024 - TOKENIZER.vocab_size))))
     with torch.device("meta"):
         model = UniEnc(UniEncConfig.published_hubert(), pieces)
-    # HuBERT base; projections 768 to 256 twice and back; the embedding's layer; five heads on 256, two of them normed.
-    heads = 4 * 257 * 1024 + 2 * 512
-    embedding = 512 + 256 * 256 * 4 + 256 * 4 + 512 + 256 * 1024 * 2 + 1024 + 256
-    assert sum(p.numel() for p in model.parameters()) == 94_371_712 + 2 * 769 * 256 + 257 * 768 + embedding + heads
+    # HuBERT base; three projections around it; the layer of the embedding; four heads, two of them behind a norm.
+    square, norm = 769 * 768, 2 * 768
+    embedding = 2 * norm + 4 * square + 769 * 3072 + 3073 * 768
+    heads = 4 * 769 * 1024 + 2 * norm
+    assert sum(p.numel() for p in model.parameters()) == 94_371_712 + 3 * square + embedding + heads
 
 
 def test_folders_keep_them_and_users_transcribe(tmp_path):
@@ -285,7 +286,7 @@ def test_what_does_not_fit_is_refused():
         make_config(blocks=None, interctc_layers=(1,), interctc_asr_only=(True,))
     with pytest.raises(ValidationError, match="need each other, got kaldi_fbank and wav2vec2"):
         UniEncConfig(encoder=WaveformEncoderConfig(wav2vec2=SIZES), interctc_layer=1)
-    with pytest.raises(ValidationError, match="multiple of twice num_heads=4, got 252"):
+    with pytest.raises(ValidationError, match="multiple of twice num_heads=12, got 252"):
         WaveformEncoderConfig(model_dim=252)
     with pytest.raises(ValidationError, match="interctc_layer must stay below num_layers=3"):
         make_unienc().model_validate({**make_unienc().model_dump(), "interctc_layer": 3})
