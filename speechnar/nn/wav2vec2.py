@@ -9,7 +9,7 @@ Sources: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning 
 2020, section 2 and appendix B; Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction
 of Hidden Units", TASLP 2021, section II; Salimans and Kingma, "Weight Normalization", 2016, equation 2.
 
-The convolutions of the samples are never trained, as when the papers fine-tune (Baevski et al., section 4.4): what they
+The convolutions of the samples are never trained, as when the papers fine-tune (Baevski et al., section 4.3): what they
 put out is extracted, as log-mel features are, and SpecAugment masks that.
 
 Differs from the papers: layers are not dropped, and masked channels are those of the convolutions, not of the

@@ -74,6 +74,10 @@ class WaveformEncoderConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "WaveformEncoderConfig":
+        if self.wav2vec2.frozen_layers:
+            raise ValueError(
+                "frozen_layers must be 0, since this encoder may be run twice; see `frozen` of a training run"
+            )
         if self.model_dim % (2 * self.num_heads):
             raise ValueError(f"model_dim must be a multiple of twice num_heads={self.num_heads}, got {self.model_dim}")
         return self
@@ -219,7 +223,7 @@ class CtcTrunk(nn.Module):
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths.
 
-        Of wav2vec 2.0, what its convolutions extract counts as such.
+        Of wav2vec 2.0 they are what its convolutions extract, in the precision of an autocast.
         """
         feats, feat_lens = normalized_features(self.frontend, self.normalizer, wav, wav_lens)
         if isinstance(self.encoder, WaveformEncoder):

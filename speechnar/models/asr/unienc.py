@@ -5,8 +5,11 @@ and one acoustic embedding per slot is written behind the frames; the second pas
 embeddings stand, and gives better CTC posteriors where the frames stand, from which slots can be cut again. There is no
 decoder, hence a third less parameters.
 
-Shapes: B utterances, S samples, T encoder frames, D model width, V vocabulary (blank included), U tokens, U + 1 slots;
-N alignments of the utterances; T + U + 1 positions of the second pass.
+The encoder is a Conformer or, as in the paper, a pretrained HuBERT: then frames and embeddings are what its Transformer
+reads, and its convolution tells positions over both.
+
+Shapes: B utterances, S samples, T encoder frames, E encoder width, D model width, V vocabulary (blank included), U
+tokens, U + 1 slots; N alignments of the utterances; T + U + 1 positions of the second pass.
 Source: Fan et al., "UniEnc-CASSNAT: An Encoder-only Non-autoregressive ASR for Speech SSL Models", IEEE Signal
 Processing Letters 2024, section II.
 

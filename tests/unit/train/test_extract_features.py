@@ -1,4 +1,4 @@
-"""From a converted Whisper to a model trained on its stored states, by the commands that a recipe runs."""
+"""From a pretrained encoder to a model trained on its stored states, by the commands that a recipe runs."""
 
 import json
 import shutil
@@ -9,11 +9,13 @@ import yaml
 
 from speechnar.cli.main import main
 from speechnar.data.features import INDEX_FILE, StoredFeatures
+from speechnar.models.asr.wav2vec2 import Wav2Vec2, Wav2Vec2ModelConfig
 from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import load_model, save_model
+from speechnar.nn.wav2vec2 import Wav2Vec2Config
 from speechnar.nn.whisper import WhisperConfig
 from speechnar.text.byte_pairs import BYTE_LETTERS, BytePairTokenizer
-from speechnar.text.tokenizer import load_tokenizer
+from speechnar.text.tokenizer import CharTokenizer, load_tokenizer
 from tests.unit.data.corpus import make_data_dir
 
 SIZES = {"num_mels": 80, "model_dim": 32, "num_layers": 2, "num_heads": 2}
@@ -134,3 +136,35 @@ def test_what_cannot_be_stored_is_refused(folder, tmp_path, capsys):
     cut = ["data", "tokenizer", str(folder / "train"), str(tmp_path / "tokenizer"), "--cut"]
     assert main([*cut, str(folder / "train")]) != 0
     assert "needs tokens.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frozen_layers", [0, 3])
+def test_states_of_wav2vec_are_stored_by_the_same_commands(folder, tmp_path, frozen_layers):
+    """With no layer frozen, what the convolutions extract of the samples: they are never trained."""
+    sizes = Wav2Vec2Config.debug()
+    torch.manual_seed(0)
+    source = Wav2Vec2(Wav2Vec2ModelConfig(encoder=sizes))
+    save_model(tmp_path / "wav2vec2", source, CharTokenizer(("<blank>", "<unk>")))
+    for name in ("train", "dev"):
+        shutil.copytree(folder / name, tmp_path / name, ignore=shutil.ignore_patterns("features.*"))
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    encoder = {**sizes.model_dump(), "frozen_layers": frozen_layers}
+    blocks = {**values["model"]["encoder"]["blocks"], "subsampling": 1}
+    values["model"] |= {
+        "frontend": {"kind": "waveform"},
+        "normalize": "utterance",
+        "encoder": {"kind": "wav2vec2", "wav2vec2": encoder, "blocks": blocks},
+    }
+    values["data"] |= {"train": str(tmp_path / "train"), "dev": str(tmp_path / "dev")}
+    values |= {"init_from": str(tmp_path / "wav2vec2")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert extract(tmp_path, "train", "dev") == 0
+    stored = StoredFeatures([tmp_path / "train"]).read("spk0-tone00")
+    assert stored.shape == (14, 32 if frozen_layers else 16)  # 0.3 s, every frame of which is whole
+    exp = tmp_path / "exp"
+    assert main(["train", str(tmp_path / "config.yaml"), "--exp", str(exp)]) == 0
+    weights, before = load_model(exp / "model").model.encoder.wav2vec2.state_dict(), source.encoder.state_dict()
+    kept = {name for name in before if torch.equal(before[name], weights[name])}
+    assert kept == {name for name in before if frozen_layers or name.startswith("convolutions.")}
+    assert main(["decode", str(exp / "model"), str(tmp_path / "dev"), str(tmp_path / "dev.hyp")]) == 0
+    assert len((tmp_path / "dev.hyp").read_text().splitlines()) == 4

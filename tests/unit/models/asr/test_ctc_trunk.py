@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from speechnar.models.asr.ctc_trunk import CtcTrunk, NormedHead, conformer
 from speechnar.models.asr.unienc import UniEncConfig
+from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import CharTokenizer
 from tests.unit.tiny import speechlike
 
@@ -98,6 +99,14 @@ def test_features_are_masked_in_training_only():
 
 def test_a_frame_lasts_four_hundredths():
     assert build().frame_shift_s == pytest.approx(0.04)
+
+
+def test_an_encoder_is_a_conformer_unless_it_says_otherwise():
+    config = UniEncConfig.model_validate({"encoder": {"model_dim": 16, "num_layers": 7, "positions": "clipped"}})
+    assert isinstance(config.encoder, ConformerConfig)
+    assert UniEncConfig.model_validate(config.model_dump()) == config
+    with pytest.raises(ValueError, match="e_branchformer"):
+        UniEncConfig.model_validate({"encoder": {"kind": "e_branchformer"}})
 
 
 def test_wrong_layers_are_refused():

@@ -288,6 +288,8 @@ def test_what_does_not_fit_is_refused():
         UniEncConfig(encoder=WaveformEncoderConfig(wav2vec2=SIZES), interctc_layer=1)
     with pytest.raises(ValidationError, match="multiple of twice num_heads=12, got 252"):
         WaveformEncoderConfig(model_dim=252)
+    with pytest.raises(ValidationError, match="frozen_layers must be 0, since this encoder may be run twice"):
+        WaveformEncoderConfig(wav2vec2=SIZES.model_copy(update={"frozen_layers": 1}))
     with pytest.raises(ValidationError, match="interctc_layer must stay below num_layers=3"):
         make_unienc().model_validate({**make_unienc().model_dump(), "interctc_layer": 3})
     with pytest.raises(ValidationError, match="which must be of kind whisper"):
