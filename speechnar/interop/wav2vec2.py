@@ -5,6 +5,9 @@ made the recogniser that it is: ``owsm_ctc`` without blocks, languages and promp
 conversion is strict both ways: a tensor without a counterpart here is an error that names it, and so is one that is
 missing. What only served pretraining (quantiser and projections of the contrastive loss) is skipped, and reported so.
 
+Differs from transformers: utterances in a batch give what they give alone (`speechnar.nn.wav2vec2`), and nothing is
+added to the variance by which samples are normalised; there, 1e-7 is, which matters below -60 dBFS only.
+
 Source: the state dictionaries of transformers' ``Wav2Vec2Model``, ``Wav2Vec2ForPreTraining``, ``Wav2Vec2ForCTC``,
 ``HubertModel`` and ``HubertForCTC``, and their ``config.json``, ``preprocessor_config.json`` and ``vocab.json``.
 """
