@@ -178,3 +178,6 @@ def test_without_any_corpus_it_says_so(tmp_path):
     assert finished.returncode == 2
     assert "without commonvoice" in finished.stderr
     assert "needs at least one corpus" in finished.stderr
+    finished = run("joint/s2t", *none, "--data", str(tmp_path / "data"), "--stage", "1", "--train_only", "eng=13")
+    assert finished.returncode == 2
+    assert "--train_only eng needs releases" in finished.stderr

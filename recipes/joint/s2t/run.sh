@@ -87,6 +87,13 @@ if at_stage 1 "data directories"; then
         if [ -z "${given[$part]}" ]; then echo "$0: without $part; --corpus_$part adds it" >&2; fi
     done
     if [ -n "$exclude" ]; then exclude=$(realpath "$exclude"); fi
+    for pair in $train_only; do
+        # shellcheck disable=SC2086 # KEY=VALUE are words
+        if [ -z "$(value_of "${pair%%=*}" $corpus_commonvoice)" ]; then
+            echo "$0: --train_only ${pair%%=*} needs releases of that language in --corpus_commonvoice" >&2
+            exit 2
+        fi
+    done
     for pair in $corpus_commonvoice; do
         lang=${pair%%=*}
         # shellcheck disable=SC2086 # KEY=VALUE are words

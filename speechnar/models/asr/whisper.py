@@ -111,7 +111,7 @@ def adopt_decoder(
     table = weights["token_embed.weight"]
     rows = {piece: table[number] for number, piece in enumerate(tokenizer.pieces[: len(table)])}
     rows |= {"<eos>": rows["<|endoftext|>"], ASR: rows["<|transcribe|>"]}
-    languages = {f"<{code}>": rows[piece] for piece, code in _languages(rows).items() if f"<{code}>" in pieces}
+    languages = {f"<{code}>": rows[piece] for piece, code in language_pieces(rows).items() if f"<{code}>" in pieces}
     rows |= languages
     language = torch.stack(list(languages.values() or [rows["<|en|>"]])).mean(0)
     theirs = {name.removeprefix(_DECODER): weight for name, weight in weights.items() if name.startswith(_DECODER)}
@@ -176,7 +176,7 @@ MANDARIN = "cmn"
 """What Whisper calls Chinese; Cantonese has a piece of its own in its later models."""
 
 
-def _languages(pieces: Iterable[str]) -> dict[str, str]:
+def language_pieces(pieces: Iterable[str]) -> dict[str, str]:
     """Return Whisper's pieces of languages and their ISO 639-3 codes."""
     found = {}
     for piece in pieces:

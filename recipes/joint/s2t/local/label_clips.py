@@ -20,7 +20,6 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -36,12 +35,11 @@ from speechnar.decode.autoregressive import greedy_search
 from speechnar.errors import ConfigError, DataError
 from speechnar.hub import find_device
 from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
-from speechnar.models.asr.whisper import MANDARIN, Whisper
+from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
+from speechnar.models.asr.whisper import MANDARIN, Whisper, adopt_decoder, language_pieces
 from speechnar.models.base import load_model
-from speechnar.nn.context import BlockContext, LayerCache
-from speechnar.text.languages import to_iso3
+from speechnar.nn.embedder import EncodedSpeech
 from speechnar.text.normalize import NORMALIZERS
-from speechnar.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +56,8 @@ TOKENS_PER_S, SPARE_TOKENS = 12, 16
 BARRED = frozenset("0123456789%$£€#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯")
 SCRIPTS = {"eng": "LATIN", "fra": "LATIN", "deu": "LATIN", "spa": "LATIN", "ita": "LATIN", "rus": "CYRILLIC"}
 SCRIPTS[MANDARIN] = "CJK"
+NUM_SPECIALS = 3
+"""Tokens of the decoder before those of text: the language it is told and the start, never written, and the end."""
 MOST_REPEATS, MOST_COMPRESSION = 2, 1.5
 MOST_WORDS_PER_S, MOST_CHARACTERS_PER_S = 4.5, 8.0
 FLOOR = -0.4
@@ -78,33 +78,6 @@ class Label:
     """It had more to say than any speech of this length."""
 
 
-class WhisperStep:
-    """A Whisper in the middle of its hypotheses, as `speechnar.decode.autoregressive.Step` describes it."""
-
-    def __init__(self, whisper: Whisper, states: Tensor, barred: Tensor) -> None:
-        self.whisper, self.barred = whisper, barred
-        self.memory = whisper.decoder.project(states)
-        self.mask = torch.ones(1, 1, 1, states.size(1), dtype=torch.bool, device=states.device)
-        self.caches = [LayerCache() for _ in whisper.decoder.layers]
-        self.place = 0
-
-    def __call__(self, tokens: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the log-probabilities (B, V) of what follows ``tokens`` (B,); ``rows`` must be None."""
-        assert rows is None, "greedy search never changes rows"
-        table = self.whisper.token_embed.weight
-        x = (table[tokens] + self.whisper.positions[self.place])[:, None]
-        self.place += 1
-        valid = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
-        layers = zip(self.whisper.decoder.layers, self.caches, self.memory, strict=True)
-        for layer, cache, (keys, values) in layers:
-            context = BlockContext(valid=valid, attn_mask=None, cache=cache)
-            x = x + layer.self_attention(layer.norm_self(x), context)
-            x = layer.attend(x, keys, values, self.mask)
-            x = x + layer.ff(x)
-        logits = self.whisper.decoder.norm(x)[:, 0] @ table.T
-        return logits.masked_fill(self.barred, -torch.inf).log_softmax(1)
-
-
 class Labeller:
     """Whisper, greedy, told the language.
 
@@ -116,24 +89,45 @@ class Labeller:
         loaded = load_model(folder, device=device)
         if not isinstance(loaded.model, Whisper):
             raise ConfigError(f"{folder}: must be a model of kind whisper, got {loaded.kind}")
+        if lang not in language_pieces(loaded.tokenizer.pieces).values():
+            raise ConfigError(f"{folder}: this Whisper does not know the language {lang}; label clips of others only")
         self.whisper, self.tokenizer, self.device = loaded.model, loaded.tokenizer, device
-        self.prompt = [self.tokenizer.id_of(piece) for piece in ("<|startoftranscript|>", language_piece(self, lang))]
-        self.prompt += [self.tokenizer.id_of(piece) for piece in ("<|transcribe|>", "<|notimestamps|>")]
-        self.eos_id = self.tokenizer.id_of("<|endoftext|>")
-        self.barred = self._barred().to(device)
+        self.text_ids = [number for number in range(self.whisper.config.num_tokens) if self._is_text(number)]
+        self.head = self._build_head(lang).to(device).eval()
         num_mels = self.whisper.config.encoder.num_mels
         self.frontend, self.normalizer = LogMel(LogMelConfig.for_whisper(num_mels)).to(device), PeakRange()
-        silence = torch.full((1, 2 * POSITIONS, num_mels), SILENCE, device=device)
-        self.silence = self._encode(silence)
+        self.silence = self._encode(torch.full((1, 2 * POSITIONS, num_mels), SILENCE, device=device))
 
-    def _barred(self) -> Tensor:
-        """Return which tokens are never written: bool (V,)."""
-        total = self.whisper.config.num_tokens
-        spelled = [self.tokenizer.decode([number]) for number in range(min(total, self.tokenizer.vocab_size))]
-        named = [self.tokenizer.is_special(n) or bool(BARRED & set(text)) for n, text in enumerate(spelled)]
-        barred = torch.tensor(named + [True] * (total - len(named)))
-        barred[self.eos_id] = False
-        return barred
+    def _is_text(self, number: int) -> bool:
+        """Return whether a token may be written."""
+        if number >= self.tokenizer.vocab_size or self.tokenizer.is_special(number):
+            return False
+        return not BARRED & set(self.tokenizer.decode([number]))
+
+    def _build_head(self, lang: str) -> TransformerArHead:
+        """Return Whisper's decoder, told ``lang``; its tokens are `NUM_SPECIALS` and then ``text_ids``."""
+        sizes = self.whisper.config
+        dim, num_layers = sizes.encoder.model_dim, sizes.decoder_layers
+        config = TransformerArHeadConfig(
+            decoder="whisper",
+            num_layers=num_layers,
+            num_heads=sizes.decoder_heads,
+            ff_dim=4 * dim,
+            feed_forward="gelu",
+        )
+        pieces = [f"<{lang}>", "<sos>", "<eos>", *(self.tokenizer.pieces[number] for number in self.text_ids)]
+        head = TransformerArHead(config, dim, vocab_size=len(pieces), blank_id=0, sos_id=1, eos_id=2)
+        weights = adopt_decoder(
+            self.whisper.state_dict(),
+            self.tokenizer,
+            pieces,
+            num_layers=num_layers,
+            tables=head.tables,
+            prefix="",
+            causal=True,
+        )
+        head.load_state_dict(weights)
+        return head
 
     @torch.no_grad()
     def _encode(self, feats: Tensor) -> Tensor:
@@ -152,16 +146,17 @@ class Labeller:
         lens = torch.full((len(batch),), size, device=self.device)
         states = self._encode(self.normalizer(*self.frontend(batch.to(self.device), lens)))
         behind = self.silence[:, states.size(1) :].expand(len(states), -1, -1)
-        step = WhisperStep(self.whisper, torch.cat([states, behind], dim=1), self.barred)
-        for token in self.prompt[:-1]:
-            step(torch.full((len(batch),), token, device=self.device), None)
+        states = torch.cat([states, behind], dim=1)
+        lens = torch.full((len(states),), states.size(1), device=self.device)
+        step = self.head.step(EncodedSpeech(enc=states, lens=lens, states=states, state_lens=lens))
         most = [math.ceil(TOKENS_PER_S * utterance.duration_s) + SPARE_TOKENS for utterance in utterances]
-        limits = torch.tensor(most, device=self.device)
-        found = greedy_search(step, limits, sos_id=self.prompt[-1], eos_id=self.eos_id)
+        found = greedy_search(
+            step, torch.tensor(most, device=self.device), sos_id=self.head.sos_id, eos_id=self.head.eos_id
+        )
         return [
             Label(
                 utt_id=utterance.utt_id,
-                text=" ".join(self.tokenizer.decode(ids[:length]).split()),
+                text=" ".join(self.tokenizer.decode(self.text_ids[i - NUM_SPECIALS] for i in ids[:length]).split()),
                 avg_logprob=round(total / (length + 1), 4),
                 is_cut=length >= limit,
             )
@@ -169,23 +164,6 @@ class Labeller:
                 utterances, found.tokens.tolist(), found.lens.tolist(), found.totals.tolist(), most, strict=True
             )
         ]
-
-
-def language_piece(labeller: "Labeller", lang: str) -> str:
-    """Return Whisper's name of a language.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    tokenizer: Tokenizer = labeller.tokenizer
-    for piece in tokenizer.pieces:
-        code = piece[2:-2]
-        if piece != f"<|{code}|>":
-            continue
-        with suppress(ConfigError):  # a language that we have no name for, or no language
-            if (MANDARIN if code == "zh" else to_iso3(code)) == lang:
-                return piece
-    raise ConfigError(f"this Whisper does not know the language {lang}; label clips of other languages only")
 
 
 def fault(label: Label, utterance: Utterance, floor: float) -> str:

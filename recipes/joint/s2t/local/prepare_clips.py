@@ -84,7 +84,8 @@ def main() -> None:
         speaker = args.name
         if args.test_speakers:
             speaker = f"{args.name}-{path.parent.name}"
-            label = "test" if path.parent.name in args.test_speakers else label.replace("test", "train")
+            is_test = path.parent.name in args.test_speakers
+            label = "test" if is_test else "dev" if label == "dev" else "train"
         utt_id, duration_s = f"{args.name}-{path.stem}", soundfile.info(path).duration
         sets[label].append(Utterance(utt_id, path.resolve(), text, speaker, duration_s, lang=args.language))
     if not sets["train"]:
