@@ -105,7 +105,7 @@ if at_stage 1 "data directories"; then
     from_recipe 1 asterisk --text written
     from_recipe 1 an4 --letters lower # has capitals only
     from_recipe 1 fsdd
-    from_recipe 1 ljspeech --last LJ002-0160 # what follows is for evaluation
+    from_recipe 1 ljspeech --last_clip LJ002-0160 # what follows is for evaluation
     from_clips librispeech eng --letters lower --test-speakers 27
     from_clips kathleen eng
     from_clips kerstin deu

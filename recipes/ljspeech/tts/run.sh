@@ -7,9 +7,9 @@ cd "$(dirname "$0")"
 stage=0 stop_stage=8 corpus="" downloads=downloads url=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2
 vocoder_configs="../../../conf/vocos.yaml ../../../conf/vocos_gan.yaml"
 vocoder="" more="" pretrain=conf/pretrain.yaml config=conf/ardit.yaml one_step="" exp=exp/ardit data=data
-judge=../../../speechnar/shipped/joint-s2t verifier="" last="" overrides=""
+judge=../../../speechnar/shipped/joint-s2t verifier="" last_clip="" overrides=""
 recipe_options="stage stop_stage corpus downloads url vocoder_configs vocoder more pretrain config"
-recipe_options+=" one_step exp data judge verifier last overrides"
+recipe_options+=" one_step exp data judge verifier last_clip overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh
@@ -22,6 +22,6 @@ if at_stage 0 "download" && [ -z "$corpus" ]; then
 fi
 if at_stage 1 "data directories"; then
     "$PYTHON" local/prepare_ljspeech.py "${corpus:-$archive}" "$data" --unpack-to "$downloads" \
-        ${last:+--last "$last"}
+        ${last_clip:+--last "$last_clip"}
 fi
 . ../../shared/synthesis_stages.sh
