@@ -20,6 +20,7 @@ from speechnar.decode.longform import LongformConfig, transcribe_stream
 from speechnar.hub import DEFAULT_MODEL, list_models, resolve_model
 from speechnar.metrics.error_rate import wer
 from speechnar.models.base import load_model
+from tests.unit.noises import no_speech
 
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 30_000_000
@@ -69,6 +70,17 @@ def an4_recording(an4_folder) -> np.ndarray:
     """Return 28 s of CMU AN4's test recordings, one after another."""
     files = sorted(an4_folder.rglob("an4test_clstk/*/*.sph"))
     return np.concatenate([read_audio(path).samples for path in files[:20]])[: 28 * 16000]
+
+
+@pytest.fixture(scope="module")
+def music() -> list[np.ndarray]:
+    """Return the music on hold of Asterisk, 18 minutes, in pieces of a quarter of a minute."""
+    pytest.importorskip("av")
+    files = sorted(Path(os.environ.get("SPEECHNAR_CORPORA", "/nonexistent")).glob("asterisk-moh*/**/*.g722"))
+    if not files:
+        pytest.skip("needs asterisk-moh-opsound-g722, unpacked, in the folder that SPEECHNAR_CORPORA names")
+    wavs = [read_audio(path, target_rate=16000).samples for path in files]
+    return [piece for wav in wavs for piece in np.array_split(wav, len(wav) // (15 * 16000))]
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +193,38 @@ def test_a_recording_of_sentences_is_understood_as_they_are_one_by_one(an4_sente
     stream.push(wav)
     assert stream.finish().text == whole
     assert wer([" ".join(texts)], [whole]).rate <= wer([" ".join(texts)], [one_by_one]).rate + MAX_WORSE
+
+
+def named(transcriber: Transcriber, wavs: list[np.ndarray]) -> list[tuple[int, str, float]]:
+    """Return what of ``wavs`` is said to be of a language, that, and the highest probability of one."""
+    found = enumerate(transcriber.detect_language(wavs, sample_rate=16000))
+    return [(i, item.language, item.probability) for i, item in found if item.language != "und" or item.probability]
+
+
+def test_noise_silence_and_synthesized_music_are_of_no_language():
+    sounds = dict(no_speech())
+    assert len(sounds) == 100
+    transcriber = Transcriber.load(device="cpu")
+    assert named(transcriber, list(sounds.values())) == []
+    long = np.concatenate(list(sounds.values()))[: 60 * 16000]  # another way: utterance by utterance
+    assert named(transcriber, [long]) == []
+    transcript = transcriber.transcribe(sounds["melody at -3 dB"], sample_rate=16000)
+    assert (transcript.language, transcript.language_probability) == ("und", 0.0)
+
+
+@pytest.mark.slow
+def test_music_is_of_no_language(music):
+    transcriber = Transcriber.load(device="cpu")
+    assert len(music) > 70
+    assert named(transcriber, music) == []
+    assert named(transcriber, [np.concatenate(music[:10])]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level_db", [-30, -3])
+def test_three_seconds_of_speech_have_a_language(an4_sentences, level_db):
+    wavs, _ = an4_sentences
+    clips = [wav[: 3 * 16000] * np.float32(10 ** (level_db / 20) / np.abs(wav).max()) for wav in wavs]
+    found = Transcriber.load(device="cpu").detect_language(clips, sample_rate=16000)
+    assert all(item.language != "und" for item in found)
+    assert np.mean([item.language == "eng" and item.probability > 0.5 for item in found]) > 0.9

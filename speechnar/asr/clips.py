@@ -7,7 +7,7 @@ Source: OWSM-CTC (Peng et al., ACL 2024, section 3) for language and task as the
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -78,6 +78,10 @@ class Decoded:
     language_mass: npt.NDArray[np.float64]
     """(L,) how often each language token is expected among the frames; it is emitted once."""
 
+    def if_speech(self, is_speech: bool) -> "Decoded":
+        """Return it, without a say in what the language is unless the clip is speech."""
+        return self if is_speech else replace(self, language_mass=np.zeros_like(self.language_mass))
+
 
 class ClipDecoder:
     """One model with one task, one language (or ``auto``) and one set of options.
@@ -136,6 +140,11 @@ class ClipDecoder:
         """The most that is decoded together."""
         return round(self.options.batch_seconds * self.sample_rate)
 
+    @property
+    def tells_language(self) -> bool:
+        """Whether the language is to be found out, and the model can."""
+        return self.language == AUTO and bool(self.language_ids)
+
     def target_head(self, language: str) -> list[int]:
         """Return the tokens with which a target in ``language`` begins."""
         if not self.language_ids:
@@ -187,13 +196,16 @@ class ClipDecoder:
         return Decoded(path, mass), result.num_samples
 
     def decide_language(self, mass: npt.NDArray[np.float64]) -> tuple[str, float | None]:
-        """Return the language of the speech and, where it was not given, its share of all languages' mass."""
+        """Return the language of the speech and, where it was not given, its share of all languages' mass.
+
+        Without any mass, as where nobody speaks, it is ``und``, with probability 0.
+        """
         if self.language != AUTO:
             return self.language, None
         if not self.language_ids:
             return self.default_language or UNDETERMINED, None
         if not mass.sum() > 0:
-            return UNDETERMINED, None
+            return UNDETERMINED, 0.0
         best = int(mass.argmax())
         return list(self.language_ids)[best], float(mass[best] / mass.sum())
 

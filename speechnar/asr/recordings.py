@@ -6,15 +6,17 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from speechnar.asr.clips import CTC, ClipDecoder, Decoded
 from speechnar.asr.segments import to_segments
 from speechnar.audio.blocks import Blocks, Samples, cut, gather
+from speechnar.audio.io import resample
 from speechnar.audio.source import Recording
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
-from speechnar.decode.vad import VadConfig, detect_speech
+from speechnar.decode.vad import Endpointer, VadConfig, detect_speech, holds_speech
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
 from speechnar.text.transcript import Segment, Transcript
 
@@ -40,6 +42,8 @@ class _Unfinished:
 
     name: str | None
     duration_s: float
+    is_speech: bool = True
+    """Whether what waits has a say in what the language is."""
     waiting: list[tuple[float, Samples]] = field(default_factory=list)
     decoded: list[tuple[float, Decoded]] = field(default_factory=list)
 
@@ -71,16 +75,22 @@ class RecordingTranscriber:
         yield from self._finish(pool)
 
     def language_probabilities(self, recording: Recording) -> dict[str, float]:
-        """Return the probability of every language of the model for the first window, most probable first.
+        """Return the probability of every language of the model, most probable first.
+
+        It is that of the first speech, of about a window in all; where nobody speaks, all are 0.
 
         Raises:
             ConfigError: the model has no language tokens.
         """
         if not self.decoder.language_ids:
             raise ConfigError(f"model {self.decoder.name} does not tell languages; use one with language tokens")
-        clip, _ = self._head(recording)
-        (decoded,) = self.decoder.decode([clip])
-        mass = decoded.language_mass / max(decoded.language_mass.sum(), np.finfo(np.float64).tiny)
+        clip, rest = self._head(recording)
+        if next(rest, None) is not None:
+            clips = self._first_speech(recording)
+        else:
+            clips = [clip] if self._holds_speech(clip) else []
+        mass = sum((decoded.language_mass for decoded in self.decoder.decode(clips)), self._no_mass())
+        mass = mass / max(mass.sum(), np.finfo(np.float64).tiny)
         ranked = sorted(zip(self.decoder.language_ids, mass.tolist(), strict=True), key=lambda pair: -pair[1])
         return dict(ranked)
 
@@ -123,8 +133,10 @@ class RecordingTranscriber:
         if decoder.options.vad or (decoder.options.vad is None and following is not None):
             return self._decode_speech(recording)
         if following is None:
-            return _Unfinished(recording.name, len(clip) / decoder.sample_rate, waiting=[(0.0, clip)])
+            is_speech = not decoder.tells_language or self._holds_speech(clip)
+            return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech, waiting=[(0.0, clip)])
         decoded, num_samples = decoder.decode_windows(chain([clip, following], rest))
+        decoded = decoded.if_speech(not decoder.tells_language or holds_speech(recording.blocks(VAD_RATE)))
         return _Unfinished(recording.name, num_samples / decoder.sample_rate, decoded=[(0.0, decoded)])
 
     def _head(self, recording: Recording) -> tuple[Samples, Blocks]:
@@ -140,6 +152,23 @@ class RecordingTranscriber:
                 break
         return np.concatenate(head) if head else np.zeros(0, dtype=np.float32), blocks
 
+    def _holds_speech(self, clip: Samples) -> bool:
+        return holds_speech([resample(clip, self.decoder.sample_rate, VAD_RATE)])
+
+    def _first_speech(self, recording: Recording) -> list[Samples]:
+        """Return the first utterances in which somebody surely speaks, of about a window in all."""
+        rate, missing_s = self.decoder.sample_rate, self.decoder.options.window_s
+        endpointer = Endpointer(utterances(missing_s))
+        pushed = (heard for block in recording.blocks(VAD_RATE) for heard in endpointer.push(block))
+        spans = []
+        for heard in chain(pushed, endpointer.finish()):
+            if heard.is_over and heard.is_sure:
+                spans.append((round(heard.begin * rate / VAD_RATE), round(heard.end * rate / VAD_RATE)))
+                missing_s -= (heard.end - heard.begin) / VAD_RATE
+                if missing_s <= 0:
+                    break
+        return list(cut(recording.blocks(rate), spans))
+
     def _decode_speech(self, recording: Recording) -> _Unfinished:
         """Find speech in a first pass and decode its clips in a second one."""
         decoder = self.decoder
@@ -154,8 +183,8 @@ class RecordingTranscriber:
         unfinished = _Unfinished(recording.name, duration_s)
         for some in gather(clips, POOLED_BATCHES * decoder.batch_samples):
             done = len(unfinished.decoded)
-            starts_s = [segment.start_s for segment in speech[done : done + len(some)]]
-            unfinished.decoded += zip(starts_s, decoder.decode(some), strict=True)
+            for segment, decoded in zip(speech[done : done + len(some)], decoder.decode(some), strict=True):
+                unfinished.decoded.append((segment.start_s, decoded.if_speech(segment.is_sure)))
         return unfinished
 
     # From tokens to transcripts.
@@ -173,7 +202,8 @@ class RecordingTranscriber:
     def _decode_waiting(self, waiting: Sequence[_Unfinished]) -> None:
         results = iter(self.decoder.decode([clip for unfinished in waiting for _, clip in unfinished.waiting]))
         for unfinished in waiting:
-            unfinished.decoded += [(start_s, next(results)) for start_s, _ in unfinished.waiting]
+            is_speech = unfinished.is_speech
+            unfinished.decoded += [(start_s, next(results).if_speech(is_speech)) for start_s, _ in unfinished.waiting]
             unfinished.waiting.clear()
 
     def _decode_alone(self, unfinished: _Unfinished) -> _Unfinished | SpeechnarError:
@@ -184,14 +214,15 @@ class RecordingTranscriber:
         return unfinished
 
     def _assemble(self, unfinished: _Unfinished) -> Transcript:
-        mass = sum(
-            (decoded.language_mass for _, decoded in unfinished.decoded), np.zeros(len(self.decoder.language_ids))
-        )
+        mass = sum((decoded.language_mass for _, decoded in unfinished.decoded), self._no_mass())
         language, probability = self.decoder.decide_language(mass)
         paths = [(start_s, decoded.path) for start_s, decoded in unfinished.decoded]
         segments = self.segments(paths, duration_s=unfinished.duration_s, language=language)
         task = "transcribe" if self.decoder.task == "asr" else "translate"
         return self.transcript(unfinished.name, unfinished.duration_s, segments, language, probability, task=task)
+
+    def _no_mass(self) -> npt.NDArray[np.float64]:
+        return np.zeros(len(self.decoder.language_ids))
 
     def segments(self, paths: Sequence[tuple[float, CtcPath]], *, duration_s: float, language: str) -> list[Segment]:
         """Return what the token paths of clips, each with the second at which it begins, say until ``duration_s``."""

@@ -134,7 +134,7 @@ class SpeechStream:
                 self._utterance = _open(self._transcriber.decoder)
             self._utterance.push(self._pass(end))
             if speech.is_over:
-                self._close(self._utterance.finish(), begin / rate, end / rate)
+                self._close(self._utterance.finish().if_speech(speech.is_sure), begin / rate, end / rate)
                 self._utterance = None
 
     def _pass(self, place: int) -> Samples:

@@ -21,7 +21,7 @@ from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
-from speechnar.text.languages import to_iso3
+from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.spoken import spoken_words
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Transcript, Word
@@ -32,7 +32,10 @@ _NO_LETTER = re.compile(r"[^\w']|_")
 
 @dataclass(frozen=True)
 class DetectedLanguage:
-    """The language of a recording (ISO 639-3), its probability, and those of all languages, most probable first."""
+    """The language of a recording (ISO 639-3), its probability, and those of all languages, most probable first.
+
+    Where nobody speaks, the language is ``und`` and all probabilities are 0.
+    """
 
     file: str | None
     language: str
@@ -253,7 +256,7 @@ class Transcriber:
     def detect_language(
         self, audio: AudioInput | list[AnyInput], *, sample_rate: int | None = None
     ) -> DetectedLanguage | list[DetectedLanguage]:
-        """Tell the language spoken in the first 30 seconds.
+        """Tell the language spoken in the first 30 seconds of speech; silence, noise and music are ``und``.
 
         Raises:
             AudioError: a recording cannot be read.
@@ -264,6 +267,7 @@ class Transcriber:
         def detect(recording: Recording) -> DetectedLanguage:
             probabilities = transcriber.language_probabilities(recording)
             language, probability = next(iter(probabilities.items()))
+            language = language if probability else UNDETERMINED
             return DetectedLanguage(recording.name, language, probability, probabilities)
 
         return _one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in _as_list(audio)))

@@ -22,6 +22,9 @@ from speechnar.errors import AudioError, ShapeError
 
 SAMPLE_RATE = 16000
 WINDOW_SAMPLES = 512  # what the network takes at 16 kHz, one probability each
+SURE_PROB, SURE_WINDOWS = 0.8, 4
+"""Somebody surely speaks where so many windows in a row are at least so probable. Music passes the threshold of speech
+now and then, by one window or two; a spoken word is more than that."""
 
 
 class VadConfig(Config):
@@ -45,6 +48,8 @@ class SpeechSegment:
 
     start_s: float
     end_s: float
+    is_sure: bool
+    """Whether somebody surely speaks in it (`SURE_PROB`)."""
 
 
 def detect_speech(
@@ -73,7 +78,24 @@ def detect_speech(
     found = get_speech_timestamps_from_probs(
         probs, sampling_rate=SAMPLE_RATE, audio_length_samples=num_samples, **config.model_dump()
     )
-    return [SpeechSegment(item["start"] / SAMPLE_RATE, item["end"] / SAMPLE_RATE) for item in found]
+    spans = [(item["start"], item["end"]) for item in found]
+    windows = [slice(start // WINDOW_SAMPLES, -(-end // WINDOW_SAMPLES)) for start, end in spans]
+    return [
+        SpeechSegment(start / SAMPLE_RATE, end / SAMPLE_RATE, _are_sure(probs[heard]))
+        for (start, end), heard in zip(spans, windows, strict=True)
+    ]
+
+
+def holds_speech(blocks: Iterable[npt.NDArray[np.float32]]) -> bool:
+    """Tell whether somebody surely speaks in 1-D float32 ``blocks`` of 16 kHz samples, read no further than needed.
+
+    Noise, hum, tones and music are not speech (`SURE_PROB`).
+
+    Raises:
+        ShapeError: a block is not one-dimensional.
+    """
+    network = _load_network()
+    return _are_sure(network(window) for window, _ in _windows(blocks))
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,8 @@ class HeardSpeech:
     """Behind the last sample that belongs to it by now; equal to ``begin`` if no speech is open, or no longer."""
     is_over: bool = False
     """Whether it ends there; what is open next begins there or later."""
+    is_sure: bool = False
+    """Whether it is over and somebody surely speaks in it, as in a `SpeechSegment`."""
 
 
 class Endpointer:
@@ -108,6 +132,10 @@ class Endpointer:
         """Where it begins, with padding, after cuts."""
         self._silent_from: int | None = None
         self._last_end = 0
+        self._is_sure = False
+        """Whether somebody surely speaks in it, so far."""
+        self._num_sure = 0
+        """Windows in a row, to the last one, that are surely speech."""
 
     def push(self, samples: npt.NDArray[np.float32]) -> Iterator[HeardSpeech]:
         """Take 16 kHz samples (S,), any number; yield what is certain after each window that they complete."""
@@ -128,10 +156,13 @@ class Endpointer:
         config = self.config
         prob = self._network(window)
         start, self._heard = self._heard, self._heard + num_valid
+        self._num_sure = self._num_sure + 1 if prob >= SURE_PROB else 0
+        self._is_sure |= self._num_sure >= SURE_WINDOWS
         if prob >= config.threshold:
             self._silent_from = None
             if self._onset is None:
                 self._onset, self._begin = start, max(self._last_end, start - _to_samples(config.speech_pad_ms))
+                self._is_sure = False
         elif prob < max(config.threshold - 0.15, 0.01) and self._onset is not None:
             self._silent_from = start if self._silent_from is None else self._silent_from
             if start - self._silent_from >= _to_samples(config.min_silence_duration_ms):
@@ -162,10 +193,20 @@ class Endpointer:
         return min(self._silent_from + _to_samples(self.config.speech_pad_ms), self._heard)
 
     def _close(self, end: int) -> HeardSpeech:
-        closed = HeardSpeech(self._begin, end, is_over=True)
-        self._last_end = end
+        closed = HeardSpeech(self._begin, end, is_over=True, is_sure=self._is_sure)
+        self._last_end, self._is_sure = end, False
         self._onset = self._silent_from = None
         return closed
+
+
+def _are_sure(probs: Iterable[float]) -> bool:
+    """Tell whether windows of these probabilities, one after another, are surely speech."""
+    num_sure = 0
+    for prob in probs:
+        num_sure = num_sure + 1 if prob >= SURE_PROB else 0
+        if num_sure == SURE_WINDOWS:
+            return True
+    return False
 
 
 def _windows(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[tuple[npt.NDArray[Any], int]]:

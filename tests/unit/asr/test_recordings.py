@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from speechnar.asr.clips import ClipDecoder, DecodeOptions
-from speechnar.asr.recordings import utterances
+from speechnar.asr.recordings import RecordingTranscriber, utterances
 from speechnar.asr.transcriber import Transcriber
+from speechnar.audio.source import open_audio
 from speechnar.decode.vad import detect_speech
 from speechnar.errors import AudioError
 from speechnar.models.base import LoadedModel, load_model
@@ -69,13 +70,36 @@ def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
 
 
 def test_probabilities_of_languages_are_shares_of_the_first_window(loaded):
-    wav = speechlike(9.0, seed=4)
+    wav = vowels(9.0, seed=4)
     options = DecodeOptions(window_s=4.0)
     (decoded,) = ClipDecoder(loaded, options=options).decode([wav[: 4 * RATE]])
     mass = decoded.language_mass / decoded.language_mass.sum()
     found = Transcriber(loaded).detect_language(wav[: 4 * RATE], sample_rate=RATE).probabilities
     assert found == pytest.approx(dict(zip(LANGUAGES, mass.tolist(), strict=True)), rel=1e-4)
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_the_language_of_a_long_recording_is_that_of_its_first_speech(loaded):
+    """What comes before it, of whatever length, and what comes after a window of it are not asked."""
+    silence, (first, second, third) = np.zeros(RATE, dtype=np.float32), (vowels(3.0, seed=seed) for seed in range(3))
+    wav = np.concatenate([*[silence] * 9, first, silence, second, silence, third, silence])
+    options = DecodeOptions(window_s=5.0)
+    transcriber = RecordingTranscriber(ClipDecoder(loaded, options=options))
+    speech = detect_speech([wav], utterances(5.0))
+    assert [segment.is_sure for segment in speech] == [True] * 3
+    assert speech[0].start_s > 8
+    clips = [wav[round(segment.start_s * RATE) : round(segment.end_s * RATE)] for segment in speech[:2]]
+    mass = sum(decoded.language_mass for decoded in ClipDecoder(loaded, options=options).decode(clips))
+    found = transcriber.language_probabilities(open_audio(wav, RATE))
+    assert found == pytest.approx(dict(zip(LANGUAGES, (mass / mass.sum()).tolist(), strict=True)), rel=1e-4)
+    assert set(transcriber.language_probabilities(open_audio(speechlike(40.0), RATE)).values()) == {0.0}
+
+
+def test_without_vad_noise_of_any_length_has_no_language(loaded):
+    options = DecodeOptions(window_s=5.0, vad=False)
+    transcript = Transcriber(loaded).transcribe(speechlike(12.0), sample_rate=RATE, options=options)
+    assert transcript.text
+    assert (transcript.language, transcript.language_probability) == ("und", 0.0)
 
 
 def test_a_text_stands_where_the_model_says_it(loaded):

@@ -1,6 +1,7 @@
 """Streams give what their utterances give as clips, however the samples are pushed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -254,7 +255,23 @@ def test_without_speech(models, name, seconds):
     assert stream.push(np.zeros(round(seconds * RATE), dtype=np.float32)) == ()
     transcript = stream.finish()
     assert (transcript.text, transcript.segments, transcript.duration) == ("", (), seconds)
-    assert transcript.language_probability is None
+    assert (transcript.language, transcript.language_probability) == {"ctc": ("und", 0.0), "windowed": ("zho", None)}[
+        name
+    ]
+
+
+def test_an_utterance_in_which_nobody_surely_speaks_has_no_say_in_the_language(models, recording, monkeypatch):
+    (_, _), (begin, end) = spans(recording)
+    expected = models["ctc"].detect_language(recording[begin:end], sample_rate=RATE)
+    push = Endpointer.push
+    monkeypatch.setattr(
+        Endpointer, "push", lambda self, wav: (replace(heard, is_sure=False) for heard in push(self, wav))
+    )
+    transcript = run(models["ctc"].stream(), recording, [len(recording)])  # the second ends by itself, not in a push
+    assert (transcript.language, transcript.language_probability) == (
+        expected.language,
+        pytest.approx(expected.probability, rel=1e-4),
+    )
 
 
 # Inputs.

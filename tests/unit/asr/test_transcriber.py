@@ -32,6 +32,7 @@ from tests.unit.tiny import (
     save_tiny_model,
     save_tiny_paraformer,
     speechlike,
+    vowels,
     write_speechlike,
 )
 
@@ -75,7 +76,8 @@ def check_times(transcript) -> None:
 
 
 def test_result_has_the_promised_fields(transcriber, tmp_path):
-    path = write_speechlike(tmp_path / "a.wav", 3.0)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, vowels(3.0), RATE)
     transcript = transcriber.transcribe(path, word_timestamps=True)
     assert transcript.text  # the random model speaks
     values = json.loads(transcript.to_json())
@@ -123,14 +125,27 @@ def test_translate(transcriber):
 
 
 def test_detect_language(transcriber):
-    found = transcriber.detect_language(speechlike(2.0), sample_rate=RATE)
+    found = transcriber.detect_language(vowels(2.0), sample_rate=RATE)
     assert sum(found.probabilities.values()) == pytest.approx(1)
     assert set(found.probabilities) == set(LANGUAGES)
     assert list(found.probabilities.values()) == sorted(found.probabilities.values(), reverse=True)
     assert found.probability == found.probabilities[found.language]
-    transcript = transcriber.transcribe(speechlike(2.0), sample_rate=RATE)
+    transcript = transcriber.transcribe(vowels(2.0), sample_rate=RATE)
     assert transcript.language == found.language
     assert transcript.language_probability == pytest.approx(found.probability)
+
+
+def test_what_is_no_speech_has_no_language(transcriber):
+    """Whatever the model says of it: this one says something of everything."""
+    noise = speechlike(2.0)
+    found = transcriber.detect_language(noise, sample_rate=RATE)
+    assert (found.language, found.probability) == ("und", 0.0)
+    assert found.probabilities == dict.fromkeys(LANGUAGES, 0.0)
+    transcript = transcriber.transcribe(noise, sample_rate=RATE)
+    assert (transcript.language, transcript.language_probability) == ("und", 0.0)
+    assert transcript.text
+    values = json.loads(transcript.to_json())
+    assert (values["language"], values["language_probability"]) == ("und", 0.0)
 
 
 def test_language_probability_is_the_share_of_emissions(transcriber):
@@ -447,7 +462,7 @@ def test_long_recording_by_speech(transcriber, monkeypatch):
 
     def found(blocks, config):
         assert sum(len(block) for block in blocks) == 95 * RATE
-        return [SpeechSegment(12.0, 20.0), SpeechSegment(60.0, 64.5)]
+        return [SpeechSegment(12.0, 20.0, is_sure=False), SpeechSegment(60.0, 64.5, is_sure=True)]
 
     monkeypatch.setattr(recognizer, "detect_speech", found)
     tape = Tape(95.0)
@@ -461,6 +476,8 @@ def test_long_recording_by_speech(transcriber, monkeypatch):
     assert transcript.segments[0].start >= 12.0
     assert all(s.end <= 21 or s.start >= 60.0 for s in transcript.segments)
     assert transcript.duration == 95.0
+    language, probability = decoder.decide_language(second.language_mass)  # nobody surely speaks in the first
+    assert (transcript.language, transcript.language_probability) == (language, pytest.approx(probability, rel=1e-4))
 
 
 def test_silence_is_silent(transcriber):
@@ -553,7 +570,7 @@ def test_half_loaded_models_are_refused(folder):
 
 
 def test_every_decoder_writes_its_own_text_with_times(joint):
-    wav = speechlike(3.0)
+    wav = vowels(3.0)
     texts = {}
     for decoder in joint.decoders:
         options = DecodeOptions(decoder=decoder)

@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar.decode.vad import SAMPLE_RATE, Endpointer, VadConfig, detect_speech
+from speechnar.decode.vad import (
+    SAMPLE_RATE,
+    SURE_PROB,
+    SURE_WINDOWS,
+    WINDOW_SAMPLES,
+    Endpointer,
+    VadConfig,
+    detect_speech,
+    holds_speech,
+)
 from speechnar.errors import AudioError, ShapeError
+from tests.unit.noises import no_speech
 from tests.unit.tiny import vowels
 
 
@@ -54,6 +64,46 @@ def test_no_speech_in_what_is_none(kind):
     assert detect_speech([samples.astype(np.float32)]) == []
 
 
+def test_nobody_surely_speaks_in_noise_silence_and_music():
+    assert [name for name, wav in no_speech() if holds_speech([wav])] == []
+
+
+@pytest.mark.parametrize("level_db", [-30, -10, 0])
+def test_somebody_surely_speaks_wherever_the_speech_is(level_db):
+    spoken = vowels(0.6) * np.float32(10 ** (level_db / 20) / 0.3)
+    noises = [0.001 * np.random.default_rng(seed).standard_normal(SAMPLE_RATE) for seed in (0, 1)]
+    wav = np.concatenate([noises[0], spoken, noises[1]]).astype(np.float32)
+    assert holds_speech(in_blocks(wav, 700))
+    assert not holds_speech([wav[:SAMPLE_RATE]])
+
+
+def hear(monkeypatch: pytest.MonkeyPatch, probs: list[float]) -> np.ndarray:
+    """Let the network say ``probs``, whatever it hears; return as many windows."""
+
+    def load_network():
+        heard = iter(probs)
+        return lambda window: next(heard)
+
+    monkeypatch.setattr("speechnar.decode.vad._load_network", load_network)
+    return np.zeros(len(probs) * WINDOW_SAMPLES, dtype=np.float32)
+
+
+def test_no_more_is_read_than_is_needed(monkeypatch):
+    probs = [0.0] * 3 + [SURE_PROB] * (SURE_WINDOWS - 1) + [0.0] + [SURE_PROB] * SURE_WINDOWS
+    blocks = in_blocks(hear(monkeypatch, [*probs, *[0.0] * 10]), WINDOW_SAMPLES)
+    assert holds_speech(blocks)
+    assert len(list(blocks)) == 10
+    assert not holds_speech(in_blocks(hear(monkeypatch, [*probs[:-1], 0.0]), WINDOW_SAMPLES))
+
+
+def test_speech_that_passes_the_threshold_is_not_sure_yet(monkeypatch):
+    """As music does it: a window or two, again and again."""
+    wav = hear(monkeypatch, [0.0] * 20 + [0.9, 0.9, 0.6] * 10 + [0.0] * 40 + [0.9] * 10 + [0.0] * 40)
+    config = VadConfig(min_speech_duration_ms=100, min_silence_duration_ms=500, speech_pad_ms=200)
+    assert [segment.is_sure for segment in detect_speech([wav], config)] == [False, True]
+    assert [heard.is_sure for heard in Endpointer(config).push(wav) if heard.is_over] == [False, True]
+
+
 @pytest.mark.parametrize("block_samples", [333, 512, 48_000])
 def test_blocks_equal_silero_on_the_whole_recording(speech, block_samples):
     from silero_vad import get_speech_timestamps, load_silero_vad
@@ -90,6 +140,7 @@ def endpoints(wav: np.ndarray, config: VadConfig, size: int) -> list[tuple[float
         if state.begin == begin and state.end > state.begin:
             assert state.end >= end  # speech once certain stays so
         begin, end = state.begin, state.end
+        assert state.is_over or not state.is_sure
         if state.is_over:
             found.append((state.begin / SAMPLE_RATE, state.end / SAMPLE_RATE))
             begin = state.end
