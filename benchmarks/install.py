@@ -1,10 +1,10 @@
 """Size and time of an install into a fresh environment: what inference needs, and what each extra adds to it.
 
-Two environments are made of the Python that runs this, by pip, with its cache and its sources of packages as they are:
-one with a build of torch for CPUs, which is put there first (``--cpu-torch`` names it, as pip takes it), and one with
-the build that pip chooses by itself. The extras then join the first one. Sizes are those of the files of every package
-that is needed, be it by way of others; an extra adds what the core does not have. Packages come from the network, so
-that this is no part of ``make bench``.
+Two environments are made of the Python that runs this, by uv, which must be on the path, with its cache and its sources
+of packages as they are: one with a build of torch for CPUs, which is put there first (``--cpu-torch`` names it, as uv
+takes it), and one with the build that uv chooses by itself. The extras then join the first one. Sizes are those of the
+files of every package that is needed, be it by way of others; an extra adds what the core does not have. What the cache
+lacks comes from the network, so that this is no part of ``make bench``.
 """
 
 import argparse
@@ -58,13 +58,13 @@ def main() -> int:
     parser.add_argument("--cpu-torch", required=True, metavar="WHEEL", help="a build of torch for CPUs")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     args = parser.parse_args()
-    load, cached = load_average(), cache_size()
+    load, cached = load_average(), cached_archives()
     cpu = measure([args.cpu_torch], EXTRAS)
     default = measure([], ())
     shown = ", ".join(f"{name} {size:.0f} MB" for name, size in cpu["extras_mb"].items())
     write_result(
         "install",
-        what="an install for inference into a fresh environment by pip: size, and time",
+        what="an install for inference into a fresh environment by uv: size, and time",
         threads=1,
         runs=1,
         load_before=load,
@@ -75,8 +75,8 @@ def main() -> int:
             for side in (cpu, default)
         )
         + f"; extras add {shown}",
-        note=f"Python {sys.version.split()[0]}; pip's cache held {cached:.0f} MB before; what it lacked was fetched, "
-        "which is part of the time",
+        note=f"Python {sys.version.split()[0]}; uv's cache held {cached} archives before, {cached_archives()} after, "
+        "and what it lacked was fetched and unpacked; sizes without compiled bytecode",
         folder=args.output,
     )
     return 0
@@ -91,15 +91,15 @@ def measure(first: Sequence[str], extras: Sequence[str]) -> dict[str, Any]:
         each extra adds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
+        venv.create(folder)
         python = Path(folder) / "bin" / "python"
         started, computed_s = time.perf_counter(), children_s()
         if first:
-            pip(python, "install", *first)
-        pip(python, "install", str(ROOT))
+            install(python, *first)
+        install(python, str(ROOT))
         seconds, computed_s = time.perf_counter() - started, children_s() - computed_s
         if extras:
-            pip(python, "install", f"{ROOT}[{','.join(extras)}]")
+            install(python, f"{ROOT}[{','.join(extras)}]")
         known = installed(python)
     core = needed_by(known, "speechnar")
     size = {name: known[name].size / MB for name in known}
@@ -115,9 +115,9 @@ def measure(first: Sequence[str], extras: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def pip(python: Path, *arguments: str) -> None:
-    """Run pip of an environment."""
-    subprocess.run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+def install(python: Path, *wanted: str) -> None:
+    """Install into the environment of ``python``."""
+    subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *wanted], check=True)
 
 
 def children_s() -> float:
@@ -126,11 +126,10 @@ def children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def cache_size() -> float:
-    """Return the size of pip's cache in MB, 0 if there is none."""
-    command = [sys.executable, "-m", "pip", "cache", "dir"]
-    folder = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MB
+def cached_archives() -> int:
+    """Return how many packages uv has unpacked before, of whatever version."""
+    folder = Path(subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip())
+    return sum(1 for _ in folder.glob("archive-*/*"))
 
 
 def installed(python: Path) -> dict[str, Distribution]:
