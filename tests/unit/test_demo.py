@@ -170,7 +170,7 @@ def test_decoders_are_compared_with_differences_marked(tmp_path):
     (compare,) = (fn.fn for fn in page.fns.values() if fn.api_name == "compare")
     path = write_speechlike(tmp_path / "a.wav", 3.0)
     html, rows = compare(str(path), str(folder), "auto")
-    assert [row[0] for row in rows] == ["ctc", "cassnat", "paraformer", "transformer_ar"]
+    assert [row[0] for row in rows] == ["ctc", "cassnat", "paraformer", "refiner", "transformer_ar"]
     assert all(float(seconds) > 0 and float(rtf) > 0 for _, seconds, rtf in rows)
     assert html.startswith("<p><b>ctc</b>: ")
     assert "<mark>" in html

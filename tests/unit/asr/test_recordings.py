@@ -10,7 +10,7 @@ from speechnar.audio.source import open_audio
 from speechnar.decode.vad import detect_speech
 from speechnar.errors import AudioError
 from speechnar.models.base import LoadedModel, load_model
-from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, vowels
+from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, vowels, write_speechlike
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def test_recordings_come_back_in_their_order_whatever_is_read_ahead(loaded, batc
 
 
 def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
-    wav = speechlike(1.0)
+    wav = write_speechlike(tmp_path / "good.wav", 1.0)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
-    found = list(Transcriber(loaded).transcribe_many([wav, tmp_path / "bad.wav", wav], sample_rate=RATE))
+    found = list(Transcriber(loaded).transcribe_many([wav, tmp_path / "bad.wav", wav]))
     assert isinstance(found[1], AudioError)
     assert found[0].text == found[2].text != ""
 

@@ -578,12 +578,12 @@ def test_every_decoder_writes_its_own_text_with_times(joint):
         check_times(transcript)
         assert transcript.language in LANGUAGES, "the language is CTC's decision whatever writes the text"
         texts[decoder] = transcript.text
-    assert list(texts) == ["ctc", "cassnat", "paraformer", "transformer_ar"]
+    assert list(texts) == ["ctc", "cassnat", "paraformer", "refiner", "transformer_ar"]
     assert joint.transcribe(wav, sample_rate=RATE).text == texts["ctc"]
     assert len(set(texts.values())) > 1
 
 
-@pytest.mark.parametrize("decoder", ["cassnat", "paraformer", "transformer_ar"])
+@pytest.mark.parametrize("decoder", ["cassnat", "paraformer", "refiner", "transformer_ar"])
 def test_a_decoder_writes_the_same_alone_and_among_others(joint, decoder):
     wavs = [speechlike(seconds, seed=i) for i, seconds in enumerate((0.05, 1.0, 2.5))]
     options = DecodeOptions(decoder=decoder)

@@ -33,7 +33,7 @@ def test_txt_on_stdout_and_nothing_else(recognizer, wav, capsys):
 
 
 def test_the_decoder_is_chosen(joint, wav, data_dir, tmp_path, capsys):
-    for decoder in ("ctc", "cassnat", "paraformer", "transformer_ar"):
+    for decoder in ("ctc", "cassnat", "paraformer", "refiner", "transformer_ar"):
         assert main(["transcribe", wav, "-m", joint, "--decoder", decoder, "-q"]) == 0
         expected = Transcriber.load(joint).transcribe(wav, options=DecodeOptions(decoder=decoder))
         assert capsys.readouterr().out == expected.to_txt()
