@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "joint-s2t"
+DEFAULT_MODEL = "joint-asr"
 """What the command line and the module-level functions load when no model is named."""
+DEFAULT_ST_MODEL = "joint-s2t"
+"""What they load to translate speech."""
 DEFAULT_TTS_MODEL = "ljspeech-tts"
 """What they load to speak and to edit speech."""
 DEFAULT_MT_MODEL = "multi30k-eng-deu"
@@ -37,7 +39,15 @@ CONSENT = (
 """What everybody is told who gives a voice or edits what somebody has said."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 REQUIRED_FILES = ("config.json", "model.safetensors")
-ALLOWED_FILES = ("config.json", "*.safetensors", "tokenizer.model", "tokens.txt", "README.md")
+ALLOWED_FILES = (
+    "config.json",
+    "*.safetensors",
+    "tokenizer.model",
+    "merges.txt",
+    "lexicon.txt",
+    "tokens.txt",
+    "README.md",
+)
 
 MAX_CARD_CHARS = 1 << 20
 MAX_SEED = 2**63 - 1

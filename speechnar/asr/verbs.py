@@ -6,7 +6,7 @@ from typing import overload
 from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.transcriber import DetectedLanguage, Transcriber
 from speechnar.audio.source import AnyInput, AudioInput
-from speechnar.hub import DEFAULT_MODEL
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL
 from speechnar.text.transcript import Transcript
 
 
@@ -84,7 +84,7 @@ def translate(
     language: str = AUTO,
     word_timestamps: bool = False,
     options: DecodeOptions | None = None,
-    model: str = DEFAULT_MODEL,
+    model: str = DEFAULT_ST_MODEL,
     device: str = "auto",
 ) -> Transcript | list[Transcript]:
     """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""

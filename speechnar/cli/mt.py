@@ -15,7 +15,7 @@ from speechnar.cli.options import OK, Verb, add_direction, add_loading, load_tra
 from speechnar.cli.output import log, put, put_json
 from speechnar.errors import ConfigError
 from speechnar.extras import require
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_MT_MODEL
+from speechnar.hub import DEFAULT_MT_MODEL, DEFAULT_ST_MODEL
 
 if TYPE_CHECKING:
     from speechnar.mt.stream import TranslationUpdate
@@ -25,7 +25,7 @@ LINES_AT_ONCE = 100
 
 
 def _describe_translate(parser: argparse.ArgumentParser) -> None:
-    add_loading(parser, None, f"{DEFAULT_MODEL}, of text {DEFAULT_MT_MODEL}")
+    add_loading(parser, None, f"{DEFAULT_ST_MODEL}, of text {DEFAULT_MT_MODEL}")
     _add_decoding(parser)
     add_writing(parser)
     _add_text(parser)
@@ -84,7 +84,7 @@ def _translate(args: argparse.Namespace) -> int:
     refuse(args, "a FILE", _add_text)
     if args.to is None:
         raise ConfigError("say into which language: --to LANG")
-    args.model = args.model or DEFAULT_MODEL
+    args.model = args.model or DEFAULT_ST_MODEL
     return recognize(args, to=args.to)
 
 

@@ -1,4 +1,4 @@
-"""The first thing to run: transcribe and translate recorded speech in five languages with the shipped model.
+"""The first thing to run: transcribe and translate recorded speech in five languages with the shipped models.
 
 The speech is the recipe's: prompts that its split holds out, so the model has never heard them. They come from a copy
 of the corpus (``--corpus``, or ``asterisk`` under ``$SPEECHNAR_CORPORA``), else from Debian packages, else from the
@@ -21,7 +21,7 @@ from speechnar import SpeechnarError, Transcriber, Transcript
 from speechnar.data.download import find_corpus
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import DataError
-from speechnar.hub import DEFAULT_MODEL
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
 
@@ -59,15 +59,19 @@ class Sample:
 
 def main() -> int:
     """Return 1 where there is no model, or it cannot do what is shown here."""
-    parser = argparse.ArgumentParser(description="Transcribe and translate recorded speech with the shipped model.")
+    parser = argparse.ArgumentParser(description="Transcribe and translate recorded speech with the shipped models.")
     parser.add_argument("--corpus", type=Path, help="folder of the unpacked Asterisk sounds")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder; default: %(default)s")
+    parser.add_argument("--translator", default=DEFAULT_ST_MODEL, help="another one; default: %(default)s")
     parser.add_argument("--output-dir", type=Path, default=Path("quickstart"), help="default: %(default)s")
     args = parser.parse_args()
     try:
-        transcriber = Transcriber.load(args.model)
+        transcriber, translator = Transcriber.load(args.model), Transcriber.load(args.translator)
         samples = get_samples(args.corpus, args.output_dir)
         show(transcriber, samples, args.output_dir)
+        show_translation(translator, samples, args.output_dir)
+        print(f"\nFiles: {args.output_dir.resolve()}")
+        print(f"  {len(samples)} recordings, each with its transcript as .json and .srt; the translation as .json")
     except SpeechnarError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 1
@@ -75,7 +79,7 @@ def main() -> int:
 
 
 def show(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
-    """Transcribe every sample, translate one, and write the results beside them."""
+    """Transcribe every sample, and write the results beside them."""
     print(f"Model {transcriber.name}: the language is not told, it is detected.\n")
     transcripts = transcriber.transcribe([sample.path for sample in samples], word_timestamps=True)
     for sample, transcript in zip(samples, transcripts, strict=True):
@@ -87,20 +91,22 @@ def show(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
         print(f"  words     {word_times(transcript)}")
         for kind in ("json", "srt"):
             write_transcript(transcript, kind, folder, sample.path.stem)
+
+
+def show_translation(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
+    """Translate a sample, write the result beside it, and transcribe another one with every decoder."""
     foreign = next((sample for sample in samples if sample.lang != TARGET and sample.english), None)
     foreign = foreign or next(sample for sample in samples if sample.lang != TARGET)
     translated = transcriber.translate(foreign.path, to=TARGET)
-    path = write_transcript(translated, "json", folder, f"{foreign.path.stem}.{TARGET}")
-    print(f"\nTranslated into {name_of(TARGET)}: {foreign.path}")
+    write_transcript(translated, "json", folder, f"{foreign.path.stem}.{TARGET}")
+    print(f"\nModel {transcriber.name} translates into {name_of(TARGET)}: {foreign.path}")
     if foreign.english:
         print(f"  expected  {foreign.english}")
     print(f"  got       {translated.text or '(nothing)'}")
     if len(transcriber.decoders) > 1:
-        print(f"\nThe decoders of the model: {samples[0].path}")
+        print(f"\nIts decoders: {samples[0].path}")
         for item in transcriber.compare(samples[0].path):
             print(f"  {item.decoder:<12}{item.transcript.text or '(nothing)'}  (real-time factor {item.rtf:.4f})")
-    print(f"\nFiles: {folder.resolve()}")
-    print(f"  {len(samples)} recordings, each with its transcript as .json and .srt; the translation: {path.name}")
 
 
 def describe_language(transcript: Transcript) -> str:
