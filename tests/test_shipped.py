@@ -36,8 +36,9 @@ MAX_AN4_WER = 0.2
 """On a part of AN4's test set, whose speakers the model has never heard (0.154 to 0.158 when it was shipped)."""
 
 
-MAX_WORSE = 0.02
-"""By which WER may grow where sentences are cut out of a recording: 5 of 240 words."""
+MAX_WORSE, MAX_WORSE_RATIO = 0.02, 1.1
+"""By which WER may grow, at most, where sentences are cut out of a recording: 5 of 250 words, and a tenth. A tenth of a
+second more or less of the noise around them changes as much, either way; the model hears little below -30 dBFS."""
 
 
 def test_the_folder_is_small_safe_and_documented():
@@ -200,7 +201,8 @@ def test_a_recording_of_sentences_is_understood_as_they_are_one_by_one(an4_sente
     stream = transcriber.stream(sample_rate=16000, language="eng", options=options)
     stream.push(wav)
     assert stream.finish().text == whole
-    assert wer([" ".join(texts)], [whole]).rate <= wer([" ".join(texts)], [one_by_one]).rate + MAX_WORSE
+    limit = MAX_WORSE_RATIO * wer([" ".join(texts)], [one_by_one]).rate + MAX_WORSE
+    assert wer([" ".join(texts)], [whole]).rate <= limit
 
 
 def named(transcriber: Transcriber, wavs: list[np.ndarray]) -> list[tuple[int, str, float]]:
