@@ -132,7 +132,8 @@ def test_sound_is_made(generator, tmp_path, monkeypatch):
 
 
 def test_transcribe_fills_every_box(page, folder, tmp_path):
-    path = write_speechlike(tmp_path / "my talk.wav", 3.0)
+    path = tmp_path / "my talk.wav"
+    soundfile.write(path, vowels(3.0), RATE)
     text, language, rows, subtitles = page(str(path), str(folder), "auto")
     assert text == Transcriber.load(folder, device="cpu").transcribe(path).text
     assert "probability" in language
@@ -140,6 +141,10 @@ def test_transcribe_fills_every_box(page, folder, tmp_path):
     assert [Path(file).name for file in subtitles] == ["my talk.srt", "my talk.vtt"]
     assert Path(subtitles[0]).read_text().startswith("1\n00:00:")
     assert Path(subtitles[1]).read_text().startswith("WEBVTT\n")
+
+
+def test_noise_is_of_an_unknown_language(page, folder, tmp_path):
+    assert page(str(write_speechlike(tmp_path / "a.wav", 1.0)), str(folder), "auto")[1] == "unknown"
 
 
 def test_a_given_language_has_no_probability(page, folder, tmp_path):
