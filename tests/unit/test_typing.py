@@ -9,6 +9,7 @@ import pytest
 
 import speechnar
 from speechnar import Generator, Synthesizer, Transcriber
+from speechnar.hub import DEFAULT_ST_MODEL
 
 ROOT = Path(__file__).parents[2]
 CALLS = Path(__file__).parent / "typed_calls.py"
@@ -33,7 +34,8 @@ def test_functions_take_what_methods_take_and_say_which_model(function, method, 
     for name, parameter in expected.items():
         assert (given[name].kind, given[name].default) == (parameter.kind, parameter.default)
     loading = inspect.signature(load).parameters
-    assert [each.default for each in chosen] == [loading[name].default for name in ("name_or_folder", "device")]
+    model = DEFAULT_ST_MODEL if function is speechnar.translate else loading["name_or_folder"].default
+    assert [each.default for each in chosen] == [model, loading["device"].default]
 
 
 def test_wrong_calls_are_errors_to_a_type_checker():
