@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[1]
 MAX_BYTES = 80_000_000
 MAX_CHANGED_TOKENS = 0.1
 """Share of tokens that may differ between windows of 20 s and the whole recording, whose attention sees all of it; on
-voices the model has never heard, where its output is least stable (0.073 when it was shipped)."""
+voices the model has never heard, where its output is least stable."""
 
 MAX_AN4_WER = 0.2
-"""On a part of AN4's test set, whose speakers the model has never heard (0.154 to 0.158 when it was shipped)."""
+"""On a part of AN4's test set, whose speakers the models have never heard (0.154 to 0.158 of `joint-s2t`)."""
 
 
 MAX_WORSE, MAX_WORSE_RATIO = 0.02, 1.1

@@ -1,4 +1,4 @@
-"""A refiner: reads all tokens that CTC heard, and says of each, in one pass, which tokens should stand there: 0 to 2.
+"""A refiner: reads all tokens that CTC heard, and says of each which tokens should stand there: none to several.
 
 A decoder that has to write as many tokens as were heard cannot mend what CTC missed or heard twice, and the word pieces
 of a misheard word are seldom as many as those of the right one. Here the hidden vector of every heard token is split
@@ -151,8 +151,8 @@ class RefinerHead(nn.Module):
                 lens=tokens.lens * splits,
                 log_probs=self.log_probs(states, tokens.probs),
             ),
-            starts=_of_tokens(heard.starts, tokens.starts).repeat_interleave(splits, dim=1),
-            ends=_of_tokens(heard.ends, (tokens.ends - 1).clamp(min=0)).repeat_interleave(splits, dim=1),
+            starts=heard.starts.gather(1, tokens.starts).repeat_interleave(splits, dim=1),
+            ends=heard.ends.gather(1, (tokens.ends - 1).clamp(min=0)).repeat_interleave(splits, dim=1),
         )
 
     def log_probs(self, states: Tensor, probs: Tensor) -> Tensor:
@@ -229,8 +229,3 @@ class RefinerHead(nn.Module):
             replace(path, starts=[first[i] for i in path.starts], ends=[last[i - 1] for i in path.ends])
             for path, first, last in zip(paths, starts, ends, strict=True)
         ]
-
-
-def _of_tokens(of_frames: Tensor, frames: Tensor) -> Tensor:
-    """Return what ``of_frames`` (B, T) holds for ``frames`` (B, U)."""
-    return of_frames.gather(1, frames)
