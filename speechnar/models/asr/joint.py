@@ -2,7 +2,8 @@
 
 The trunk recognises, translates and names the language by CTC; the other decoders read its last encoder output and
 write transcripts. All are trained together, and one is chosen when decoding. No decoder reads another's output, except
-that CASS-NAT cuts by the alignment of the CTC head and the refiner reads what CTC heard, so adding a decoder changes no other decoder's output.
+that CASS-NAT cuts by the alignment of the CTC head and the refiner reads what CTC heard, so adding a decoder changes no
+other decoder's output.
 
 Shapes: B utterances, S samples, T' encoder positions of the trunk (its prefix, then frames), T frames, D model width,
 V vocabulary (blank included), U tokens.
