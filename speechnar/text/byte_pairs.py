@@ -87,18 +87,24 @@ class BytePairTokenizer(PieceTokenizer):
     def cut(self, texts: Iterable[str], specials: Sequence[str] = (), *, min_count: int = 1) -> "BytePairTokenizer":
         """Return a tokenizer of the pieces that ``texts`` hold at least ``min_count`` times, and of all bytes.
 
-        Rarer pieces are spelled by smaller ones, in the last resort by bytes; so any text can still be spelled. What
-        is kept is spelled as before.
+        Rarer pieces are spelled by smaller ones, in the last resort by bytes; so any text can still be spelled. Letters
+        of ``texts`` that have pieces keep them however rare they are, as a language with little text would else be
+        spelled in parts of letters. What is kept is spelled as before.
         """
-        counts = Counter(token_id for text in texts for token_id in self._encode_plain(text))
-        frequent = {self.piece_of(token_id) for token_id, count in counts.items() if count >= min_count}
+        counts: Counter[int] = Counter()
+        letters: set[str] = set()
+        for text in texts:
+            counts.update(self._encode_plain(text))
+            letters.update(letter for letter in text if letter.isalpha() and not letter.isascii())  # others are bytes
+        wanted = {self.piece_of(token_id) for token_id, count in counts.items() if count >= min_count}
+        wanted |= {_spell(space + letter) for letter in letters for space in ("", " ")}
         # In the order of their merges, so that the same texts give the same ids.
-        kept = [piece for piece in dict.fromkeys("".join(pair) for pair in self.merges) if piece in frequent]
-        steps, wanted = set(kept), list(kept)
-        while wanted:
-            new = [part for part in self._made_of[wanted.pop()] if part in self._made_of and part not in steps]
+        kept = [piece for piece in dict.fromkeys("".join(pair) for pair in self.merges) if piece in wanted]
+        steps, open_pieces = set(kept), list(kept)
+        while open_pieces:
+            new = [part for part in self._made_of[open_pieces.pop()] if part in self._made_of and part not in steps]
             steps |= set(new)
-            wanted += new
+            open_pieces += new
         merges = [pair for pair in self.merges if "".join(pair) in steps]
         return type(self)([BLANK, UNK, *specials, *BYTE_LETTERS.values(), *kept, *SENTENCE_PIECES], merges)
 
@@ -111,7 +117,7 @@ class BytePairTokenizer(PieceTokenizer):
 
     def _encode_word(self, word: str) -> list[int]:
         if word not in self._known:
-            parts = [BYTE_LETTERS[byte] for byte in word.encode("utf-8")]
+            parts = list(_spell(word))
             while len(parts) > 1:
                 pairs = list(itertools.pairwise(parts))
                 best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
@@ -234,6 +240,10 @@ def _whole_characters(data: bytes, *, is_last: bool) -> tuple[str, bytes]:
             text += UNKNOWN_SHOWN_AS
             data = data[error.end :]
     return text, b""
+
+
+def _spell(text: str) -> str:
+    return "".join(BYTE_LETTERS[byte] for byte in text.encode("utf-8"))
 
 
 def read_merges(path: str | Path) -> list[tuple[str, str]]:

@@ -124,6 +124,14 @@ def test_a_cut_vocabulary_keeps_what_is_frequent_and_spells_it_as_before():
     assert again.pieces == cut.pieces
 
 
+def test_a_cut_vocabulary_keeps_the_letters_of_its_texts_however_rare():
+    full = make([*MERGES, ("Ã", "¤"), ("Ã", "©")])  # ä and é
+    cut = full.cut(["the cat", "the cat", "你好", "hä"], min_count=2)
+    assert pieces(cut, "你") == ["ä½ł"]
+    assert pieces(cut, "hä") == ["Ġ", "h", "Ã¤"]
+    assert "Ã©" not in cut.pieces
+
+
 def test_a_folder_keeps_it(tmp_path):
     cut = make().cut(["the cat", "the cat"], min_count=2)
     cut.save(tmp_path)
