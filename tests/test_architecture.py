@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "demo"}),
-    frozenset({"evaluation"}),
+    frozenset({"evaluation", "serve"}),
     frozenset({"captions"}),
     frozenset({"tts"}),
     frozenset({"asr", "mt", "sound", "train"}),
@@ -156,6 +156,7 @@ def test_what_runs_no_model_starts_without_torch(module: str):
 
 # Modules whose tests stand in those of another one, because they are parts of one: each has tests of its own there.
 TESTED_WITH = {
+    "cli/serve.py": "unit/serve/test_app.py",
     "interop/espnet_names.py": "unit/interop/test_espnet.py",
     "interop/espnet_options.py": "unit/interop/test_espnet.py",
     "interop/funasr_names.py": "unit/interop/test_funasr.py",
@@ -165,6 +166,8 @@ TESTED_WITH = {
     "models/asr/slot_losses.py": "unit/models/asr/test_cassnat.py",
     "models/asr/token_acoustic_embedder.py": "unit/models/asr/test_cassnat_models.py",
     "models/asr/unienc.py": "unit/models/asr/test_cassnat_models.py",
+    "serve/metrics.py": "unit/serve/test_app.py",
+    "serve/service.py": "unit/serve/test_transcriptions.py",
     "train/fit_codec.py": "unit/models/tts/test_tts_training.py",
 }
 # A package's table of names has no test of its own: importing what it names is one.

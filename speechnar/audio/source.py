@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,10 @@ from speechnar.audio.blocks import Samples
 from speechnar.audio.io import AudioStream, read_audio, refuse_rate
 from speechnar.errors import ConfigError
 
-AudioInput = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor
-"""A path, the bytes of a file, a binary file object, or a 1-D array or tensor, which alone needs its sample rate."""
-AnyInput = TypeVar("AnyInput", bound=AudioInput)
-
 BLOCK_S = 30.0
 
 
+@runtime_checkable
 class Recording(Protocol):
     """A recording that can be read more than once, in bounded memory."""
 
@@ -29,6 +26,12 @@ class Recording(Protocol):
 
     def blocks(self, sample_rate: int) -> Iterator[Samples]:
         """Yield the recording from its beginning as mono blocks at ``sample_rate``."""
+
+
+AudioInput: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor | Recording
+"""A path, the bytes of a file, a binary file object, a 1-D array or tensor, which alone needs its sample rate, or
+whatever gives blocks of samples."""
+AnyInput = TypeVar("AnyInput", bound=AudioInput)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ def open_audio(audio: Any, sample_rate: int | None) -> Recording:
         if sample_rate is None:
             raise ConfigError("an array needs its sample_rate, in Hz")
         return _ArrayAudio(audio, sample_rate)
+    if isinstance(audio, Recording):
+        refuse_rate(sample_rate)
+        return audio
     if hasattr(audio, "read"):
         content = audio.read()
         name = getattr(audio, "name", None)

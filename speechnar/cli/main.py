@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from speechnar import __version__
-from speechnar.cli import asr, data, mt, recipe, sound, tts
+from speechnar.cli import asr, data, mt, recipe, serve, sound, tts
 from speechnar.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, Verb, add_common
 from speechnar.cli.output import complain, configure_logging
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RAISED_AGAIN_S = 1.0
 """After an interrupt that was lost."""
 
-VERBS: dict[str, Verb] = {**asr.VERBS, **mt.VERBS, **tts.VERBS, **sound.VERBS, **recipe.VERBS}
+VERBS: dict[str, Verb] = {**asr.VERBS, **mt.VERBS, **tts.VERBS, **sound.VERBS, **serve.VERBS, **recipe.VERBS}
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "data": ("prepare data directories", data.GROUP),
     "mt": ("decode and score directories of texts", mt.GROUP),
