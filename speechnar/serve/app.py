@@ -1,6 +1,7 @@
 """The application: its routes, and the HTTP server around it."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -131,6 +132,7 @@ class PatientProtocol(H11Protocol):
     """HTTP whose head must arrive within `HEADER_S`: who sends it byte by byte holds no connection for ever."""
 
     def connection_made(self, transport: Any) -> None:
+        """Begin, and look from time to time whether a head has come."""
         super().connection_made(transport)
         self._served = self._num_served()
         self._watch()
@@ -152,9 +154,11 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        self._watcher.cancel()  # sessions have a patience of their own
+        """Hand the connection over to a session, which has a patience of its own."""
+        self._watcher.cancel()
         super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
         self._watcher.cancel()
         super().connection_lost(exc)
