@@ -27,6 +27,10 @@ def _describe_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--voices", type=Path, metavar="DIR", help=f"NAME.wav, perhaps with NAME.txt. {CONSENT}")
     parser.add_argument("--max-audio", type=float, default=4 * 3600.0, metavar="S", help="default: %(default)s")
+    parser.add_argument(
+        "--batch-seconds", type=float, default=60.0, metavar="S",
+        help="of waiting requests that are decoded together, 0: none; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--max-sessions", type=int, default=32, metavar="N", help="live captions; default: %(default)s")
 
 
@@ -45,6 +49,7 @@ def _serve(args: argparse.Namespace) -> int:
         device=args.device,
         api_keys=tuple(os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()),
         max_audio_s=args.max_audio,
+        batch_s=args.batch_seconds,
         max_sessions=args.max_sessions,
     )
     guarded = "with a key" if options.api_keys else f"without a key; {KEYS_VARIABLE} sets some"
