@@ -11,7 +11,7 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from speechnar import (
     CaptionStream,
     CaptionUpdate,
     Comparison,
+    ConfigError,
     Generator,
     GeneratorOptions,
     SpeechnarError,
@@ -47,6 +48,8 @@ CHUNK_S = 0.5
 SILENT_S = 30.0
 """A microphone that sends nothing for so long is gone."""
 
+COMPARED_KINDS = ("joint",)
+"""Of models with several decoders."""
 CAPTION_TRANSLATOR_KINDS = ("fretna", "fretna_ctc", "reta")
 """Of models that translate text; wait-k cannot take back what captions take back."""
 SENTENCES = (
@@ -67,6 +70,7 @@ NO_TRANSLATOR_HINT = (
     "folder of a model that recipes/multi30k/mt has trained."
 )
 
+Number = TypeVar("Number", int, float)
 Chunks: TypeAlias = SimpleQueue[tuple[int, Any] | None]
 """What a microphone has sent and nobody has heard yet: Hz and samples (S,) or (S, C); None when it is switched off."""
 
@@ -85,16 +89,17 @@ def build_app(
 ) -> gr.Blocks:
     """Lay out the page; the factories turn a model's name into a model on first use."""
     models = list_models()
-    recognizers = _names_for("asr", models) or [DEFAULT_MODEL]
-    translators = [info.name for info in models if info.kind in CAPTION_TRANSLATOR_KINDS]
-    voices = _names_for("tts", models) or [DEFAULT_TTS_MODEL]
-    generators = _names_for("generation", models) or [DEFAULT_MUSIC_MODEL]
+    recognizers = _names_for("asr", models, DEFAULT_MODEL)
+    compared = _names_of(COMPARED_KINDS, models) or recognizers
+    translators = _names_of(CAPTION_TRANSLATOR_KINDS, models)
+    voices = _names_for("tts", models, DEFAULT_TTS_MODEL)
+    generators = _names_for("generation", models, DEFAULT_MUSIC_MODEL)
     with gr.Blocks(title="speechnar", delete_cache=(CLEAN_EVERY_S, CLEAN_EVERY_S)) as app:
         gr.Markdown("# speechnar\nNon-autoregressive speech recognition, synthesis and sound, on this machine.")
         with gr.Tab("Transcribe"):
             _lay_out_transcribe(transcriber_factory, recognizers)
         with gr.Tab("Compare decoders"):
-            _lay_out_compare(transcriber_factory, recognizers)
+            _lay_out_compare(transcriber_factory, compared)
         with gr.Tab("Live captions"):
             _lay_out_captions(transcriber_factory, translator_factory, recognizers, translators)
         with gr.Tab("Speak"):
@@ -223,14 +228,15 @@ def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: lis
         model: str,
         voice: str | None,
         voice_text: str,
-        steps: float | None,
+        steps: str | None,
         seed: float | None,
         speed: float,
     ) -> tuple[int, Any]:
         said = (voice_text or None) if voice else None
-        options = {"steps": steps and int(steps), "seed": int(seed or 0), "speed": speed}
-        options |= {"voice": voice, "voice_text": said}
-        speech = _answer(lambda: synthesizer_factory(model).synthesize(text, **options))
+        options = {"seed": int(seed or 0), "speed": speed, "voice": voice, "voice_text": said}
+        speech = _answer(
+            lambda: synthesizer_factory(model).synthesize(text, steps=_optional(steps, int, "Steps"), **options)
+        )
         return speech.sample_rate, to_int16(speech.samples)
 
     with gr.Row():
@@ -251,11 +257,13 @@ def _lay_out_speak(synthesizer_factory: Callable[[str], Synthesizer], names: lis
 
 def _lay_out_edit(synthesizer_factory: Callable[[str], Synthesizer], names: list[str]) -> None:
     def edit(  # noqa: PLR0917  # gradio passes what the boxes hold by position
-        path: str | None, model: str, new_text: str, old_text: str, steps: float | None, seed: float | None
+        path: str | None, model: str, new_text: str, old_text: str, steps: str | None, seed: float | None
     ) -> tuple[tuple[int, Any], list[list[str]]]:
         audio = _given(path)
-        options = {"old_text": old_text or None, "steps": steps and int(steps), "seed": int(seed or 0)}
-        edited = _answer(lambda: synthesizer_factory(model).edit(audio, new_text, **options))
+        options = {"old_text": old_text or None, "seed": int(seed or 0)}
+        edited = _answer(
+            lambda: synthesizer_factory(model).edit(audio, new_text, steps=_optional(steps, int, "Steps"), **options)
+        )
         rows = [
             [
                 *(change.old_text, f"{change.old_start:.2f} to {change.old_end:.2f}"),
@@ -286,23 +294,26 @@ def _lay_out_generate(generator_factory: Callable[[str], Generator], names: list
         model: str,
         continue_from: str | None,
         seconds: float | None,
-        steps: float | None,
-        guidance: float | None,
+        steps: str | None,
+        guidance: str | None,
         seed: float | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # how gradio finds out that a bar is wanted
     ) -> tuple[int, Any]:
         def show(stage: str, done: int, total: int) -> None:
             progress((done, total), desc=stage, unit="steps")
 
-        options = {
-            "seconds": seconds or 0.0,
-            "steps": None if steps is None else int(steps),
-            "seed": int(seed or 0),
-            "continue_from": continue_from,
-            "options": GeneratorOptions(guidance=guidance),
-            "progress": show,
-        }
-        sound = _answer(lambda: generator_factory(model).generate(prompt.strip() or None, **options))
+        def make() -> Any:
+            return generator_factory(model).generate(
+                prompt.strip() or None,
+                seconds=seconds or 0.0,
+                steps=_optional(steps, int, "Steps"),
+                seed=int(seed or 0),
+                continue_from=continue_from,
+                options=GeneratorOptions(guidance=_optional(guidance, float, "Guidance")),
+                progress=show,
+            )
+
+        sound = _answer(make)
         return sound.sample_rate, to_int16(sound.samples)
 
     gr.Markdown(GENERATE_HINT)
@@ -313,8 +324,8 @@ def _lay_out_generate(generator_factory: Callable[[str], Generator], names: list
             continue_from = _recording("Recording to go on from")
         with gr.Column():
             seconds = gr.Number(10, label="Seconds", minimum=0)
-            steps = gr.Number(None, label="Steps of a window, shared out over the codebooks", precision=0, minimum=1)
-            guidance = gr.Number(None, label="Guidance: weight of the prompt", minimum=0)
+            steps = gr.Textbox("", label="Steps of a window, shared out over the codebooks")
+            guidance = gr.Textbox("", label="Guidance: weight of the prompt")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0)
             button = gr.Button("Generate", variant="primary")
             sound = gr.Audio(label="Sound", interactive=False)
@@ -322,8 +333,14 @@ def _lay_out_generate(generator_factory: Callable[[str], Generator], names: list
     _connect(button, generate, inputs=boxes, outputs=[sound])
 
 
-def _names_for(task: str, models: list[ModelInfo]) -> list[str]:
-    return [info.name for info in models if task in info.tasks]
+def _names_for(task: str, models: list[ModelInfo], default: str) -> list[str]:
+    """Return the models of a task, the package's own choice first."""
+    names = [info.name for info in models if task in info.tasks]
+    return sorted(names, key=lambda name: name != default) or [default]
+
+
+def _names_of(kinds: tuple[str, ...], models: list[ModelInfo]) -> list[str]:
+    return [info.name for info in models if info.kind in kinds]
 
 
 def _recording(label: str) -> gr.Audio:
@@ -334,9 +351,25 @@ def _choice(names: list[str]) -> gr.Dropdown:
     return gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True)
 
 
-def _sampling() -> tuple[gr.Number, gr.Number]:
-    steps = gr.Number(None, label="Steps; empty: as many as the model is made for", precision=0, minimum=1)
+def _sampling() -> tuple[gr.Textbox, gr.Number]:
+    steps = gr.Textbox("", label="Steps; empty: as many as the model is made for")
     return steps, gr.Number(0, label="Seed", precision=0, minimum=0)
+
+
+# A number box cannot be empty: browsers send 0 for it.
+def _optional(text: str | None, kind: type[Number], name: str) -> Number | None:
+    """Return the number that a box holds, None where it is empty.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if not (text or "").strip():
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} must be {what} or empty, got {str(text)[:40]!r}") from None
 
 
 def _connect(button: gr.Button, function: Callable[..., Any], *, inputs: list[Any], outputs: list[Any]) -> None:

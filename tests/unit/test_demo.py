@@ -64,17 +64,17 @@ def speech_page(folder, tmp_path_factory):
 
 def test_text_is_spoken(speech_page, tmp_path):
     functions, model, page = speech_page
-    rate, samples = functions["speak"]("Hello.", "any", None, "", 2, 7, 1.5)
+    rate, samples = functions["speak"]("Hello.", "any", None, "", "2", 7, 1.5)
     expected = model.synthesize("Hello.", steps=2, seed=7, speed=1.5)
     assert rate == expected.sample_rate
     np.testing.assert_array_equal(samples, to_int16(expected.samples))
     path = tmp_path / "voice.wav"
     soundfile.write(path, vowels(2.0), 16000, subtype="FLOAT")
-    _, samples = functions["speak"]("Hello.", "any", str(path), "the cat", None, None, 1.0)
+    _, samples = functions["speak"]("Hello.", "any", str(path), "the cat", "", None, 1.0)
     expected = model.synthesize("Hello.", voice=path, voice_text="the cat")
     np.testing.assert_array_equal(samples, to_int16(expected.samples))
     with pytest.raises(gr.Error, match="letter or a digit"):
-        functions["speak"]("...", "any", None, "ignored without a voice", 1, 0, 1.0)
+        functions["speak"]("...", "any", None, "ignored without a voice", "1", 0, 1.0)
     shown = json.dumps(page.get_config_file(), default=str)
     assert shown.count(json.dumps(CONSENT)[1:-1]) == 2, "beside the voice, and beside the recording to be edited"
 
@@ -83,15 +83,15 @@ def test_speech_is_edited(speech_page, tmp_path):
     functions, model, _ = speech_page
     path = tmp_path / "talk.wav"
     soundfile.write(path, vowels(2.0), 16000)
-    (rate, samples), rows = functions["edit"](str(path), "any", "the dog", "the cat", 1, 0)
+    (rate, samples), rows = functions["edit"](str(path), "any", "the dog", "the cat", "1", 0)
     expected = model.edit(path, "the dog", old_text="the cat", steps=1)
     np.testing.assert_array_equal(samples, to_int16(expected.samples))
     assert rate == 16000
     assert [(row[0], row[2]) for row in rows] == [("cat", "dog")]
     with pytest.raises(gr.Error, match="first"):
-        functions["edit"](None, "any", "the dog", "", 1, 0)
+        functions["edit"](None, "any", "the dog", "", "1", 0)
     with pytest.raises(gr.Error, match="new text"):
-        functions["edit"](str(path), "any", "", "", 1, 0)
+        functions["edit"](str(path), "any", "", "", "1", 0)
 
 
 @pytest.fixture(scope="module")
@@ -112,23 +112,24 @@ def test_sound_is_made(generator, tmp_path, monkeypatch):
     page = demo_app.build_app(not_wanted, not_wanted, not_wanted, load)
     (generate,) = (fn.fn for fn in page.fns.values() if fn.api_name == "generate")
     assert not loads, "models must load on first use"
-    rate, samples = generate("dog", "any", None, 0.3, 6, 1.5, 7)
+    rate, samples = generate("dog", "any", None, 0.3, "6", "1.5", 7)
     options = GeneratorOptions(guidance=1.5)
     expected = model.generate("dog", seconds=0.3, steps=6, seed=7, options=options)
     assert (rate, loads) == (16000, ["any"])
     np.testing.assert_array_equal(samples, to_int16(expected.samples))
     assert shown[-1] == ("codebook 4 of 4", 1, 1)
     path = write_speechlike(tmp_path / "a.wav", 0.5, rate=22050)
-    _, samples = generate(" ", "any", str(path), 0.3, None, None, None)
+    _, samples = generate(" ", "any", str(path), 0.3, "", "", None)
     np.testing.assert_array_equal(samples, to_int16(model.generate(seconds=0.3, continue_from=path).samples))
     for prompt, seconds, guidance, message in (
-        ("horse", 0.3, None, "it knows 3 words: dog, cat, barks"),
-        ("dog", None, None, "seconds must lie in"),
-        ("dog", 1e9, None, "seconds must lie in"),
-        ("dog", 0.3, float("nan"), "guidance must lie in"),
+        ("horse", 0.3, "", "it knows 3 words: dog, cat, barks"),
+        ("dog", None, "", "seconds must lie in"),
+        ("dog", 1e9, "", "seconds must lie in"),
+        ("dog", 0.3, "nan", "guidance must lie in"),
+        ("dog", 0.3, "much", "Guidance must be a number or empty"),
     ):
         with pytest.raises(gr.Error, match=message):
-            generate(prompt, "any", None, seconds, None, guidance, 0)
+            generate(prompt, "any", None, seconds, "", guidance, 0)
 
 
 def test_transcribe_fills_every_box(page, folder, tmp_path):
@@ -305,6 +306,10 @@ def test_each_tab_offers_the_models_of_its_task(monkeypatch):
     ears, mouth, band = ("joint", "asr"), ("tts", "tts"), ("magnet", "generation")
     found = offered(ears=ears, mouth=mouth, band=band, words=("fretna_ctc", "mt"), late=("wait_k", "mt"))
     assert found == ([["ears"], ["ears"], ["ears"], ["", "words"], ["mouth"], ["mouth"], ["band"]], False)
+    several = {"a": ("owsm_ctc", "asr"), "joint-asr": ("owsm_ctc", "asr"), "b": ears, "fsdd-tts": mouth}
+    found, _ = offered(**several, **{"ljspeech-tts": mouth})
+    assert found[:3] == [["joint-asr", "a", "b"], ["b"], ["joint-asr", "a", "b"]]
+    assert found[4] == ["ljspeech-tts", "fsdd-tts"]
     assert offered(ears=ears, late=("wait_k", "mt"))[1], "nothing can take back what captions take back"
 
 
@@ -332,7 +337,7 @@ def test_the_served_page_answers(folder, generator, tmp_path):
         )
         assert text == Transcriber.load(folder, device="cpu").transcribe(path).text
         assert len(subtitles) == 2
-        made = client.predict("dog", "any", None, 0.3, None, None, 1, api_name="/generate")
+        made = client.predict("dog", "any", None, 0.3, "", "", 1, api_name="/generate")
         expected = Generator.load(generator, device="cpu").generate("dog", seconds=0.3, seed=1)
         np.testing.assert_array_equal(soundfile.read(made, dtype="int16")[0], to_int16(expected.samples))
     finally:
