@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from speechnar.cli.options import OK, Verb, add_computing, add_threads, set_threads
+from speechnar.cli.options import OK, Verb, add_computing, add_seed, add_threads, set_threads
 from speechnar.cli.output import log, put, put_json
 from speechnar.errors import ConfigError
+from speechnar.extras import needs
 
 
 def _describe_models(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,21 @@ def _describe_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the configuration, e.g. train.seed=1")
     parser.add_argument("--exp", required=True, type=Path, metavar="DIR", help="where checkpoints and the model go")
+    add_threads(parser)
+
+
+def _describe_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="shipped name, folder or owner/name of a recogniser")
+    parser.add_argument(
+        "data", metavar="DATA", type=Path,
+        help="a Kaldi directory, a .csv with the columns file and text, or a folder with a .txt beside each recording",
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="the new model is DIR/model")
+    parser.add_argument("--dev", type=Path, metavar="DATA", help="to measure by; default: a tenth of DATA is kept back")
+    parser.add_argument("-l", "--language", metavar="LANG", help="of the recordings; default: what DATA says")
+    parser.add_argument("--updates", type=int, metavar="N", help="default: each recording is heard 12 times")
+    parser.add_argument("--lr", type=float, default=2e-4, metavar="X", help="default: %(default)s")
+    add_seed(parser)
     add_threads(parser)
 
 
@@ -95,6 +111,26 @@ def _train(args: argparse.Namespace) -> int:
     return OK
 
 
+def _finetune(args: argparse.Namespace) -> int:
+    set_threads(args.threads)
+    with needs("train"):
+        from speechnar.evaluation.finetuning import finetune  # noqa: PLC0415
+
+    report = finetune(
+        args.model,
+        args.data,
+        args.out,
+        dev=args.dev,
+        language=args.language,
+        updates=args.updates,
+        lr=args.lr,
+        seed=args.seed,
+    )
+    log().info("%s", report)
+    put(f"{report.model}\n")
+    return OK
+
+
 def _average(args: argparse.Namespace) -> int:
     from speechnar.train.run import average  # noqa: PLC0415
 
@@ -135,6 +171,7 @@ VERBS = {
         _convert,
     ),
     "train": Verb("train a model, or continue a run", _describe_train, _train, repeated="overrides"),
+    "finetune": Verb("adapt a recogniser to one's own recordings", _describe_finetune, _finetune),
     "average": Verb("export the average of a run's best checkpoints", _describe_average, _average),
     "pack": Verb("a trained model at half the size, with its card", _describe_pack, _pack),
     "demo": Verb("a web page on this machine", _describe_demo, _demo),

@@ -1,0 +1,180 @@
+"""Adapt a recogniser to one's own recordings, and show on some that were kept back what it gained (``finetune``)."""
+
+import logging
+import resource
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from speechnar.asr.transcriber import Transcriber
+from speechnar.config import parse_config
+from speechnar.data.kaldi import Utterance, write_kaldi_dir
+from speechnar.data.own_recordings import MAX_SECONDS, OwnRecordings, read_own_recordings, split
+from speechnar.errors import ConfigError
+from speechnar.evaluation.asr import GIVEN, decode_dir
+from speechnar.evaluation.scores import ALL, Scores, score_dir
+from speechnar.hub import resolve_model
+from speechnar.models.base import AsrModel, Trainable, load_model, read_model_config
+from speechnar.train.loop import cpu_computes_bf16
+from speechnar.train.run import RunConfig, run_training
+
+logger = logging.getLogger(__name__)
+
+MIN_UPDATES, MAX_UPDATES = 40, 3000
+EPOCHS = 12
+"""Times that a recording is heard, unless the number of updates is given or out of these bounds."""
+BATCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What was learnt from, and what came of it."""
+
+    recordings: OwnRecordings
+    num_dev: int
+    """Recordings kept back, on which both models are scored."""
+    before: Scores
+    after: Scores
+    updates: int
+    minutes: float
+    """Of training alone."""
+    peak_mib: float
+    """Of this process."""
+    model: Path
+    """Folder of the new model."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the new model makes fewer errors of characters."""
+        return _cer(self.after) < _cer(self.before)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.recordings}\n"
+            f"before: {self.before.wer}, {self.before.cer}\nafter:  {self.after.wer}, {self.after.cer}\n"
+            f"({self.num_dev} recordings kept back; {self.updates} updates in {self.minutes:.1f} minutes, "
+            f"{self.peak_mib:.0f} MiB at most)"
+        )
+
+
+def finetune(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    dev: str | Path | None = None,
+    language: str | None = None,
+    updates: int | None = None,
+    lr: float = 2e-4,
+    seed: int = 0,
+) -> FinetuneReport:
+    """Train ``model`` further on ``data`` and write the result to ``out/model``; run again, it goes on.
+
+    Args:
+        model: shipped name, folder or name on the hub of a model that recognises speech.
+        data: what `speechnar.data.own_recordings.read_own_recordings` reads.
+        out: folder for the data as they are used, the checkpoints and the new model.
+        dev: recordings to measure by, in the same forms; None: a tenth of ``data`` is kept back.
+        language: of all recordings.
+        updates: None: so many that each recording is heard `EPOCHS` times, within bounds.
+        lr: peak of the learning rate; layers of a pretrained encoder learn the more slowly the deeper they lie.
+        seed: of the order and variation of the data.
+
+    Raises:
+        ConfigError: the model does not recognise speech, or cannot be trained.
+        DataError: the data are malformed, or too few remain.
+        SpeechnarError: as of `speechnar.train.run.run_training`.
+    """
+    folder, out = resolve_model(model if isinstance(model, Path) else str(model)), Path(out)
+    loaded = load_model(folder)
+    if not isinstance(loaded.model, AsrModel) or not isinstance(loaded.model, Trainable):
+        raise ConfigError(f"model {loaded.name} is of kind {loaded.kind}, which is not fine-tuned; take a recogniser")
+    shift_s = cast(Any, loaded.model).frame_shift_s
+    found = read_own_recordings(data, loaded.tokenizer, frame_shift_s=shift_s, language=language)
+    logger.info("%s", found)
+    if dev is None:
+        learnt, kept = split(found.utterances)
+    else:
+        learnt = found.utterances
+        kept = read_own_recordings(dev, loaded.tokenizer, frame_shift_s=shift_s, language=language).utterances
+    del loaded
+    for name, utterances in (("train", learnt), ("dev", kept)):
+        write_kaldi_dir(out / "data" / name, utterances)
+    config = _run_config(folder, out, learnt, updates=updates, lr=lr, seed=seed)
+    before = _measure(folder, out, "before", kept)
+    started = time.monotonic()
+    result = run_training(config, out)
+    minutes = (time.monotonic() - started) / 60
+    _keep_card(folder, out / "model")
+    after = _measure(out / "model", out, "after", kept)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    report = FinetuneReport(found, len(kept), before, after, result.step, minutes, peak_mib, out / "model")
+    if not report.is_better:
+        logger.warning("the new model is no better on what was kept back; more recordings, or another --lr, may help")
+    return report
+
+
+def _run_config(
+    folder: Path, out: Path, learnt: list[Utterance], *, updates: int | None, lr: float, seed: int
+) -> RunConfig:
+    seconds = sum(utterance.duration_s for utterance in learnt)
+    batch_s = max(min(BATCH_SECONDS, seconds / 4), max(utterance.duration_s for utterance in learnt) * 1.2)
+    if updates is None:
+        updates = min(max(round(EPOCHS * seconds / batch_s), MIN_UPDATES), MAX_UPDATES)
+    schedule = {"kind": "cosine", "warmup_steps": max(updates // 10, 1), "total_steps": updates + 1}
+    values = {
+        "model": read_model_config(folder)[1],
+        "data": {
+            "train": out / "data" / "train",
+            "dev": out / "data" / "dev",
+            "batch_seconds": batch_s,
+            "max_seconds": MAX_SECONDS * 1.2,
+            "prompt_prob": 0.0,
+        },
+        "train": {
+            "optim": {"lr": lr, "layer_decay": 0.7, "schedule": schedule},
+            "max_steps": updates,
+            "seed": seed,
+            "device": "auto",
+            "precision": "bf16" if cpu_computes_bf16() else "fp32",
+            "log_every": max(updates // 20, 1),
+            "validate_every": max(updates // 4, 1),
+            "save_every": max(updates // 4, 1),
+            "keep_checkpoints": 2,
+        },
+        "tokenizer": folder,
+        "init_from": folder,
+        "average": 2,
+    }
+    return parse_config(values, RunConfig)
+
+
+def _measure(model: Path, out: Path, name: str, kept: list[Utterance]) -> Scores:
+    language = GIVEN if all(utterance.lang for utterance in kept) else "auto"
+    transcriber = Transcriber.load(model)
+    if not transcriber.languages:
+        language = "auto"
+    decode_dir(transcriber, out / "data" / "dev", out / f"{name}.txt", language=language)
+    by_language = score_dir(out / "data" / "dev", out / f"{name}.txt").by_language
+    return by_language.get(ALL) or next(iter(by_language.values()))
+
+
+def _keep_card(source: Path, target: Path) -> None:
+    """Let the new model's card say what the old one's says of languages and licence."""
+    card = source / "README.md"
+    if not card.is_file():
+        return
+    text = card.read_text(encoding="utf-8", errors="replace")
+    end = text.find("\n---", 3)
+    if text.startswith("---\n") and end > 0:
+        front = text[: end + len("\n---\n")]
+        body = f"# {target.parent.name}\n\n{source.name}, trained further on own recordings by `speechnar finetune`.\n"
+        (target / "README.md").write_text(front + body, encoding="utf-8")
+    else:
+        shutil.copy(card, target / "README.md")
+
+
+def _cer(scores: Scores) -> float:
+    return scores.cer.rate if scores.cer is not None else 0.0

@@ -1,0 +1,58 @@
+"""A recogniser learns from a handful of recordings, and says what it gained."""
+
+import math
+
+import pytest
+
+from speechnar import Transcriber
+from speechnar.cli.main import main
+from speechnar.errors import ConfigError, DataError
+from speechnar.evaluation.finetuning import finetune
+from tests.unit.tiny import save_tiny_model, save_tiny_tts, write_speechlike
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_tiny_model(tmp_path / "model")
+
+
+@pytest.fixture
+def talks(tmp_path):
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    for number in range(12):  # each of a length of its own, as the same sound twice would be left out
+        write_speechlike(folder / f"{number}.wav", 1.0 + number / 50, seed=number % 3)
+        (folder / f"{number}.txt").write_text(("the cat", "the dog", "a cat")[number % 3])
+    return folder
+
+
+def test_it_learns_what_it_hears(model, talks, tmp_path):
+    report = finetune(model, talks, tmp_path / "out", language="en", updates=60, lr=3e-3)
+    assert report.updates == 60
+    assert report.num_dev == 4
+    assert report.is_better
+    assert report.after.cer.rate < report.before.cer.rate
+    adapted = Transcriber.load(report.model, device="cpu")
+    assert adapted.languages == Transcriber.load(model, device="cpu").languages
+    assert math.isfinite(report.minutes)
+    shown = str(report)
+    assert "before: " in shown
+    assert "12 recordings" in shown
+
+
+def test_the_command(model, talks, tmp_path, capsys):
+    arguments = [str(model), str(talks), "-o", str(tmp_path / "out"), "-l", "en", "--updates", "2", "--threads", "1"]
+    assert main(["finetune", *arguments]) == 0
+    out, _ = capsys.readouterr()
+    assert out == f"{tmp_path / 'out' / 'model'}\n"
+    assert (tmp_path / "out" / "model" / "README.md").read_text().startswith("---\n")
+    assert main(["finetune", str(model), str(tmp_path / "none"), "-o", str(tmp_path / "other")]) == 1
+
+
+def test_what_cannot_be_done_is_told(model, talks, tmp_path):
+    with pytest.raises(ConfigError, match="recogniser"):
+        finetune(save_tiny_tts(tmp_path / "tts"), talks, tmp_path / "out")
+    for number in range(2, 12):
+        (talks / f"{number}.txt").unlink()
+    with pytest.raises(DataError, match="too few"):
+        finetune(model, talks, tmp_path / "out")
