@@ -132,7 +132,7 @@ class LogMel(nn.Module):
         """
         config = self.config
         is_centered = config.padding == "center"
-        one_more = is_centered and not config.drop_last
+        one_more = int(is_centered and not config.drop_last)
         feat_lens = (wav_lens // config.hop_length + one_more).where(wav_lens > 0, 0)
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):

@@ -23,7 +23,7 @@ from speechnar.nn.blocks import ConformerBlock, EBranchformerBlock
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
 from speechnar.nn.conv import ConvNorm, ConvSubsampling, FrameJoining
 from speechnar.nn.dropout import Dropout
-from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
 from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -149,13 +149,11 @@ class Encoder(nn.Module):
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
             enc_lens = enc_lens + prefix.size(1)
         valid = valid_mask(enc_lens, x.size(1))
-        attn_mask: Tensor | None = valid[:, None, None, :]
+        attn_mask = key_mask(valid)
         if chunking is not None:
             # A padded query may find no valid key; it may see itself, so that its garbage stays finite.
             itself = torch.eye(x.size(1), dtype=torch.bool, device=x.device)
             attn_mask = (valid[:, None, None, :] & chunking.visible(x.size(1), x.device)) | itself
-        elif bool(valid.all()):
-            attn_mask = None  # lets SDPA take its fastest path
         context = BlockContext(
             valid=valid,
             attn_mask=attn_mask,

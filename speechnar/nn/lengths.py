@@ -12,6 +12,16 @@ def valid_mask(lens: Tensor, max_len: int) -> Tensor:
     return torch.arange(max_len, device=lens.device) < lens[:, None]
 
 
+def key_mask(valid: Tensor) -> Tensor | None:
+    """Return ``valid`` (B, T) as what attention may see (B, 1, 1, T), or None where that is everything.
+
+    None lets SDPA take its fastest path. A graph that is exported cannot choose, and always has the mask.
+    """
+    if not torch.compiler.is_exporting() and bool(valid.all()):
+        return None
+    return valid[:, None, None, :]
+
+
 def zero_padding(x: Tensor, valid: Tensor) -> Tensor:
     """Return ``x`` (B, T, ...) with zeros where ``valid`` (B, T) is False, whatever stood there, NaN included."""
     return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0.0)

@@ -17,7 +17,7 @@ from typing_extensions import Self
 from speechnar.config import Config
 from speechnar.nn.context import BlockContext
 from speechnar.nn.encoder import AfterLayer, BlocksConfig, Encoder
-from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
 
 
 class PretrainedEncoderConfig(Config):
@@ -128,8 +128,7 @@ class PretrainedEncoder(nn.Module, ABC):
             last: behind the layers that are run.
             after_layer: as in `speechnar.nn.encoder.Encoder.forward`.
         """
-        # None lets SDPA take its fastest path.
-        context = BlockContext(valid=valid, attn_mask=None if bool(valid.all()) else valid[:, None, None, :])
+        context = BlockContext(valid=valid, attn_mask=key_mask(valid))
         x = zero_padding(x, valid)
         for number, layer in enumerate(self.layers[first:last], start=first + 1):
             x = layer(x, context)
