@@ -22,7 +22,7 @@ $(VENV)/.core: pyproject.toml $(LOCK) | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
-	$(INSTALL) --editable '.[media,train,eval,demo,serve,t5,espnet,dev]'
+	$(INSTALL) --editable '.[media,train,eval,demo,serve,onnx,t5,espnet,dev]'
 	touch $(VENV)/.core $@
 
 $(BIN)/uv: | $(BIN)/python

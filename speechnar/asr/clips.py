@@ -111,7 +111,7 @@ class ClipDecoder:
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} is no speech recogniser")
         self.name, self.kind = loaded.name, loaded.kind
         self.model = cast(SpeechModel, loaded.model)
-        self.device = next(loaded.model.parameters()).device
+        self.device = next(loaded.model.parameters(), torch.empty(0)).device  # a graph has none
         self.tokenizer = loaded.tokenizer
         self.sample_rate = self.model.sample_rate
         self.language_ids = self.tokenizer.language_ids() if self.model.num_prefix else {}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, TypeAlias, overload
 
 from speechnar.asr.clips import ClipDecoder, translation_targets
 from speechnar.asr.options import AUTO, DecodeOptions
@@ -25,6 +25,9 @@ from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.spoken import spoken_words
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Transcript, Word
+
+Engine: TypeAlias = Literal["torch", "onnx"]
+"""What computes."""
 
 _QUOTES = "\"'“”‘’,;:!?()"
 _NO_LETTER = re.compile(r"[^\w']|_")
@@ -73,20 +76,42 @@ class Transcriber:
         self._language = language
 
     @classmethod
-    def load(cls, name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto") -> "Transcriber":
+    def load(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        engine: Engine = "torch",
+    ) -> "Transcriber":
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
 
         The first two never touch the network, nor does a hub model that is in the cache.
+
+        Args:
+            name_or_folder: the model.
+            device: ``auto``, ``cpu`` or another one.
+            engine: ``onnx`` runs a folder that `speechnar.asr.onnx.export_onnx` has written, on the CPU.
 
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version.
             ConfigError: the device does not exist.
         """
+        if engine == "onnx":
+            return cls._load_onnx(Path(name_or_folder), device)
         folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
         languages = card_languages(read_card(folder))
         spoken = to_iso3(languages[0]) if len(languages) == 1 else None
         return cls(load_model(folder, device=find_device(device)), language=spoken)
+
+    @classmethod
+    def _load_onnx(cls, folder: Path, device: str) -> "Transcriber":
+        from speechnar.asr.onnx import load_onnx  # noqa: PLC0415  # few have it
+
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"engine onnx runs on the CPU; leave device at auto, got {device!r}")
+        languages = card_languages(read_card(folder))
+        return cls(load_onnx(folder), language=to_iso3(languages[0]) if len(languages) == 1 else None)
 
     @property
     def name(self) -> str:

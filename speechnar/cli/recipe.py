@@ -57,6 +57,12 @@ def _describe_pack(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _describe_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="shipped name, folder or owner/name of a recogniser with CTC")
+    parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of the size")
+
+
 def _describe_demo(parser: argparse.ArgumentParser) -> None:
     add_computing(parser)
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
@@ -146,6 +152,16 @@ def _pack(args: argparse.Namespace) -> int:
     return OK
 
 
+def _export(args: argparse.Namespace) -> int:
+    from speechnar.asr.onnx import export_onnx  # noqa: PLC0415
+    from speechnar.hub import resolve_model  # noqa: PLC0415
+    from speechnar.models.base import load_model  # noqa: PLC0415
+
+    folder = resolve_model(args.model)
+    put(f"{export_onnx(load_model(folder), folder, args.destination, precision='int8' if args.int8 else 'fp32')}\n")
+    return OK
+
+
 def _demo(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
@@ -174,5 +190,6 @@ VERBS = {
     "finetune": Verb("adapt a recogniser to one's own recordings", _describe_finetune, _finetune),
     "average": Verb("export the average of a run's best checkpoints", _describe_average, _average),
     "pack": Verb("a trained model at half the size, with its card", _describe_pack, _pack),
+    "export": Verb("a recogniser with CTC as ONNX", _describe_export, _export),
     "demo": Verb("a web page on this machine", _describe_demo, _demo),
 }
