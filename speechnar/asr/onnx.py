@@ -29,7 +29,7 @@ from speechnar.text.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-KIND = "onnx_ctc"
+KIND: Literal["onnx_ctc"] = "onnx_ctc"
 GRAPH_FILE = "model.onnx"
 OPSET = 18
 Precision = Literal["fp32", "int8"]
