@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
 
-EXTRAS = ("media", "train", "eval", "demo", "t5")
+EXTRAS = ("media", "train", "eval", "demo", "serve", "onnx", "t5")
 """What users ask for; ``espnet`` has a torch of its own, ``dev`` is for whoever works on the package."""
 MB = 1e6
 # Prints what is installed: version, bytes and requirements of every distribution.
