@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from speechnar.sound.generator import Generator, GeneratorOptions, Sound, generate
     from speechnar.text.transcript import Segment, Transcript, Word
     from speechnar.tts.editor import Change, EditedSpeech
+    from speechnar.tts.options import EditOptions, SynthesizeOptions
     from speechnar.tts.synthesizer import Speech, Synthesizer, edit, synthesize
     from speechnar.tts.voice import Voice
 
@@ -46,6 +47,7 @@ __all__ = [
     "DataError",
     "DecodeOptions",
     "DetectedLanguage",
+    "EditOptions",
     "EditedSpeech",
     "Generator",
     "GeneratorOptions",
@@ -56,6 +58,7 @@ __all__ = [
     "Speech",
     "SpeechStream",
     "SpeechnarError",
+    "SynthesizeOptions",
     "Synthesizer",
     "Transcriber",
     "Transcript",
@@ -85,6 +88,7 @@ _MODULE_OF = {
     "Comparison": "asr.transcriber",
     "DecodeOptions": "asr.options",
     "DetectedLanguage": "asr.transcriber",
+    "EditOptions": "tts.options",
     "EditedSpeech": "tts.editor",
     "Generator": "sound.generator",
     "GeneratorOptions": "sound.generator",
@@ -92,6 +96,7 @@ _MODULE_OF = {
     "Sound": "sound.generator",
     "Speech": "tts.synthesizer",
     "SpeechStream": "asr.stream",
+    "SynthesizeOptions": "tts.options",
     "Synthesizer": "tts.synthesizer",
     "Transcriber": "asr.transcriber",
     "Transcript": "text.transcript",

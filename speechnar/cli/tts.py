@@ -152,22 +152,25 @@ def _synthesize(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.text == "-" else args.text
     if args.voice is not None:
         log().warning("%s", CONSENT)
+    from speechnar.tts.options import SynthesizeOptions  # noqa: PLC0415
+
+    options = SynthesizeOptions(steps=args.steps, speed=args.speed)
     synthesizer = load_synthesizer(args)
-    options = {"voice": args.voice, "voice_text": args.voice_text}
-    options |= {"steps": args.steps, "seed": args.seed, "speed": args.speed}
     started = time.monotonic()
     if is_streamed:
         from speechnar.audio.io import to_int16  # noqa: PLC0415
 
         num_samples = 0
-        parts = synthesizer.stream(text, **options)
+        parts = synthesizer.stream(text, voice=args.voice, voice_text=args.voice_text, seed=args.seed, options=options)
         log().info("mono, 16 bits, little endian, %d samples per second", synthesizer.sample_rate)
         for part in parts:
             sys.stdout.buffer.write(to_int16(part).astype("<i2").tobytes())
             sys.stdout.buffer.flush()
             num_samples += len(part)
     else:
-        speech = synthesizer.synthesize(text, **options)
+        speech = synthesizer.synthesize(
+            text, voice=args.voice, voice_text=args.voice_text, seed=args.seed, options=options
+        )
         speech.save(args.output)
         num_samples = len(speech.samples)
         log().info("%s", args.output)
@@ -177,14 +180,16 @@ def _synthesize(args: argparse.Namespace) -> int:
 
 
 def _edit(args: argparse.Namespace) -> int:
+    from speechnar.tts.options import EditOptions  # noqa: PLC0415
+
     log().warning("%s", CONSENT)
+    options = EditOptions(steps=args.steps, candidates=args.candidates)
     edited = load_synthesizer(args).edit(
         args.file,
         args.text,
         old_text=args.old_text,
-        steps=args.steps,
         seed=args.seed,
-        candidates=args.candidates,
+        options=options,
     )
     edited.save(args.output)
     for change in edited.changes:

@@ -26,12 +26,12 @@ from speechnar.models.tts.tts import Tts
 from speechnar.text.phonemes import encode_words
 from speechnar.text.sentences import is_speakable
 from speechnar.text.spoken import spell_out
+from speechnar.tts.options import check_steps
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 16
 """Of a model whose card does not say how many it was trained for."""
-MAX_STEPS = 1000
 """More is a typing error."""
 RATE_RANGE = (0.5, 2.0)
 """How much slower or faster than predicted a reference may be said to speak; the rest is errors of alignment."""
@@ -78,8 +78,8 @@ class AcousticModel:
         if not isinstance(loaded.model, Tts):
             raise ConfigError(f"{loaded.name}: {type(loaded.model).__name__} does not turn text into speech")
         self.name = loaded.name
-        self.default_steps = check_steps(default_steps, DEFAULT_STEPS)
-        self.default_edit_steps = check_steps(default_edit_steps, self.default_steps)
+        self.default_steps = check_steps(DEFAULT_STEPS if default_steps is None else default_steps)
+        self.default_edit_steps = check_steps(self.default_steps if default_edit_steps is None else default_edit_steps)
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.device = next(loaded.model.parameters()).device
@@ -264,19 +264,6 @@ def speaking_rate(spelling: Spelling, predicted: Seconds, words: Sequence[TimedW
             seconds += word.end - word.start
             expected += float(predicted[tokens].sum())
     return float(np.clip(seconds / expected, *RATE_RANGE)) if expected > 0 and seconds > 0 else 1.0
-
-
-def check_steps(steps: int | None, default: int) -> int:
-    """Return how often the network is to be evaluated for a block, ``default`` if nothing is said.
-
-    Raises:
-        ConfigError: it is no whole number from 1 to `MAX_STEPS`.
-    """
-    if steps is None:
-        return default
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise ConfigError(f"steps must be a whole number from 1 to {MAX_STEPS}, got {steps!r}")
-    return steps
 
 
 def derive_seed(seed: int, *place: int) -> int:

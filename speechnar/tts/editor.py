@@ -45,7 +45,6 @@ from speechnar.tts.voice import Listener
 
 logger = logging.getLogger(__name__)
 
-MAX_CANDIDATES = 64
 CONTEXT_S = 5.0
 """Recorded speech on either side that the model sees."""
 MARGIN_S = 0.06
@@ -129,8 +128,6 @@ def edit_speech(
     num_candidates: int,
 ) -> EditedSpeech:
     """Return ``audio`` with the words of ``new_text``; see `speechnar.tts.synthesizer.Synthesizer.edit`."""
-    if not isinstance(num_candidates, int) or not 1 <= num_candidates <= MAX_CANDIDATES:
-        raise ConfigError(f"candidates must be a whole number from 1 to {MAX_CANDIDATES}, got {num_candidates!r}")
     new_words = _written_words(new_text, "the new text")
     recording, subtype = read_original(audio, sample_rate=sample_rate)
     if old_text is None:

@@ -30,13 +30,13 @@ from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import VocoderStream
 from speechnar.text.sentences import clean, split_sentences
 from speechnar.text.transcript import Segment
-from speechnar.tts.acoustic import AcousticModel, check_steps, derive_seed, share
+from speechnar.tts.acoustic import AcousticModel, derive_seed, share
 from speechnar.tts.editor import EditedSpeech, edit_speech
+from speechnar.tts.options import EditOptions, SynthesizeOptions, with_keywords
 from speechnar.tts.voice import Listener, Voice, learn_voice
 
 logger = logging.getLogger(__name__)
 
-SPEED_RANGE = (0.5, 2.0)
 _SENTENCE_MARKS, _CLOSING = frozenset(".!?…。！？"), "\"'”’)]»」』）"
 FADE_S = 0.005
 """At both ends of a sentence, so that it neither begins nor ends by a click."""
@@ -124,7 +124,8 @@ class Synthesizer:
         voice_text: str | None = None,
         steps: int | None = None,
         seed: int = 0,
-        speed: float = 1.0,
+        speed: float | None = None,
+        options: SynthesizeOptions | None = None,
     ) -> Speech:
         """Speak ``text``, of any length; what cannot be spoken in it, as emoji, is passed over.
 
@@ -132,19 +133,20 @@ class Synthesizer:
             text: sentences; numbers and abbreviations are read as the model's text front end reads them.
             voice: speech of whom is to speak (with their consent), as of `voice`; None: the voice of the model.
             voice_text: what is said there; None: it is transcribed.
-            steps: network evaluations for a block of latents; None: as many as the model's card says under ``steps``,
-                or 16.
+            steps: may be given here instead of in ``options``.
             seed: the same seed gives the same speech. Each sentence has its own, derived from it.
-            speed: 2 is twice as fast.
+            speed: as ``steps``.
+            options: rarer choices.
 
         Raises:
-            ConfigError: there is nothing to speak, or an option is out of its range.
+            ConfigError: there is nothing to speak, or an option is out of its range, has no effect or is given twice.
             AudioError: as of `voice`.
         """
         chunks: list[Samples] = []
         spans: dict[int, list[int]] = {}
         place = 0
-        sentences, parts = self._start(text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed)
+        options = with_keywords(options or SynthesizeOptions(), steps=steps, speed=speed)
+        sentences, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
         for index, samples in parts:
             chunks.append(samples)
             if index is not None:
@@ -164,7 +166,8 @@ class Synthesizer:
         voice_text: str | None = None,
         steps: int | None = None,
         seed: int = 0,
-        speed: float = 1.0,
+        speed: float | None = None,
+        options: SynthesizeOptions | None = None,
     ) -> Iterator[Samples]:
         """Yield the samples of `synthesize`, piece by piece, as soon as they are certain.
 
@@ -173,7 +176,8 @@ class Synthesizer:
         Raises:
             ConfigError, AudioError: as of `synthesize`, and at once.
         """
-        _, parts = self._start(text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed)
+        options = with_keywords(options or SynthesizeOptions(), steps=steps, speed=speed)
+        _, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
         return (samples for _, samples in parts if len(samples))
 
     def edit(
@@ -185,7 +189,8 @@ class Synthesizer:
         sample_rate: int | None = None,
         steps: int | None = None,
         seed: int = 0,
-        candidates: int = 8,
+        candidates: int | None = None,
+        options: EditOptions | None = None,
     ) -> EditedSpeech:
         """Change the words of a recording: those that differ are spoken anew, between what is before and after them.
 
@@ -198,16 +203,16 @@ class Synthesizer:
             old_text: all that is said in it, for recordings of up to 30 s; None: it is transcribed, and what the
                 recogniser mishears counts as changed.
             sample_rate: of arrays and tensors, in Hz; files have their own, and it is an error to give one.
-            steps: network evaluations for a block of latents; None: as many as the model's card says under
-                ``edit_steps``, else as of `synthesize`.
+            steps: may be given here instead of in ``options``.
             seed: the same seed gives the same speech.
-            candidates: of each change, how many are made; the one is kept that is most like all of them and after
-                which the model goes on as the recording does.
+            candidates: as ``steps``.
+            options: rarer choices.
 
         Raises:
             AudioError: the recording cannot be read, has several channels, or is too long or too short for the text.
-            ConfigError: a text has nothing to speak, or an option is out of its range or has no effect.
+            ConfigError: a text has nothing to speak, or an option is out of its range, has no effect or is given twice.
         """
+        options = with_keywords(options or EditOptions(), steps=steps, candidates=candidates)
         return edit_speech(
             self._acoustic,
             self._listener,
@@ -215,25 +220,22 @@ class Synthesizer:
             new_text,
             old_text=old_text,
             sample_rate=sample_rate,
-            num_steps=check_steps(steps, self._acoustic.default_edit_steps),
+            num_steps=options.steps or self._acoustic.default_edit_steps,
             seed=check_seed(seed),
-            num_candidates=candidates,
+            num_candidates=options.candidates,
         )
 
     def _start(
         self,
         text: str,
+        options: SynthesizeOptions,
         *,
         voice: Voice | AudioInput | None,
         voice_text: str | None,
-        steps: int | None,
         seed: int,
-        speed: float,
     ) -> tuple[list[str], Iterator[tuple[int | None, Samples]]]:
         """Check everything; return the sentences, and their samples with the number of the sentence, None in pauses."""
-        num_steps, seed = check_steps(steps, self._acoustic.default_steps), check_seed(seed)
-        if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
-            raise ConfigError(f"speed must lie in [{SPEED_RANGE[0]:g}, {SPEED_RANGE[1]:g}], got {speed}")
+        num_steps, seed = options.steps or self._acoustic.default_steps, check_seed(seed)
         if voice is None and voice_text is not None:
             raise ConfigError("voice_text says what is spoken in a voice; give the voice, too")
         if isinstance(voice, Voice) and voice_text is not None:
@@ -243,7 +245,9 @@ class Synthesizer:
             raise ConfigError(f"text must have a letter or a digit to speak, got {clean(text)[:60]!r}")
         if voice is not None and not isinstance(voice, Voice):
             voice = self.voice(voice, text=voice_text)
-        lines = ((i, _plan(self._acoustic, sentence.split(), voice, speed)) for i, sentence in enumerate(sentences))
+        lines = (
+            (i, _plan(self._acoustic, sentence.split(), voice, options.speed)) for i, sentence in enumerate(sentences)
+        )
         spoken = ((i, line) for i, line in lines if line is not None)
         first = next(spoken, None)
         if first is None:
@@ -350,7 +354,8 @@ def synthesize(
     voice_text: str | None = None,
     steps: int | None = None,
     seed: int = 0,
-    speed: float = 1.0,
+    speed: float | None = None,
+    options: SynthesizeOptions | None = None,
     model: str = DEFAULT_TTS_MODEL,
     device: str = "auto",
 ) -> Speech:
@@ -359,7 +364,7 @@ def synthesize(
     The model named last stays loaded.
     """
     return _synthesizer(model, device).synthesize(
-        text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed
+        text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed, options=options
     )
 
 
@@ -371,7 +376,8 @@ def edit(
     sample_rate: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    candidates: int = 8,
+    candidates: int | None = None,
+    options: EditOptions | None = None,
     model: str = DEFAULT_TTS_MODEL,
     device: str = "auto",
 ) -> EditedSpeech:
@@ -387,6 +393,7 @@ def edit(
         steps=steps,
         seed=seed,
         candidates=candidates,
+        options=options,
     )
 
 

@@ -23,6 +23,8 @@ assert_type(speechnar.detect_language(b"RIFF"), speechnar.DetectedLanguage)
 assert_type(speechnar.align("a.wav", "hello", language="eng"), speechnar.Transcript)
 assert_type(speechnar.synthesize("Hello.", seed=7, speed=1.5, voice="me.wav"), speechnar.Speech)
 assert_type(speechnar.edit("a.wav", "hello there", old_text="hello", candidates=2), speechnar.EditedSpeech)
+assert_type(speechnar.synthesize("Hello.", options=speechnar.SynthesizeOptions(speed=1.5, steps=4)), speechnar.Speech)
+assert_type(speechnar.edit("a.wav", "hello", options=speechnar.EditOptions(candidates=2)), speechnar.EditedSpeech)
 assert_type(speechnar.generate("rain", options=speechnar.GeneratorOptions(guidance=3.0)), speechnar.Sound)
 assert_type(speechnar.Transcriber.load("joint-s2t").transcribe(["a.wav"]), list[speechnar.Transcript])
 assert_type(speechnar.Translator.load().translate("Hello."), speechnar.Translation)
@@ -40,6 +42,8 @@ speechnar.edit("a.wav", "hello", new_txt="hello")  # type: ignore[call-arg]
 speechnar.generate("rain", secs=3)  # type: ignore[call-arg]
 speechnar.DecodeOptions(hotword="dog")  # type: ignore[call-arg]
 speechnar.GeneratorOptions(step=3)  # type: ignore[call-arg]
+speechnar.SynthesizeOptions(candidates=2)  # type: ignore[call-arg]
+speechnar.EditOptions(speed=2.0)  # type: ignore[call-arg]
 speechnar.TranslationOptions(beam=3)  # type: ignore[call-arg]
 
 # Arguments of another type, or missing.
@@ -50,6 +54,7 @@ speechnar.translate("a.wav")  # type: ignore[call-overload]
 speechnar.synthesize("Hello.", speed="fast")  # type: ignore[arg-type]
 speechnar.synthesize(b"Hello.")  # type: ignore[arg-type]
 speechnar.edit("a.wav", "hello", candidates=2.5)  # type: ignore[arg-type]
+speechnar.synthesize("Hello.", options=speechnar.EditOptions())  # type: ignore[arg-type]
 speechnar.generate("rain", options=speechnar.DecodeOptions())  # type: ignore[arg-type]
 speechnar.DecodeOptions("ctc")  # type: ignore[call-arg]
 

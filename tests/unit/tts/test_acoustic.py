@@ -12,11 +12,9 @@ from speechnar.errors import ConfigError
 from speechnar.models.base import load_model
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.tts.acoustic import (
-    DEFAULT_STEPS,
     AcousticModel,
     Spelling,
     TimedWord,
-    check_steps,
     derive_seed,
     observed_durations,
     share,
@@ -162,14 +160,7 @@ def test_a_word_is_moved_in_time():
     assert word.moved(0.25) == TimedWord("a", 1.25, 1.75, (0.2, 0.3))
 
 
-# Steps and seeds.
-
-
-def test_steps_are_a_whole_number():
-    assert (check_steps(None, DEFAULT_STEPS), check_steps(3, DEFAULT_STEPS)) == (16, 3)
-    for steps in (0, 1001, 2.5, "many"):
-        with pytest.raises(ConfigError, match=rf"steps must be a whole number from 1 to 1000, got {steps!r}"):
-            check_steps(steps, DEFAULT_STEPS)
+# Seeds.
 
 
 def test_every_place_has_its_own_seed():

@@ -18,6 +18,7 @@ from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
 from speechnar.models.tts.mel_autoencoder import MelAutoencoderConfig
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.tts import synthesizer as module
+from speechnar.tts.options import EditOptions, SynthesizeOptions
 from speechnar.tts.synthesizer import Synthesizer
 from tests.unit.tiny import RATE, save_tiny_model, save_tiny_tts, vowels
 
@@ -106,6 +107,20 @@ def test_a_card_says_how_many_steps_a_model_needs(folder, recognizer, tiny, tmp_
     card.write_text(card.read_text().replace("\nsteps: 1", "\nsteps: many"))
     with pytest.raises(ConfigError, match="got 'many'"):
         Synthesizer.load(copied, device="cpu")
+
+
+def test_options_may_stand_in_their_class(tiny, tmp_path):
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, vowels(2.0), RATE)
+    spoken = tiny.synthesize("Hi.", options=SynthesizeOptions(steps=2, speed=2.0))
+    np.testing.assert_array_equal(spoken.samples, tiny.synthesize("Hi.", steps=2, speed=2.0).samples)
+    streamed = list(tiny.stream("Hi.", speed=2.0, options=SynthesizeOptions(steps=2)))
+    np.testing.assert_array_equal(np.concatenate(streamed), spoken.samples)
+    edit = {"new_text": "the dog", "old_text": "the cat"}
+    edited = tiny.edit(path, **edit, options=EditOptions(steps=2, candidates=1))
+    np.testing.assert_array_equal(edited.samples, tiny.edit(path, **edit, steps=2, candidates=1).samples)
+    with pytest.raises(ConfigError, match="steps is given twice"):
+        tiny.synthesize("Hi.", steps=3, options=SynthesizeOptions(steps=2))
 
 
 def test_speed_scales_durations(tiny):
