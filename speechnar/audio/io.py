@@ -278,7 +278,9 @@ class AudioStream:
             raw_format = _RAW_FORMATS.get(Path(self.name).suffix.lower())
             if raw_format is None:
                 try:
-                    sound = soundfile.SoundFile(file)
+                    # By its number, libsndfile reads a file itself. Callbacks into Python drop an interrupt, and what
+                    # they return instead is taken for the end of a damaged file.
+                    sound = soundfile.SoundFile(file.fileno() if isinstance(file, io.FileIO) else file, closefd=False)
                 except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
                     refusal = _reason(error)
                 else:
@@ -293,14 +295,14 @@ class AudioStream:
             file.seek(0)
             yield from self._media_blocks(file, raw_format, refusal)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> io.FileIO | io.BytesIO:
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
         if isinstance(self.source, str | os.PathLike):
             path = Path(self.source)
             try:
                 if path.is_file():
-                    return path.open("rb")
+                    return path.open("rb", buffering=0)  # so that whoever reads it by its number is where we are
                 kind = "is a folder or a device" if path.exists() else "does not exist"
             except OSError as error:
                 raise AudioError(f"{self.name}: cannot be opened ({error.strerror})") from None
@@ -328,7 +330,9 @@ class AudioStream:
             num_read += len(block)
             yield rate, block
 
-    def _media_blocks(self, file: BinaryIO, raw_format: str | None, refusal: str) -> Iterator[tuple[int, Samples]]:
+    def _media_blocks(
+        self, file: io.FileIO | io.BytesIO, raw_format: str | None, refusal: str
+    ) -> Iterator[tuple[int, Samples]]:
         try:
             import av  # noqa: PLC0415  # an extra
         except ImportError:

@@ -71,14 +71,21 @@ def _interruptible() -> Iterator[None]:
     """Let Ctrl-C end what is done here, wherever it has come.
 
     While torch is imported, its C++ drops a KeyboardInterrupt or aborts of it: the program ends at once, as nothing is
-    written by then. Callbacks from C (soundfile's) drop it as well: it is raised again until it comes through.
+    written by then. Callbacks from C (soundfile's) drop it as well: it is raised again until it comes through. And
+    others turn it into an error of their own (RuntimeError where a class is being made, before Python 3.12; ImportError
+    where a C extension imports), or take what it cut short for bad input: once it has come, all that is left is an
+    interrupt.
     """
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
     if not is_ours or not hasattr(signal, "setitimer"):
         yield
         return
 
+    has_come = False
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal has_come
+        has_come = True
         spec = getattr(sys.modules.get("torch"), "__spec__", None)
         if getattr(spec, "_initializing", False):
             complain("interrupted")
@@ -90,7 +97,13 @@ def _interruptible() -> Iterator[None]:
     alarm = signal.getsignal(signal.SIGALRM)
     signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        try:
+            yield
+        except Exception:
+            if not has_come:
+                raise
+        if has_come:
+            raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if signal.getsignal(signal.SIGALRM) is interrupt:

@@ -160,6 +160,19 @@ def test_truncated_files_give_what_is_there_or_an_error():
         read_audio(flac[: len(flac) // 2])
 
 
+def test_files_are_read_without_calls_back_into_python(tmp_path, monkeypatch):
+    """Such a call drops an interrupt, and what is missing then counts as damage."""
+    samples = tone(0.3, 16000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    called = []
+    monkeypatch.setattr(soundfile.SoundFile, "_init_virtual_io", lambda self, file: called.append(file))
+    np.testing.assert_array_equal(read_audio(path).samples, samples)
+    assert not called
+    read_audio(path.read_bytes())
+    assert called  # bytes have no other way
+
+
 def test_joined_mp3_files_are_read_to_the_end():
     pytest.importorskip("av")
     joined = b"".join(encoded(tone(seconds, 16000), 16000, "MP3") for seconds in (1.0, 3.0))

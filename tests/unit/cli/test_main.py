@@ -13,10 +13,13 @@ import pytest
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
+from speechnar.errors import AudioError
+from speechnar.text.transcript import Transcript
 from tests.unit.tiny import write_speechlike
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 ROOT = Path(cli.__file__).parents[2]
+SILENCE = Transcript("a.wav", "tiny", "transcribe", "und", 0.0, 1.0, "", ())
 VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "generate"]
 VERBS += ["models", "convert", "train", "average", "decode", "score", "demo"]
 
@@ -146,6 +149,28 @@ def test_an_interrupt_that_is_dropped_comes_again(monkeypatch):
         assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("becomes", ["another error", "a damaged file", "nothing"])
+def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys, monkeypatch, becomes):
+    """Before Python 3.12 it is a RuntimeError where a class is made; where C reads, the end of a file."""
+
+    def transcribe_many(self, files, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            if becomes == "another error":
+                raise RuntimeError("Error calling __set_name__") from None
+        yield AudioError("cut short") if becomes == "a damaged file" else SILENCE
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(Transcriber, "transcribe_many", transcribe_many)
+    try:
+        assert main(["transcribe", wav, "-m", recognizer, "-q"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.endswith("speechnar: interrupted\n")
 
 
 def test_reader_that_leaves(recognizer, wav):
