@@ -20,7 +20,7 @@ from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
 from speechnar.interop.family import Family, Listing, listed_of
-from speechnar.interop.files import ConversionReport, existing
+from speechnar.interop.files import ConversionReport, existing, why_refused
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
@@ -139,7 +139,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        reason = " ".join(str(error).split())[:200]
+        reason = why_refused(error)
         raise CheckpointError(f"{path}: must be a checkpoint of tensors and settings only ({reason})") from None
     if isinstance(content, dict) and "pretrained" in content:
         raise CheckpointError(
