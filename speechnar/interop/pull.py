@@ -22,6 +22,7 @@ from speechnar.hub import MODEL_FILES, parse_address, read_card, read_kind
 from speechnar.interop import family_of
 from speechnar.interop.family import CARD_FILE, CONFIG_FILE, SAFETENSORS_FILE, Family, Listing, check_wanted
 from speechnar.interop.files import ConversionReport
+from speechnar.interop.modelscope import OWNERS, open_modelscope
 from speechnar.interop.repository import Repository, open_repository
 from speechnar.store import Address
 from speechnar.text.languages import to_iso3
@@ -33,6 +34,8 @@ MAX_SHOWN_LICENSE = 60
 
 def pull_model(name: str, *, refresh: bool = True) -> Path:
     """Fetch ``owner/name[@revision]`` from the hub, convert it into the cache, and return its folder.
+
+    ``iic/name`` is fetched from ModelScope.
 
     Args:
         name: of the repository; without a revision, its main branch.
@@ -50,7 +53,8 @@ def pull_model(name: str, *, refresh: bool = True) -> Path:
         here = store.find(address)  # another process may have been faster
         if here is not None and (not refresh or store.is_offline()):
             return here
-        repository = open_repository(address)
+        is_on_modelscope = address.repo.split("/")[0] in OWNERS and not store.is_offline()
+        repository = open_modelscope(address) if is_on_modelscope else open_repository(address)
         folder = address.model_folder(repository.commit)
         if not store.is_complete(folder):
             _convert_into(folder, repository, address)

@@ -85,6 +85,8 @@ def serve() -> Iterator[LoopbackHub]:
             parts = unquote(url.path).removeprefix("/").split("/")
             if parts[0] == "cdn":
                 self.send_file(hub.repos["/".join(parts[1:3])].files["/".join(parts[3:])])
+            elif parts[:3] == ["api", "v1", "models"] and len(parts) > 4:
+                self.send_as_modelscope("/".join(parts[3:5]), parts[5:], parse_qs(url.query))
             elif parts[:2] == ["api", "models"]:
                 self.send_info("/".join(parts[2:4]), parts[4:], parse_qs(url.query))
             elif len(parts) > 4 and parts[2] == "resolve":
@@ -128,6 +130,24 @@ def serve() -> Iterator[LoopbackHub]:
                 self.send_json(
                     {**info, "sha": repo.commit, "gated": "manual" if repo.gated else False, "siblings": siblings}
                 )
+
+        def send_as_modelscope(self, name: str, rest: list[str], query: dict[str, list[str]]) -> None:
+            """Answer as ModelScope does: its listing, and one of its files."""
+            repo = hub.repos.get(name)
+            path = query.get("FilePath", [""])[0]
+            if repo is None:
+                self.send_problem(404, "RepoNotFound")
+            elif rest == ["repo", "files"]:
+                listed = {**repo.files, **repo.listed}
+                files = [
+                    {"Path": path, "Size": len(data), "Sha256": hashlib.sha256(data).hexdigest(), "Type": "blob"}
+                    for path, data in listed.items()
+                ]
+                self.send_json({"Code": 200, "Success": True, "Data": {"Files": files}})
+            elif rest == ["repo"] and path in repo.files:
+                self.send_file(repo.files[path])
+            else:
+                self.send_problem(404, "FileNotFound")
 
         def send_resolved(self, name: str, revision: str, path: str) -> None:
             repo = hub.repos.get(name)
