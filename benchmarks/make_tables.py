@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from speechnar.hub import ModelInfo, list_models
+from speechnar.hub import ModelInfo, list_models, published_models
 from speechnar.text.languages import name_of
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
         text,
         {
             "models": lambda: models_table(shipped, read_scores(root)),
+            "published": published_table,
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             SPEECH: lambda: speech_table(reports(SPEECH)),
@@ -145,6 +146,27 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
 
 
 SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of the languages", "language right")
+
+
+def published_table() -> str:
+    """Return the checkpoints on the hub that load by name, and under the table where their errors are from."""
+    models = published_models()
+    sources = list(dict.fromkeys(model.error_source for model in models if model.error_source))
+    rows = [
+        [
+            f"`{model.name}`",
+            model.recommended_for,
+            model.size,
+            " ".join(model.languages),
+            model.license,
+            f"{model.error} [{sources.index(model.error_source) + 1}]" if model.error else "",
+            model.checked_with,
+        ]
+        for model in models
+    ]
+    header = ["name", "recommended for", "parameters", "languages", "licence", "published error", "run here with"]
+    notes = [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+    return markdown(header, rows) + "\n" + "<br>\n".join(notes) + "\n"
 
 
 def models_table(models: Iterable[ModelInfo], scores: Sequence[Score]) -> str:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speechnar.errors import ConfigError
 
+SCHEMA_VERSION = 1
+"""Of model folders; raised when what is written there changes its meaning."""
 MAX_BASES = 8
 
 

@@ -1,12 +1,10 @@
-"""Model names to model folders: shipped with the package, local, cached from the Hugging Face hub, or fetched from it.
+"""Model names to model folders on this machine: shipped with the package, local, or in the cache.
 
-Shipped names and folders never touch the network, nor does a hub model that is already in the cache. Only the files of
-a model folder are ever fetched: JSON, safetensors, tokenizer and card; nothing that could run.
+No network is touched. What is not here is fetched by `speechnar.published`.
 """
 
 import difflib
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from speechnar import store
 from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.store import Address
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "joint-asr"
 """What the command line and the module-level functions load when no model is named."""
@@ -38,8 +36,8 @@ CONSENT = (
 )
 """What everybody is told who gives a voice or edits what somebody has said."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
-REQUIRED_FILES = ("config.json", "model.safetensors")
-ALLOWED_FILES = (
+PUBLISHED_FILE = Path(__file__).parent / "published_models.yaml"
+MODEL_FILES = (
     "config.json",
     "*.safetensors",
     "tokenizer.model",
@@ -48,10 +46,10 @@ ALLOWED_FILES = (
     "tokens.txt",
     "README.md",
 )
+"""What a model folder on the hub may hold; nothing of it could run."""
 
 MAX_CARD_CHARS = 1 << 20
 MAX_SEED = 2**63 - 1
-_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,64 @@ class ModelInfo:
     folder: Path
 
 
+@dataclass(frozen=True)
+class PublishedModel:
+    """A checkpoint on the hub that is known to be read; what no source says is empty."""
+
+    name: str
+    family: str
+    """As of `speechnar.interop.FAMILIES`."""
+    tasks: tuple[str, ...]
+    size: str
+    """Number of parameters, as 1.01 B."""
+    languages: tuple[str, ...]
+    license: str
+    error: str
+    """Published error rate, with what it was measured on."""
+    error_source: str
+    recommended_for: str
+    checked_with: str
+    """``real weights`` if its own were run here, else ``random weights`` of its layout."""
+
+
+def published_models() -> list[PublishedModel]:
+    """Return the checkpoints that `speechnar models` lists besides those that are here."""
+    with PUBLISHED_FILE.open(encoding="utf-8") as file:
+        entries = yaml.safe_load(file)
+    return [
+        PublishedModel(
+            name=name,
+            family=entry["family"],
+            tasks=_strings(entry["tasks"]),
+            size=entry["size"],
+            languages=_strings(entry.get("languages")),
+            license=entry.get("license", ""),
+            error=entry.get("error", ""),
+            error_source=entry.get("error_source", ""),
+            recommended_for=entry.get("for", ""),
+            checked_with=entry["checked_with"],
+        )
+        for name, entry in entries.items()
+    ]
+
+
 def resolve_model(name: str | Path) -> Path:
-    """Return the folder of a model: a shipped name, a folder, or ``owner/name[@revision]`` on the hub, in this order.
+    """Return the folder of a model here: a shipped name, a folder, or ``owner/name[@revision]`` in the cache.
 
     Raises:
-        ModelNotFoundError: it is none of them, or the hub does not have it or cannot be reached.
+        ModelNotFoundError: it is none of them.
+    """
+    found = find_model(name)
+    if found is None:
+        raise ModelNotFoundError(f"model {str(name)!r} is not on this machine; fetch it by `speechnar pull {name}`")
+    return found
+
+
+def find_model(name: str | Path) -> Path | None:
+    """Return the same, or None for a name of the hub that is not in the cache.
+
+    Raises:
+        ModelNotFoundError: it is no folder, no shipped name and no name of the hub.
     """
     shipped = {folder.name: folder for folder in _shipped_folders()}
     if str(name) in shipped:
@@ -82,12 +133,23 @@ def resolve_model(name: str | Path) -> Path:
     if folder.is_dir():
         _require_complete(folder, str(name))
         return folder
-    match = _HUB_NAME.fullmatch(str(name))
-    if match is None or str(name).startswith((".", "~")):
-        near = difflib.get_close_matches(str(name), shipped, n=1)
+    address = parse_address(str(name))
+    return store.find(address) or _in_hub_cache(address)
+
+
+def parse_address(name: str) -> Address:
+    """Return what ``owner/name[@revision]`` means.
+
+    Raises:
+        ModelNotFoundError: it is not written so; with the nearest name that is shipped.
+    """
+    address = Address.parse(name)
+    if address is None:
+        shipped = [folder.name for folder in _shipped_folders()]
+        near = difflib.get_close_matches(name, shipped, n=1)
         hint = f"did you mean {near[0]}?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
-        raise ModelNotFoundError(f"model {str(name)!r} is no folder, no shipped name and no owner/name; {hint}")
-    return _from_hub(match["repo"], match["revision"])
+        raise ModelNotFoundError(f"model {name!r} is no folder, no shipped name and no owner/name; {hint}")
+    return address
 
 
 def find_device(name: str) -> "torch.device":
@@ -143,30 +205,20 @@ def card_languages(card: Mapping[str, Any]) -> tuple[str, ...]:
     return _strings(card.get("language"))
 
 
-def _from_hub(repo: str, revision: str | None) -> Path:
+def _in_hub_cache(address: Address) -> Path | None:
+    """Return a model folder of ours that the hub's client has fetched, for this package before or for somebody else."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # slow to import
 
-    patterns = list(ALLOWED_FILES)
     try:
-        cached = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
-        # An interrupted download leaves a folder without all of its files.
-        if all((cached / name).is_file() for name in REQUIRED_FILES):
-            return cached
+        folder = Path(snapshot_download(address.repo, revision=address.revision, local_files_only=True))
     except (OSError, ValueError):
-        logger.info("model %s is not in the cache; asking the hub", repo)
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the client lets errors of its HTTP library through, which is not ours to name
-        reason = " ".join(str(error).split())[:200]
-        raise ModelNotFoundError(
-            f"model {repo!r} is no folder here, not in the cache, and the hub does not give it ({reason})"
-        ) from None
-    _require_complete(folder, repo)
-    return folder
+        return None
+    # An interrupted download leaves a folder without all of its files.
+    return folder if read_kind(folder / "config.json") and store.is_complete(folder) else None
 
 
 def _require_complete(folder: Path, name: str) -> None:
-    missing = [file for file in REQUIRED_FILES if not (folder / file).is_file()]
+    missing = [file for file in store.REQUIRED_FILES if not (folder / file).is_file()]
     if missing:
         raise ModelNotFoundError(
             f"model {name!r} has no {missing[0]}; if it is a checkpoint of another toolkit, "
@@ -181,21 +233,22 @@ def _shipped_folders() -> list[Path]:
 
 
 def _cached_folders() -> list[tuple[str, Path]]:
-    from huggingface_hub import CacheNotFound, scan_cache_dir  # noqa: PLC0415  # slow to import
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir  # noqa: PLC0415  # slow to import
 
+    stored = [(model.repo, model.folder) for model in store.stored_models()]
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (CacheNotFound, OSError):
-        return []
+        return stored
     found = [(repo.repo_id, Path(revision.snapshot_path)) for repo in repos for revision in repo.revisions]
-    return sorted(pair for pair in found if _kind_of(pair[1]) and (pair[1] / "model.safetensors").is_file())
+    return stored + sorted(pair for pair in found if read_kind(pair[1] / "config.json") and store.is_complete(pair[1]))
 
 
 def _describe(folder: Path, name: str, source: str) -> ModelInfo:
     card = read_card(folder)
     return ModelInfo(
         name=name,
-        kind=_kind_of(folder),
+        kind=read_kind(folder / "config.json"),
         tasks=_strings(card.get("tasks")),
         num_bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         languages=card_languages(card),
@@ -205,10 +258,10 @@ def _describe(folder: Path, name: str, source: str) -> ModelInfo:
     )
 
 
-def _kind_of(folder: Path) -> str:
-    """Return the ``kind`` of a configuration of ours, else the empty string."""
+def read_kind(path: Path) -> str:
+    """Return the ``kind`` of a configuration of ours, ``config.json``, else the empty string."""
     try:
-        document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ""
     is_ours = isinstance(document, dict) and "schema_version" in document and isinstance(document.get("kind"), str)

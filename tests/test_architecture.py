@@ -18,11 +18,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"captions"}),
     frozenset({"tts"}),
     frozenset({"asr", "mt", "sound", "train"}),
+    frozenset({"published"}),
     frozenset({"interop"}),
     frozenset({"models"}),
     frozenset({"data", "decode", "metrics", "nn"}),
     frozenset({"audio", "text"}),
     frozenset({"hub"}),
+    frozenset({"store"}),
     frozenset({"config", "extras"}),
     frozenset({"errors"}),
 )

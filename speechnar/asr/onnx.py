@@ -22,9 +22,10 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from speechnar.asr.clips import CTC, SpeechModel
+from speechnar.config import SCHEMA_VERSION
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
-from speechnar.models.base import CARD_FILE, CONFIG_FILE, SCHEMA_VERSION, LoadedModel, ModelConfig
+from speechnar.models.base import CARD_FILE, CONFIG_FILE, LoadedModel, ModelConfig
 from speechnar.text.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from speechnar.asr.recordings import RecordingTranscriber
 from speechnar.asr.stream import SpeechStream
 from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
 from speechnar.errors import ConfigError, SpeechnarError
-from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card, resolve_model
+from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card
 from speechnar.models.base import LoadedModel, load_model
+from speechnar.published import obtain_model
 from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.spoken import spoken_words
 from speechnar.text.tokenizer import Tokenizer
@@ -83,9 +84,10 @@ class Transcriber:
         device: str = "auto",
         engine: Engine = "torch",
     ) -> "Transcriber":
-        """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
+        """Load a shipped model by name, a model folder, or ``owner/name[@revision]`` from the Hugging Face hub.
 
-        The first two never touch the network, nor does a hub model that is in the cache.
+        The first two never touch the network, nor does a hub model that is in the cache. One of another toolkit is
+        converted when it is fetched.
 
         Args:
             name_or_folder: the model.
@@ -94,12 +96,13 @@ class Transcriber:
 
         Raises:
             ModelNotFoundError: there is no such model.
-            CheckpointError: its files are damaged, or not of this version.
-            ConfigError: the device does not exist.
+            CheckpointError: its files are damaged, or not of this version, or hold more than tensors and settings.
+            ConfigError: the device does not exist, or a published model has options that our implementation has not.
+            DataError: its vocabulary or statistics are malformed.
         """
         if engine == "onnx":
             return cls._load_onnx(Path(name_or_folder), device)
-        folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        folder = obtain_model(name_or_folder)
         languages = card_languages(read_card(folder))
         spoken = to_iso3(languages[0]) if len(languages) == 1 else None
         return cls(load_model(folder, device=find_device(device)), language=spoken)

@@ -122,7 +122,8 @@ class LogMel(nn.Module):
         f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
         mel_matrix = slaney_mel_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
         self.register_buffer("mel_matrix", torch.from_numpy(mel_matrix))  # in checkpoints, as ESPnet's melmat is
-        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        # Of the meta device, on which converted models are built, torch would import its compiler to make it.
+        self.register_buffer("window", torch.hann_window(config.win_length, device="cpu"), persistent=False)
 
     def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, T, F) float32 and ``feat_lens`` (B,); T is as of ``padding``.

@@ -33,6 +33,12 @@ FORMATS: tuple["TranscriptFormat", ...] = ("txt", "json", "srt", "vtt", "tsv")
 SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
 
 
+MODELS_BY_NAME = (
+    "models by name (fetched when first used): English, many languages, speech translation: espnet/owsm_ctc_v4_1B "
+    "(1.01 B parameters); Chinese: funasr/paraformer-zh (220 M); see speechnar models"
+)
+
+
 def _describe_transcribe(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
     add_decoding(parser)
@@ -283,7 +289,7 @@ def _put_captions(updates: Iterable["CaptionUpdate"], *, as_json: bool) -> None:
 
 
 VERBS = {
-    "transcribe": Verb("speech to text", _describe_transcribe, _transcribe, repeated="files"),
+    "transcribe": Verb("speech to text", _describe_transcribe, _transcribe, repeated="files", epilog=MODELS_BY_NAME),
     "caption": Verb("live captions of speech, and their translation", _describe_caption, _caption),
     "detect-language": Verb("language and probability", _describe_detect_language, _detect_language, repeated="files"),
     "align": Verb("word times of a given text", _describe_align, _align),

@@ -16,10 +16,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from speechnar import __version__
-from speechnar.cli import asr, data, mt, recipe, serve, sound, tts
+from speechnar.cli import asr, data, models, mt, recipe, serve, sound, tts
 from speechnar.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, Verb, add_common
 from speechnar.cli.output import complain, configure_logging
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
+from speechnar.store import OFFLINE
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 RAISED_AGAIN_S = 1.0
 """After an interrupt that was lost."""
 
-VERBS: dict[str, Verb] = {**asr.VERBS, **mt.VERBS, **tts.VERBS, **sound.VERBS, **serve.VERBS, **recipe.VERBS}
+VERBS: dict[str, Verb] = {
+    **asr.VERBS,
+    **mt.VERBS,
+    **tts.VERBS,
+    **sound.VERBS,
+    **serve.VERBS,
+    **models.VERBS,
+    **recipe.VERBS,
+}
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "data": ("prepare data directories", data.GROUP),
     "mt": ("decode and score directories of texts", mt.GROUP),
@@ -45,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # argparse has printed its help or its complaint
         return leaving.code if isinstance(leaving.code, int) else WRONG_USAGE
     configure_logging(quiet=args.quiet)
+    if getattr(args, "offline", False):
+        os.environ[OFFLINE] = "1"
+    if args.quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb: Verb = args.verb
     try:
         with _interruptible():

@@ -54,7 +54,18 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_loading(parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL, shown: str = "%(default)s") -> None:
     """Add which model is loaded, and where; ``shown`` is what the help says of the default."""
     add_computing(parser)
-    parser.add_argument("-m", "--model", default=model, help=f"shipped name, folder or owner/name; default: {shown}")
+    parser.add_argument(
+        "-m",
+        "--model",
+        default=model,
+        help=f"shipped name, folder or owner/name[@revision] of the hub (see speechnar models); default: {shown}",
+    )
+    add_offline(parser)
+
+
+def add_offline(parser: argparse.ArgumentParser) -> None:
+    """Add that no hub is asked, as HF_HUB_OFFLINE=1 says."""
+    parser.add_argument("--offline", action="store_true", help="use only models that are on this machine")
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:

@@ -1,16 +1,12 @@
-"""Models from training to shipping: train, average, pack, convert, models, demo."""
+"""Models from training to shipping: train, average, pack, convert, demo."""
 
 import argparse
 from pathlib import Path
 
 from speechnar.cli.options import OK, Verb, add_computing, add_seed, add_threads, set_threads
-from speechnar.cli.output import log, put, put_json
+from speechnar.cli.output import log, put
 from speechnar.errors import ConfigError
 from speechnar.extras import needs
-
-
-def _describe_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one object per line")
 
 
 def _describe_convert(parser: argparse.ArgumentParser) -> None:
@@ -66,35 +62,6 @@ def _describe_export(parser: argparse.ArgumentParser) -> None:
 def _describe_demo(parser: argparse.ArgumentParser) -> None:
     add_computing(parser)
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
-
-
-def _models(args: argparse.Namespace) -> int:
-    from speechnar.hub import list_models  # noqa: PLC0415
-
-    rows = [
-        {
-            "name": info.name,
-            "task": ", ".join(info.tasks) or info.kind,
-            "size": f"{info.num_bytes / 1e6:.1f} MB",
-            "languages": ", ".join(info.languages) or "?",
-            "licence": info.license or "?",
-            "from": info.source,
-            "present": "yes",
-        }
-        for info in list_models()
-    ]
-    if args.json:
-        for row in rows:
-            put_json(row)
-        return OK
-    if not rows:
-        log().info("no model is shipped or cached; give a folder or owner/name to -m")
-        return OK
-    header = {key: key for key in rows[0]}
-    widths = {key: max(len(row[key]) for row in [header, *rows]) for key in header}
-    for row in [header, *rows]:
-        put("  ".join(f"{row[key]:<{widths[key]}}" for key in header).rstrip() + "\n")
-    return OK
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -154,10 +121,10 @@ def _pack(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from speechnar.asr.onnx import export_onnx  # noqa: PLC0415
-    from speechnar.hub import resolve_model  # noqa: PLC0415
     from speechnar.models.base import load_model  # noqa: PLC0415
+    from speechnar.published import obtain_model  # noqa: PLC0415
 
-    folder = resolve_model(args.model)
+    folder = obtain_model(args.model)
     put(f"{export_onnx(load_model(folder), folder, args.destination, precision='int8' if args.int8 else 'fp32')}\n")
     return OK
 
@@ -180,7 +147,6 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 VERBS = {
-    "models": Verb("the models on this machine", _describe_models, _models),
     "convert": Verb(
         "turn a checkpoint of ESPnet, FunASR, cassnat_asr, audiocraft, Whisper or wav2vec 2.0 into a model folder",
         _describe_convert,

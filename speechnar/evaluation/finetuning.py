@@ -15,8 +15,8 @@ from speechnar.data.own_recordings import MAX_SECONDS, OwnRecordings, read_own_r
 from speechnar.errors import ConfigError
 from speechnar.evaluation.asr import GIVEN, decode_dir
 from speechnar.evaluation.scores import ALL, Scores, score_dir
-from speechnar.hub import resolve_model
 from speechnar.models.base import AsrModel, Trainable, load_model, read_model_config
+from speechnar.published import obtain_model
 from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig, run_training
 
@@ -87,7 +87,7 @@ def finetune(
         DataError: the data are malformed, or too few remain.
         SpeechnarError: as of `speechnar.train.run.run_training`.
     """
-    folder, out = resolve_model(model if isinstance(model, Path) else str(model)), Path(out)
+    folder, out = obtain_model(model), Path(out)
     loaded = load_model(folder)
     if not isinstance(loaded.model, AsrModel) or not isinstance(loaded.model, Trainable):
         raise ConfigError(f"model {loaded.name} is of kind {loaded.kind}, which is not fine-tuned; take a recogniser")

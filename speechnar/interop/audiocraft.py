@@ -19,7 +19,8 @@ from torch import Tensor
 from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
-from speechnar.interop.files import ConversionReport, existing
+from speechnar.interop.family import Family, Listing, listed_of
+from speechnar.interop.files import ConversionReport, existing, why_refused
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
@@ -138,7 +139,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        reason = " ".join(str(error).split())[:200]
+        reason = why_refused(error)
         raise CheckpointError(f"{path}: must be a checkpoint of tensors and settings only ({reason})") from None
     if isinstance(content, dict) and "pretrained" in content:
         raise CheckpointError(
@@ -323,3 +324,16 @@ def _check_options(section: Mapping[str, Any], wanted: Mapping[str, Any], source
 def _check_known(unknown: Sequence[str], source: str) -> None:
     if unknown:
         raise CheckpointError(f"{source}: no counterpart for {len(unknown)} tensors: {listed(list(unknown))}")
+
+
+def is_audiocraft(listing: Listing) -> bool:
+    """Tell whether files are of a model of audiocraft."""
+    return bool(listed_of(listing, MODEL_FILE, CODEC_FILE))
+
+
+def wanted_of_audiocraft(listing: Listing) -> tuple[str, ...]:
+    """Return the codec and, where there is one, the language model."""
+    return (CODEC_FILE, *listed_of(listing, MODEL_FILE))
+
+
+AUDIOCRAFT = Family("audiocraft", CODEC_FILE, is_audiocraft, wanted_of_audiocraft, convert_audiocraft)

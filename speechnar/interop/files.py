@@ -1,5 +1,6 @@
 """Foreign checkpoints as data: nothing in them is executed, and no file outside their folder is read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, listed
+
+_CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def why_refused(error: Exception) -> str:
+    """Return the reason for which torch does not load a checkpoint, without its advice of how to run what is in it."""
+    code = _CODE.search(str(error))
+    return f"it would run {code[1]}" if code else " ".join(str(error).split())[:200]
+
+
 def read_tensors(path: Path, wrappers: Sequence[str]) -> Mapping[str, Tensor]:
     """Read a mapping of names to tensors, which may lie under one of the keys ``wrappers``, with torch.
 
@@ -76,8 +85,7 @@ def read_tensors(path: Path, wrappers: Sequence[str]) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: must be a checkpoint of tensors only ({reason})") from None
+        raise CheckpointError(f"{path}: must be a checkpoint of tensors only ({why_refused(error)})") from None
     if isinstance(state, dict):
         state = next((state[key] for key in wrappers if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not state:

@@ -21,13 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from speechnar.config import Config, parse_config
+from speechnar.config import SCHEMA_VERSION, Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
-SCHEMA_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -18,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.data.pairs import EOS, PairBatch
 from speechnar.errors import ConfigError
-from speechnar.hub import DEFAULT_MT_MODEL, find_device, read_card, resolve_model
+from speechnar.hub import DEFAULT_MT_MODEL, find_device, read_card
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.mt.stream import TranslationStream, TranslationUpdate, mute_ids
 from speechnar.mt.systems import TranslationOptions, build_system
+from speechnar.published import obtain_model
 from speechnar.text.languages import to_iso3
 from speechnar.text.sentences import cut_sentences
 
@@ -107,7 +107,7 @@ class Translator:
             CheckpointError: its files are damaged, or not of this version.
             ConfigError: the device does not exist, the model does not translate texts, or its card is wrong.
         """
-        folder = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        folder = obtain_model(name_or_folder)
         card = read_card(folder)
         source, target = (str(card[side]) if card.get(side) else None for side in ("source", "target"))
         num_masked, bias = card.get("masked", 0), card.get("bias")

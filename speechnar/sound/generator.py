@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -25,8 +24,9 @@ from speechnar.audio.loudness import normalize
 from speechnar.audio.source import AudioInput
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
 from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
-from speechnar.hub import DEFAULT_MUSIC_MODEL, check_seed, find_device, resolve_model
+from speechnar.hub import DEFAULT_MUSIC_MODEL, check_seed, find_device
 from speechnar.models.base import LoadedModel, load_model
+from speechnar.published import obtain_model
 
 if TYPE_CHECKING:  # of the models, only what is loaded is imported
     from typing_extensions import TypeIs
@@ -128,7 +128,7 @@ class Generator:
         where = find_device(device)
 
         def read(given: str | os.PathLike[str]) -> LoadedModel:
-            return load_model(resolve_model(Path(given) if isinstance(given, os.PathLike) else given), device=where)
+            return load_model(obtain_model(given), device=where)
 
         try:
             model = read(name_or_folder)

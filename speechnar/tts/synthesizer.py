@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,10 +23,11 @@ from speechnar.audio.io import Audio
 from speechnar.audio.source import AudioInput
 from speechnar.data.latents import LatentBatch
 from speechnar.errors import ConfigError
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, check_seed, find_device, read_card, resolve_model
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, check_seed, find_device, read_card
 from speechnar.models.base import load_model
 from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import VocoderStream
+from speechnar.published import obtain_model
 from speechnar.text.sentences import clean, split_sentences
 from speechnar.text.transcript import Segment
 from speechnar.tts.acoustic import AcousticModel, derive_seed, share
@@ -83,7 +83,7 @@ class Synthesizer:
             CheckpointError: its files are damaged, or not of this version.
             ConfigError: the device does not exist, or the model is none of speech synthesis.
         """
-        found = resolve_model(Path(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder)
+        found = obtain_model(name_or_folder)
         loaded = load_model(found, device=find_device(device))
         card = read_card(found)
         acoustic = AcousticModel(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))

@@ -5,13 +5,16 @@ import re
 import socket
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 import speechnar
-from speechnar import hub
+from speechnar import hub, store
+from speechnar.cli.asr import MODELS_BY_NAME
 from speechnar.errors import ModelNotFoundError
-from speechnar.hub import list_models, read_card, resolve_model
+from speechnar.hub import find_model, list_models, published_models, read_card, resolve_model
+from speechnar.interop import FAMILIES
+from speechnar.store import Address
 
 
 @pytest.fixture(autouse=True)
@@ -61,54 +64,55 @@ def test_unknown_names_fail_without_a_network(tmp_path, name):
         assert "did you mean small" in str(caught.value)
 
 
-def test_cached_hub_model_needs_no_request(tmp_path, monkeypatch):
-    folder = make_folder(tmp_path / "snapshot")
-    calls = []
-
-    def snapshot_download(repo, **options):
-        calls.append((repo, options))
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert resolve_model("owner/model@v1.0") == folder
-    ((repo, options),) = calls
-    assert repo == "owner/model"
-    assert options["revision"] == "v1.0"
-    assert options["local_files_only"] is True
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    return tmp_path
 
 
-def test_incomplete_cache_is_completed_with_safe_files_only(tmp_path, monkeypatch):
-    partial = make_folder(tmp_path / "partial", names=("config.json",))
-    whole = make_folder(tmp_path / "whole")
-    calls = []
-
-    def snapshot_download(repo, *, local_files_only=False, allow_patterns, **options):
-        calls.append(allow_patterns)
-        return str(partial if local_files_only else whole)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert resolve_model("owner/model") == whole
-    assert len(calls) == 2
-    for pattern in calls[1]:
-        assert re.search(r"(\.json|\.safetensors|\.txt|\.model|\.md)$", pattern), pattern
+def cached_snapshot(caches: Path, name: str, names=("config.json", "model.safetensors")) -> Path:
+    """Write what the hub's client has after it has fetched a repository."""
+    repo = caches / "hub" / f"models--{name.replace('/', '--')}"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("a" * 40)
+    return make_folder(repo / "snapshots" / ("a" * 40), names=names)
 
 
-def test_unreachable_hub_is_one_error(monkeypatch):
-    def snapshot_download(repo, *, local_files_only=False, **options):
-        if local_files_only:
-            raise FileNotFoundError("not cached")
-        raise RuntimeError("connection\nrefused")
+def test_models_in_both_caches_are_found_without_a_request(caches):
+    theirs = cached_snapshot(caches, "owner/theirs")
+    address = Address.parse("owner/ours")
+    ours = make_folder(address.model_folder("b" * 40))
+    store.record(address, "b" * 40)
+    assert resolve_model("owner/theirs") == resolve_model(f"owner/theirs@{'a' * 40}") == theirs
+    assert resolve_model("owner/ours") == resolve_model(f"owner/ours@{'b' * 40}") == ours
+    assert [(info.name, info.folder) for info in list_models()] == [("owner/ours", ours), ("owner/theirs", theirs)]
+    assert find_model("owner/theirs@v2") is None and find_model("owner/other") is None
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(ModelNotFoundError, match=r"owner/model.*connection refused"):
+
+@pytest.mark.parametrize("names", [("config.json",), ("model.safetensors",)])
+def test_an_interrupted_download_is_no_model(caches, names):
+    cached_snapshot(caches, "owner/model", names)
+    assert find_model("owner/model") is None
+    with pytest.raises(ModelNotFoundError, match="fetch it by `speechnar pull owner/model`"):
         resolve_model("owner/model")
+    assert list_models() == []
 
 
-def test_real_client_without_a_network(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFoundError):
-        resolve_model("owner/no-such-model")
+def test_what_is_published_is_known_with_its_sources():
+    models = published_models()
+    assert len({model.name for model in models}) == len(models) > 10
+    assert {model.family for model in models} <= {family.name for family in FAMILIES}
+    for model in models:
+        assert bool(model.error) == bool(model.error_source), "no figure without a source"
+        assert model.checked_with in ("random weights", "real weights")
+        assert re.fullmatch(r"[\d.]+ [MB]", model.size)
+        assert Address.parse(model.name)
+    recommended = {use for model in models for use in model.recommended_for.split(", ") if use}
+    assert recommended == {"English", "Chinese", "many languages", "speech translation"}
+    for model in models:
+        if model.recommended_for:
+            assert model.recommended_for in MODELS_BY_NAME and f"{model.name} ({model.size}" in MODELS_BY_NAME
 
 
 def test_list_models_reads_cards(tmp_path, monkeypatch):

@@ -1,29 +1,15 @@
 """The commands of models from training to shipping."""
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from speechnar import hub
 from speechnar.cli import recipe
 from speechnar.cli.main import main
 from speechnar.models.base import load_model
 from speechnar.train import run as train_run
 from tests.reference.funasr_folders import read_golden, write_folder
-
-
-def test_models_table(recognizer, capsys, monkeypatch):
-    monkeypatch.setattr(hub, "SHIPPED_FOLDER", Path(recognizer).parent)
-    monkeypatch.setattr(hub, "_cached_folders", list)
-    assert main(["models"]) == 0
-    header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["name", "task", "size", "languages", "licence", "from", "present"]
-    assert row.startswith("tiny  asr, st")
-    assert "apache-2.0" in row
-    assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["languages"] == "eng, deu, fra"
 
 
 def test_train_wants_a_valid_config(tmp_path, capsys):
