@@ -11,11 +11,13 @@ import torch
 import yaml
 
 from speechnar import Transcriber
-from speechnar.interop import convert
+from speechnar.interop import convert, family_of
+from speechnar.interop.family import FolderListing, check_wanted
 from speechnar.nn.sanm import WindowConfig
 from tests.reference.funasr_folders import golden_state, read_golden
 from tests.unit.tiny import RATE, speechlike
 
+WANTED = {"am.mvn", "config.yaml", "configuration.json", "model.pt", "seg_dict", "tokens.json"}
 NAMES_OF_HOTWORDS = ("seaco_decoder.", "bias_encoder.", "hotword_output_layer.")
 NAMES_OF_TIMES = ("predictor.upsample_cnn.", "predictor.blstm.", "predictor.cif_output2.")
 PLAIN_PREDICTOR = {"idim": 16, "threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45}
@@ -113,6 +115,8 @@ def write_repository(kind, folder):
 @pytest.mark.parametrize("kind", ["zh", "en", "long", "seaco", "online"])
 def test_repository_converts_and_transcribes(kind, tmp_path):
     state = write_repository(kind, tmp_path / "repository")
+    listing = FolderListing(tmp_path / "repository")
+    assert set(check_wanted(family_of(listing), listing)) == WANTED
     report = convert(tmp_path / "repository", tmp_path / "ours")
     assert {key.source for key in report.keys} == set(state)
     assert all(key.destination for key in report.keys)

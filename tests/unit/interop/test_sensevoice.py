@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
-from speechnar.interop import convert
+from speechnar.interop import convert, family_of
+from speechnar.interop.family import FolderListing, check_wanted
 from speechnar.interop.sensevoice import parse_sensevoice, read_tokenizer
 from speechnar.models.asr.sensevoice import SenseVoice
 from speechnar.models.base import load_model
@@ -165,3 +166,16 @@ def test_a_language_without_a_piece_is_named(golden, tmp_path):
     (tmp_path / "bpe.model").write_bytes(spoiled)
     with pytest.raises(DataError, match=r"no <\|ko\|>"):
         read_tokenizer(tmp_path / "bpe.model")
+
+
+def test_what_the_hub_is_asked_for_is_what_the_conversion_reads(folder, tmp_path):
+    listing = FolderListing(folder)
+    assert family_of(listing).name == "FunASR"
+    published = {path.name for path in folder.iterdir()}
+    for name in ("README.md", "model_quant.onnx", "example/zh.mp3", "fig/aed_figure.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert set(check_wanted(family_of(listing), FolderListing(folder))) == published
+    (folder / "tokens.json").write_text("[]")  # as on ModelScope
+    assert set(check_wanted(family_of(listing), FolderListing(folder))) == published | {"tokens.json"}
+    convert(folder, tmp_path / "ours")
