@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from speechnar.mt.systems import TranslationOptions
     from speechnar.mt.translator import TranslatedPiece, Translation, Translator
     from speechnar.sound.generator import Generator, GeneratorOptions, Sound, generate
-    from speechnar.text.transcript import Segment, Transcript, Word
+    from speechnar.text.transcript import AudioTags, Segment, Transcript, Word
     from speechnar.tts.editor import Change, EditedSpeech
     from speechnar.tts.options import EditOptions, SynthesizeOptions
     from speechnar.tts.synthesizer import Speech, Synthesizer, edit, synthesize
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Audio",
     "AudioError",
+    "AudioTags",
     "CaptionStream",
     "CaptionUpdate",
     "Change",
@@ -82,6 +83,7 @@ __all__ = [
 
 _MODULE_OF = {
     "Audio": "audio.io",
+    "AudioTags": "text.transcript",
     "CaptionStream": "captions",
     "CaptionUpdate": "captions",
     "Change": "tts.editor",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
+from speechnar.asr.speech_models import HotwordModel, ManyDecoders, SpeechModel, TaggingModel
 from speechnar.audio.blocks import Samples, batches
 from speechnar.decode.align import WORD_START, CtcPath
 from speechnar.decode.ctc import greedy, prefix_beam_search
@@ -27,6 +28,7 @@ from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.models.base import LoadedModel
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.languages import UNDETERMINED, to_iso3
+from speechnar.text.transcript import AudioTags
 
 logger = logging.getLogger(__name__)
 
@@ -37,38 +39,6 @@ SCORED_BEAM_SIZE = 16
 """Beam of a search with a language model or hotwords when none is given."""
 
 
-@runtime_checkable
-class SpeechModel(Protocol):
-    """What decoding asks of a model (`speechnar.models.asr.owsm_ctc.OwsmCtc` has it)."""
-
-    blank_id: int
-    num_prefix: int
-    sample_rate: int
-    frame_shift_s: float
-    decoder_names: tuple[str, ...]
-    """``ctc``, if the model has it, then others (of a `ManyDecoders`); the first is the default."""
-
-    def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> Any:
-        """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V), None without CTC, and ``.lens`` (B,)."""
-
-
-class ManyDecoders(SpeechModel, Protocol):
-    """A model with other decoders than CTC."""
-
-    def decode(self, out: Any, decoder: str, **options: Any) -> list[CtcPath]:
-        """Decode what `encode` returned; frames count from the first one of audio."""
-
-
-@runtime_checkable
-class HotwordModel(Protocol):
-    """A model that may have learnt to be biased towards hotwords."""
-
-    knows_hotwords: bool
-
-    def hotword_vectors(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
-        """Return what `ManyDecoders.decode` takes as ``hotwords`` (and weighs by ``hotword_weight``), for token ids."""
-
-
 @dataclass(frozen=True)
 class Decoded:
     """What a model made of one clip."""
@@ -77,10 +47,16 @@ class Decoded:
     """Text tokens only; frame 0 is the first of the clip."""
     language_mass: npt.NDArray[np.float64]
     """(L,) how often each language token is expected among the frames; it is emitted once."""
+    tags: tuple[AudioTags, ...] = ()
+    """Of a `TaggingModel`; times count from the beginning of the clip."""
 
     def if_speech(self, is_speech: bool) -> "Decoded":
         """Return it, without a say in what the language is unless the clip is speech."""
         return self if is_speech else replace(self, language_mass=np.zeros_like(self.language_mass))
+
+    def tags_from(self, start_s: float) -> list[AudioTags]:
+        """Return the tags of a clip that begins at ``start_s`` of a recording."""
+        return [replace(tag, start=start_s + tag.start, end=start_s + tag.end) for tag in self.tags]
 
 
 class ClipDecoder:
@@ -114,7 +90,12 @@ class ClipDecoder:
         self.device = next(loaded.model.parameters(), torch.empty(0)).device  # a graph has none
         self.tokenizer = loaded.tokenizer
         self.sample_rate = self.model.sample_rate
-        self.language_ids = self.tokenizer.language_ids() if self.model.num_prefix else {}
+        self._tagger = loaded.model if isinstance(loaded.model, TaggingModel) else None
+        self.language_ids: dict[str, int] = {}
+        if self._tagger is not None:
+            self.language_ids = self._tagger.language_ids
+        elif self.model.num_prefix:
+            self.language_ids = self.tokenizer.language_ids()
         self.task = task
         self.language = AUTO if language == AUTO else to_iso3(language)
         self.default_language = default_language
@@ -145,9 +126,14 @@ class ClipDecoder:
         """Whether the language is to be found out, and the model can."""
         return self.language == AUTO and bool(self.language_ids)
 
+    @property
+    def tells_tags(self) -> bool:
+        """Whether the model names emotions and sounds."""
+        return self._tagger is not None
+
     def target_head(self, language: str) -> list[int]:
         """Return the tokens with which a target in ``language`` begins."""
-        if not self.language_ids:
+        if not (self.model.num_prefix and self.language_ids):
             return []
         return [self.language_ids[language], self.tokenizer.id_of(f"<{self.task}>")]
 
@@ -177,10 +163,16 @@ class ClipDecoder:
             pad_to_buffer=self.options.pad,
         )
         mass = np.zeros(len(self.language_ids))
+        hop_s = window_s - 2 * config.context_s
+        tags: list[AudioTags] = []
 
         def encode(wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
             out = self._encode_padded(wav, wav_lens)
             mass.__iadd__(self.language_mass(out).sum(axis=0))
+            if self._tagger is not None:
+                for labels in self._tagger.tags(out):
+                    begin_s = len(tags) * hop_s
+                    tags.append(AudioTags(begin_s, begin_s + hop_s, *labels))
             return out.log_probs, out.lens
 
         result = transcribe_stream(
@@ -193,7 +185,7 @@ class ClipDecoder:
             num_prefix=self.model.num_prefix,
         )
         path = self.text_path(result.path, num_prefix=0)
-        return Decoded(path, mass), result.num_samples
+        return Decoded(path, mass, tuple(tags)), result.num_samples
 
     def decide_language(self, mass: npt.NDArray[np.float64]) -> tuple[str, float | None]:
         """Return the language of the speech and, where it was not given, its share of all languages' mass.
@@ -228,7 +220,16 @@ class ClipDecoder:
             paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
         else:
             paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
-        return [Decoded(path, mass) for path, mass in zip(paths, self.language_mass(out), strict=True)]
+        return [
+            Decoded(path, mass, tags)
+            for path, mass, tags in zip(paths, self.language_mass(out), self._tags(clips, out), strict=True)
+        ]
+
+    def _tags(self, clips: Sequence[Samples], out: Any) -> list[tuple[AudioTags, ...]]:
+        if self._tagger is None:
+            return [()] * len(clips)
+        ends = [len(clip) / self.sample_rate for clip in clips]
+        return [(AudioTags(0.0, end, *labels),) for end, labels in zip(ends, self._tagger.tags(out), strict=True)]
 
     def encode(self, clips: Sequence[Samples]) -> Any:
         """Return the model's output for clips as one batch, without gradients."""
@@ -287,9 +288,14 @@ class ClipDecoder:
         )
 
     def language_mass(self, out: Any) -> npt.NDArray[np.float64]:
-        """Return (B, L): the sum over valid positions of the probability of each language token."""
+        """Return (B, L): the sum over valid positions of the probability of each language token.
+
+        Of a `TaggingModel`, which has one position for them, it is that probability.
+        """
         if not self.language_ids:
             return np.zeros((len(out.lens), 0))
+        if self._tagger is not None:
+            return np.asarray(self._tagger.language_probs(out).double().cpu().numpy())
         ids = torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=out.log_probs.device)
         valid = valid_mask(out.lens, out.log_probs.size(1))
         probs = out.log_probs[..., ids].exp().where(valid[..., None], 0.0)
@@ -321,8 +327,8 @@ class ClipDecoder:
         return decoder
 
     def _find_prefix(self) -> Tensor | None:
-        """Return the ids of language and task (1, 2), None for a model that takes none."""
-        if not self.model.num_prefix:
+        """Return the ids (1, 2) of language and task, or what a `TaggingModel` has, or None for a model without."""
+        if not self.model.num_prefix and self._tagger is None:
             if self.task != "asr":
                 raise ConfigError(f"model {self.name} does not translate; use one with task tokens")
             if self.language not in (AUTO, self.default_language):
@@ -338,6 +344,8 @@ class ClipDecoder:
             raise ConfigError(
                 f"model {self.name} does not translate to {self.task.removeprefix('st_')}; it translates to: {targets}"
             )
+        if self._tagger is not None:
+            return self._tagger.prefix_of(None if self.language == AUTO else self.language, plain=self.options.plain)
         language = "nolang" if self.language == AUTO else self.language
         return torch.tensor([[self.tokenizer.id_of(f"<{piece}>") for piece in (language, self.task)]])
 

@@ -21,7 +21,8 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from speechnar.asr.clips import CTC, SpeechModel
+from speechnar.asr.clips import CTC
+from speechnar.asr.speech_models import SpeechModel, TaggingModel
 from speechnar.config import SCHEMA_VERSION
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
@@ -135,7 +136,7 @@ def export_onnx(loaded: LoadedModel, source: Path, out: str | Path, *, precision
         precision: ``int8``: weights of matrices in 8 bits, a channel's scale each, and their inputs as they come.
 
     Raises:
-        ConfigError: the model has no CTC.
+        ConfigError: the model has no CTC, or more beside it than a graph can say.
         MissingExtraError: onnx or onnxscript is absent.
     """
     with needs("onnx"):
@@ -145,6 +146,10 @@ def export_onnx(loaded: LoadedModel, source: Path, out: str | Path, *, precision
     model = loaded.model
     if not isinstance(model, SpeechModel) or CTC not in model.decoder_names:
         raise ConfigError(f"model {loaded.name} of kind {loaded.kind} has no CTC; only that is exported")
+    if isinstance(model, TaggingModel):
+        raise ConfigError(
+            f"model {loaded.name} of kind {loaded.kind} names languages and sounds beside CTC; no graph does"
+        )
     config = OnnxConfig(
         source=loaded.kind,
         sample_rate=model.sample_rate,

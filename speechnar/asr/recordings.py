@@ -18,7 +18,7 @@ from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import Endpointer, VadConfig, detect_speech, holds_speech
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
-from speechnar.text.transcript import Segment, Transcript
+from speechnar.text.transcript import AudioTags, Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,10 @@ class RecordingTranscriber:
         paths = [(start_s, decoded.path) for start_s, decoded in unfinished.decoded]
         segments = self.segments(paths, duration_s=unfinished.duration_s, language=language)
         task = "transcribe" if self.decoder.task == "asr" else "translate"
-        return self.transcript(unfinished.name, unfinished.duration_s, segments, language, probability, task=task)
+        tags = [tag for start_s, decoded in unfinished.decoded for tag in decoded.tags_from(start_s)]
+        return self.transcript(
+            unfinished.name, unfinished.duration_s, segments, language, probability, task=task, tags=tags
+        )
 
     def _no_mass(self) -> npt.NDArray[np.float64]:
         return np.zeros(len(self.decoder.language_ids))
@@ -251,8 +254,9 @@ class RecordingTranscriber:
         probability: float | None,
         *,
         task: str,
+        tags: Sequence[AudioTags] = (),
     ) -> Transcript:
-        """Return the segments of a recording as its transcript."""
+        """Return the segments of a recording as its transcript; ``tags`` are left out where the model tells none."""
         return Transcript(
             file=name,
             model=self.decoder.name,
@@ -262,4 +266,5 @@ class RecordingTranscriber:
             duration=duration_s,
             text=" ".join(segment.text for segment in segments),
             segments=tuple(segments),
+            tags=tuple(tags) if self.decoder.tells_tags else None,
         )

@@ -25,7 +25,7 @@ from speechnar.decode.vad import SAMPLE_RATE as VAD_RATE
 from speechnar.decode.vad import Endpointer, HeardSpeech
 from speechnar.errors import ConfigError
 from speechnar.text.normalize import get_normalizer
-from speechnar.text.transcript import Segment, Transcript
+from speechnar.text.transcript import AudioTags, Segment, Transcript
 
 if TYPE_CHECKING:
     from speechnar.models.asr.paraformer import Paraformer
@@ -68,6 +68,7 @@ class SpeechStream:
         self._utterance: _Utterance | None = None
         self._language_mass = np.zeros(len(decoder.language_ids))
         self._segments: list[Segment] = []
+        self._tags: list[AudioTags] = []
         self._transcript: Transcript | None = None
 
     def push(self, samples: npt.NDArray[Any] | Tensor) -> tuple[Segment, ...]:
@@ -111,7 +112,7 @@ class SpeechStream:
             self._held = self._held[:0]
             language, probability = self._transcriber.decoder.decide_language(self._language_mass)
             self._transcript = self._transcriber.transcript(
-                None, duration_s, self._segments, language, probability, task="transcribe"
+                None, duration_s, self._segments, language, probability, task="transcribe", tags=self._tags
             )
         return self._transcript
 
@@ -145,6 +146,7 @@ class SpeechStream:
 
     def _close(self, decoded: Decoded, start_s: float, end_s: float) -> None:
         self._language_mass += decoded.language_mass
+        self._tags += decoded.tags_from(start_s)
         language, _ = self._transcriber.decoder.decide_language(self._language_mass)
         for segment in self._transcriber.segments([(start_s, decoded.path)], duration_s=end_s, language=language):
             self._segments.append(replace(segment, id=len(self._segments)))

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, overload
 from speechnar.asr.clips import ClipDecoder, translation_targets
 from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.recordings import RecordingTranscriber
+from speechnar.asr.speech_models import TaggingModel
 from speechnar.asr.stream import SpeechStream
 from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
 from speechnar.errors import ConfigError, SpeechnarError
@@ -130,7 +131,8 @@ class Transcriber:
     @property
     def languages(self) -> tuple[str, ...]:
         """Languages that can be given or detected; empty where the model has no language tokens."""
-        return tuple(self._loaded.tokenizer.language_ids())
+        model = self._loaded.model
+        return tuple(model.language_ids if isinstance(model, TaggingModel) else self._loaded.tokenizer.language_ids())
 
     @property
     def decoders(self) -> tuple[str, ...]:

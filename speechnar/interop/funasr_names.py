@@ -1,7 +1,7 @@
 """FunASR's tensors by our names: a table, the fusing of projections, and a check that nothing is left over.
 
-Source: the state dictionaries of FunASR 1.4.16's ``Paraformer``, ``BiCifParaformer``, ``SeacoParaformer`` and
-``ParaformerStreaming``.
+Source: the state dictionaries of FunASR 1.4.16's ``Paraformer``, ``BiCifParaformer``, ``SeacoParaformer``,
+``ParaformerStreaming`` and ``SenseVoiceSmall``.
 """
 
 import re
@@ -82,6 +82,14 @@ _SANM_ENCODER = {
     **_under("encoder.encoders.*", "encoder.layers.+", _ENCODER_BLOCK),
     "encoder.after_norm": "encoder.norm",
 }
+SENSEVOICE_NAMES = {
+    **_SANM_ENCODER,
+    **_under("encoder.tp_encoders.*", "encoder.upper_layers.*", _ENCODER_BLOCK),
+    "encoder.tp_norm": "encoder.upper_norm",
+    "embed": "queries",
+    "ctc.ctc_lo": "ctc.proj",
+}
+"""The modules of ``SenseVoiceSmall`` by our names, as `module_names` returns those of Paraformer."""
 _CONFORMER = {theirs: ours for theirs, ours in espnet_names.MODULE_NAMES.items() if theirs.startswith("encoder.")}
 _SANM_DECODER = _sanm_decoder("decoder", "head.decoder")
 _TRANSFORMER_DECODER = {

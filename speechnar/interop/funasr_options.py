@@ -27,7 +27,9 @@ NORM_EPS = 1e-12
 """Of all layer norms of FunASR."""
 
 
-class _FrontendOptions(Config):
+class FrontendOptions(Config):
+    """Those of ``WavFrontend`` and ``WavFrontendOnline``."""
+
     fs: int = Field(default=16000, gt=0, le=192_000)
     window: Literal["hamming", "povey"] = "hamming"
     n_mels: _Stack = 80
@@ -44,6 +46,7 @@ class _FrontendOptions(Config):
     """Named again in ``configuration.json``, or ``am.mvn``."""
 
     def ours(self) -> dict[str, Any]:
+        """Return the fields of `KaldiFbankConfig`."""
         return {
             "kind": "kaldi_fbank",
             "sample_rate": self.fs,
@@ -58,7 +61,9 @@ class _FrontendOptions(Config):
         }
 
 
-class _SanmEncoderOptions(Config):
+class SanmEncoderOptions(Config):
+    """Those of ``SANMEncoder``."""
+
     output_size: _Size = 256
     attention_heads: _Size = 4
     linear_units: _Size = 2048
@@ -84,6 +89,7 @@ class _SanmEncoderOptions(Config):
     tf2torch_tensor_name_prefix_tf: str = ""
 
     def ours(self) -> dict[str, Any]:
+        """Return the fields of `SanmEncoderConfig`."""
         return {
             "kind": "sanm",
             "model_dim": self.output_size,
@@ -100,7 +106,7 @@ class _SanmEncoderOptions(Config):
 _Counts = Annotated[tuple[Annotated[int, Field(ge=0, le=1 << 12)], ...], Field(min_length=1)]
 
 
-class _StreamingEncoderOptions(_SanmEncoderOptions):
+class _StreamingEncoderOptions(SanmEncoderOptions):
     input_layer: Literal["pe_online"] = "conv2d"  # type: ignore[assignment]
     chunk_size: _Counts = (16,)
     stride: _Counts = (10,)
@@ -337,8 +343,8 @@ class _SeacoModelOptions(_ModelOptions):
     NO_BIAS: int = Field(default=8377, ge=0)
 
 
-_ENCODERS: dict[str, type[_SanmEncoderOptions | _ConformerOptions]] = {
-    "SANMEncoder": _SanmEncoderOptions,
+_ENCODERS: dict[str, type[SanmEncoderOptions | _ConformerOptions]] = {
+    "SANMEncoder": SanmEncoderOptions,
     "SANMEncoderChunkOpt": _StreamingEncoderOptions,
     "ConformerEncoder": _ConformerOptions,
 }
@@ -375,7 +381,7 @@ class FunasrOptions(Config):
     seaco_decoder: Literal["ParaformerSANMDecoder"] | None = None
     seaco_decoder_conf: dict[str, Any] = Field(default_factory=dict)
     frontend: Literal["WavFrontend", "WavFrontendOnline"] = "WavFrontend"
-    frontend_conf: _FrontendOptions = _FrontendOptions()
+    frontend_conf: FrontendOptions = FrontendOptions()
     ctc_conf: dict[str, Any] | None = None
     normalize: None = None
     specaug: str | None = None

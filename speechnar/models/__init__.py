@@ -21,6 +21,7 @@ MODELS: dict[str, ModelEntry] = {
     "owsm_ctc": ModelEntry("speechnar.models.asr.owsm_ctc", "OwsmCtcConfig", "OwsmCtc"),
     "paraformer": ModelEntry("speechnar.models.asr.paraformer", "ParaformerConfig", "Paraformer"),
     "reta": ModelEntry("speechnar.models.mt.reta", "RetaConfig", "Reta"),
+    "sensevoice": ModelEntry("speechnar.models.asr.sensevoice", "SenseVoiceConfig", "SenseVoice"),
     "sound_classifier": ModelEntry(
         "speechnar.models.judges.sound_classifier", "SoundClassifierConfig", "SoundClassifier"
     ),

@@ -9,9 +9,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
+from speechnar.nn.lengths import valid_mask, zero_padding
 
 Normalization = Literal["global", "utterance", "peak"]
 """Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
@@ -31,6 +33,12 @@ def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
 def build_augmenter(config: SpecAugmentConfig | None) -> SpecAugment | None:
     """Return the augmenter that a configuration describes; None: features stay as they are."""
     return None if config is None else SpecAugment(config)
+
+
+def extended(wav: Tensor, wav_lens: Tensor, shortest: int) -> tuple[Tensor, Tensor]:
+    """Extend utterances of ``wav`` (B, S) that are shorter than ``shortest`` samples with zeros to that length."""
+    wav = zero_padding(wav, valid_mask(wav_lens, wav.size(1)))
+    return F.pad(wav, (0, max(0, shortest - wav.size(1)))), wav_lens.clamp(min=shortest)
 
 
 def normalized_features(

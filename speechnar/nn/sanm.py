@@ -1,9 +1,9 @@
 """SAN-M: attention beside an FSMN memory, a depthwise convolution that adds its own input.
 
-Encoder blocks have both. Decoder layers replace self-attention by the memory alone; the attention left looks at the
-encoder. A streaming encoder runs over overlapping windows: each has a current part, whose outputs count, a look-ahead,
-and sees keys of the windows before it; training and decoding of a whole recording compute the same, all windows at
-once.
+Encoder blocks have both; SenseVoice's encoder goes on with more of them behind its norm. Decoder layers replace
+self-attention by the memory alone; the attention left looks at the encoder. A streaming encoder runs over overlapping
+windows: each has a current part, whose outputs count, a look-ahead, and sees keys of the windows before it; training
+and decoding of a whole recording compute the same, all windows at once.
 
 Shapes: B utterances, T frames, F features, D model width, H heads, K kernel, U tokens, L layers, W windows, N frames
 of a window.
@@ -79,6 +79,14 @@ class SanmEncoderConfig(Config):
     """FunASR's value; bf16 training is safer with 1e-5."""
     windows: WindowConfig | None = None
     """None sees the whole utterance."""
+    num_upper_layers: NonNegativeInt | None = None
+    """Blocks behind the norm, which end in a norm of their own (SenseVoice); None: neither blocks nor norm."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SanmEncoderConfig":
+        if self.windows is not None and self.num_upper_layers is not None:
+            raise ValueError("an encoder with windows has no upper layers; leave num_upper_layers out")
+        return self
 
 
 class FsmnMemory(nn.Conv1d):
@@ -329,6 +337,11 @@ class SanmEncoder(nn.Module):
             SanmEncoderBlock(config.model_dim if index else num_features, config) for index in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.model_dim, config.norm_eps)
+        self.upper_layers = nn.ModuleList(
+            SanmEncoderBlock(config.model_dim, config) for _ in range(config.num_upper_layers or 0)
+        )
+        has_upper_norm = config.num_upper_layers is not None
+        self.upper_norm = nn.LayerNorm(config.model_dim, config.norm_eps) if has_upper_norm else nn.Identity()
 
     def forward(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a padded batch ``feats`` (B, T, F), anything beyond ``feat_lens`` (B,), to (B, T, D) and lengths."""
@@ -349,7 +362,10 @@ class SanmEncoder(nn.Module):
             return self._encode_windows(x, feat_lens + lead, self.config.windows)
         for layer in self.layers:
             x = layer(x, valid, valid[:, None, None, :])
-        return EncodedSpeech(enc=zero_padding(self.norm(x), valid), lens=feat_lens)
+        x = self.norm(x)
+        for layer in self.upper_layers:
+            x = layer(x, valid, valid[:, None, None, :])
+        return EncodedSpeech(enc=zero_padding(self.upper_norm(x), valid), lens=feat_lens)
 
     def place(self, feats: Tensor, *, first: int) -> Tensor:
         """Scale ``feats`` (B, T, F) and add the positions from ``first`` + 1 on: sines, then cosines."""

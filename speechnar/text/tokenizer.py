@@ -271,16 +271,16 @@ class SentencePieceTokenizer(PieceTokenizer):
     def __init__(self, model: str | Path | bytes, pieces: Sequence[str], *, source: str = "pieces") -> None:
         super().__init__(pieces, source=source)
         self._model = _load_model(model)
-        model_pieces = [self._model.id_to_piece(i) for i in range(self._model.get_piece_size())]
-        known = CONTROL_PIECES.union(model_pieces)
+        of_model = _pieces_of(self._model)
+        known = CONTROL_PIECES.union(of_model)
         for line, piece in enumerate(self._pieces, start=1):
             if piece not in known:
                 raise DataError(
                     f"{source}:{line}: piece {piece!r} is unknown to the SentencePiece model; "
                     "the list and the model must come from the same training"
                 )
-        self._id_of_model_id = [self._ids.get(piece, self.unk_id) for piece in model_pieces]
-        missing = [piece for piece in model_pieces if piece not in self._ids and piece not in CONTROL_PIECES]
+        self._id_of_model_id = [self._ids.get(piece, self.unk_id) for piece in of_model]
+        missing = [piece for piece in of_model if piece not in self._ids and piece not in CONTROL_PIECES]
         if missing:
             logger.warning(
                 "%s: %d pieces of the SentencePiece model are not listed (first: %r) and will be encoded as %s",
@@ -320,9 +320,7 @@ class SentencePieceTokenizer(PieceTokenizer):
         if not sentences:
             raise DataError("training a tokenizer needs at least one sentence that is not blank, got none")
         model = _train_model(sentences, vocab_size, specials, model_type)
-        processor = _load_model(model)
-        model_pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-        pieces = (BLANK, UNK, *(piece for piece in model_pieces if piece != UNK), *SENTENCE_PIECES)
+        pieces = (BLANK, UNK, *(piece for piece in model_pieces(model) if piece != UNK), *SENTENCE_PIECES)
         if len(pieces) < vocab_size:
             logger.warning("the corpus fills %d of the %d ids asked for", len(pieces), vocab_size)
         return cls(model, pieces)
@@ -431,6 +429,15 @@ class LexiconTokenizer(PieceTokenizer):
         super().save(folder)
         text = "".join(f"{word} {' '.join(spelled)}\n" for word, spelled in self._lexicon.items())
         (Path(folder) / LEXICON_NAME).write_bytes(text.encode("utf-8"))
+
+
+def model_pieces(model: str | Path | bytes) -> list[str]:
+    """Return the pieces of a SentencePiece model, a ``.model`` file or its bytes, in the order of its own ids.
+
+    Raises:
+        DataError: it is unreadable.
+    """
+    return _pieces_of(_load_model(model))
 
 
 def assemble_characters(pieces: str) -> str:
@@ -557,6 +564,10 @@ def _train_model(sentences: Sequence[str], vocab_size: int, specials: Sequence[s
             f"{num_characters} characters and {len(specials)} specials; change vocab_size ({reason})"
         ) from None
     return model.getvalue()
+
+
+def _pieces_of(model: sentencepiece.SentencePieceProcessor) -> list[str]:
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
 
 
 def _load_model(model: str | Path | bytes) -> sentencepiece.SentencePieceProcessor:

@@ -67,6 +67,26 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class AudioTags:
+    """What a recogniser hears beside words in a stretch of a recording, such as ``happy`` and ``laughter``.
+
+    None stands for what it cannot name.
+
+    Raises:
+        DataError: the times are not finite, negative, or end before they start.
+    """
+
+    start: float
+    end: float
+    emotion: str | None
+    event: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible times."""
+        _check_times(self.start, self.end, "tags")
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The result of transcribing or translating one file; ``language`` is ISO 639-3, ``duration`` in seconds.
 
@@ -82,6 +102,8 @@ class Transcript:
     duration: float
     text: str
     segments: tuple[Segment, ...]
+    tags: tuple[AudioTags, ...] | None = None
+    """Emotions and sounds, a clip at a time, whether or not anything is said in it; None: the model tells neither."""
 
     def __post_init__(self) -> None:
         """Refuse impossible times and numbers."""
@@ -89,14 +111,20 @@ class Transcript:
         _check_finite(self.language_probability, "language_probability of the transcript")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the public contract; a segment has ``words`` only if they were asked for."""
-        values = asdict(replace(self, duration=float(self.duration), segments=()))
+        """Return the JSON object of the public contract.
+
+        A segment has ``words`` only if they were asked for, a transcript ``tags`` only of a model that tells them.
+        """
+        values = asdict(replace(self, duration=float(self.duration), segments=(), tags=None))
+        del values["tags"]
         values["segments"] = [asdict(segment) for segment in _tidy_segments(self)]
         for segment in values["segments"]:
             if segment["words"] is None:
                 del segment["words"]
             else:
                 segment["words"] = list(segment["words"])
+        if self.tags is not None:
+            values["tags"] = [asdict(tags) for tags in _tidy_tags(self)]
         return values
 
     def to_json(self) -> str:
@@ -206,14 +234,22 @@ def _check_times(start: float, end: float, what: str) -> None:
 def _tidy_segments(transcript: Transcript) -> list[Segment]:
     """Return the segments with times rounded, monotonic, inside the file, and words inside their segment."""
     tidy: list[Segment] = []
-    earliest, latest = 0.0, round(float(transcript.duration), 3)
-    if latest > transcript.duration:  # rounded up, which would be outside the file
-        latest = round(latest - 0.001, 3)
+    earliest, latest = 0.0, _last_ms(transcript.duration)
     for segment in transcript.segments:
         start, end = _clamp_span(segment.start, segment.end, earliest, latest)
         words = None if segment.words is None else _tidy_words(segment.words, start, end)
         tidy.append(replace(segment, start=start, end=end, words=words))
         earliest = end
+    return tidy
+
+
+def _tidy_tags(transcript: Transcript) -> list[AudioTags]:
+    """Return the tags with times rounded, monotonic and inside the file."""
+    tidy: list[AudioTags] = []
+    earliest, latest = 0.0, _last_ms(transcript.duration)
+    for tags in transcript.tags or ():
+        start, earliest = _clamp_span(tags.start, tags.end, earliest, latest)
+        tidy.append(replace(tags, start=start, end=earliest))
     return tidy
 
 
@@ -223,6 +259,12 @@ def _tidy_words(words: tuple[Word, ...], earliest: float, latest: float) -> tupl
         start, earliest = _clamp_span(word.start, word.end, earliest, latest)
         tidy.append(replace(word, start=start, end=earliest))
     return tuple(tidy)
+
+
+def _last_ms(duration: float) -> float:
+    """Return the last whole millisecond of a file, in seconds."""
+    latest = round(float(duration), 3)
+    return round(latest - 0.001, 3) if latest > duration else latest  # rounded up would be outside the file
 
 
 def _clamp_span(start: float, end: float, earliest: float, latest: float) -> tuple[float, float]:

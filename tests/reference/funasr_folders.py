@@ -9,8 +9,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def read_golden(name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of golden/paraformer_NAME.npz."""
-    with np.load(GOLDEN / f"paraformer_{name}.npz", allow_pickle=False) as file:
+    """Return the arrays of golden/paraformer_NAME.npz, or of golden/sensevoice.npz."""
+    path = GOLDEN / ("sensevoice.npz" if name == "sensevoice" else f"paraformer_{name}.npz")
+    with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
@@ -26,5 +27,7 @@ def write_folder(golden: dict[str, np.ndarray], folder: Path) -> Path:
     for name, text in golden.items():
         if name.startswith("file/"):
             (folder / name[5:]).write_text(str(text), encoding="utf-8")
+        if name.startswith("binary/"):
+            (folder / name[7:]).write_bytes(text.tobytes())
     torch.save({"state_dict": golden_state(golden)}, folder / "model.pt")
     return folder

@@ -12,6 +12,8 @@ from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.paraformer import Paraformer, ParaformerConfig
 from speechnar.models.asr.refiner import RefinerHeadConfig
+from speechnar.models.asr.sensevoice import EMOTIONS, EVENTS, SenseVoice, SenseVoiceConfig
+from speechnar.models.asr.sensevoice import LANGUAGES as SENSEVOICE_LANGUAGES
 from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
 from speechnar.models.base import save_model
 from speechnar.models.tts.mel_pca import MelPca
@@ -109,6 +111,19 @@ def save_tiny_paraformer(folder: Path, config: ParaformerConfig | None = None) -
         model.head.output.weight.normal_()
         model.head.output.bias[[0, 1, 2, -1]] = -100.0
     save_model(folder, model, tokenizer, card="---\nlanguage: zh\n---\n# tiny\n")
+    return folder
+
+
+def save_tiny_sensevoice(folder: Path) -> Path:
+    """Write a SenseVoice whose posteriors are peaky, with all labels of the published one."""
+    torch.manual_seed(0)
+    labels = [label for _, label in SENSEVOICE_LANGUAGES.values()]
+    labels += [f"<|{name}|>" for name in (*EMOTIONS, *EVENTS, "withitn", "woitn")]
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 80, labels)
+    model = SenseVoice(SenseVoiceConfig.debug(), tokenizer).eval()
+    with torch.no_grad():
+        model.ctc.proj.weight.mul_(4.0)
+    save_model(folder, model, tokenizer, card="---\nlanguage: [zh, en, yue, ja, ko]\n---\n# tiny\n")
     return folder
 
 

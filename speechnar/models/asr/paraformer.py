@@ -25,7 +25,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import FrontendConfig, KaldiFbankConfig, build_frontend
@@ -39,7 +38,14 @@ from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.ctc import CtcHead
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.encoder import ConformerConfig, Encoder
-from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
+from speechnar.nn.frontend import (
+    Normalization,
+    augmented,
+    build_augmenter,
+    build_normalizer,
+    extended,
+    normalized_features,
+)
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.sanm import (
     SanmEncoder,
@@ -204,10 +210,8 @@ class Paraformer(AsrModel):
 
         Utterances too short for a frame are extended with zeros to one.
         """
-        shortest = self.shortest_samples
-        wav = zero_padding(wav, valid_mask(wav_lens, wav.size(1)))
-        wav = F.pad(wav, (0, max(0, shortest - wav.size(1))))
-        return normalized_features(self.frontend, self.normalizer, wav, wav_lens.clamp(min=shortest))
+        wav, wav_lens = extended(wav, wav_lens, self.shortest_samples)
+        return normalized_features(self.frontend, self.normalizer, wav, wav_lens)
 
     @property
     def shortest_samples(self) -> int:

@@ -10,7 +10,14 @@ from speechnar import Transcriber
 from speechnar.asr.onnx import export_onnx, load_onnx
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.models.base import load_model
-from tests.unit.tiny import RATE, save_tiny_model, save_tiny_paraformer, speechlike, write_speechlike
+from tests.unit.tiny import (
+    RATE,
+    save_tiny_model,
+    save_tiny_paraformer,
+    save_tiny_sensevoice,
+    speechlike,
+    write_speechlike,
+)
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -72,6 +79,9 @@ def test_what_cannot_be_done_is_told(folder, exported, tmp_path):
     paraformer = save_tiny_paraformer(tmp_path / "paraformer")
     with pytest.raises(ConfigError, match="no CTC"):
         export_onnx(load_model(paraformer), paraformer, tmp_path / "out")
+    sensevoice = save_tiny_sensevoice(tmp_path / "sensevoice")
+    with pytest.raises(ConfigError, match="names languages and sounds beside CTC"):
+        export_onnx(load_model(sensevoice), sensevoice, tmp_path / "out")
     with pytest.raises(ModelNotFoundError, match=r"model\.onnx"):
         Transcriber.load(folder, engine="onnx")
     with pytest.raises(ConfigError, match="CPU"):

@@ -364,3 +364,16 @@ def test_folders_of_no_toolkit_or_of_two_are_refused(folder, tmp_path):
     (folder / "valid.pth").unlink()
     with pytest.raises(ConfigError, match="--skip-decoder"):
         convert(folder, tmp_path / "ours", skip_decoder=True)
+
+
+def test_english_is_told_by_its_letters(folder, tmp_path):
+    tokens = json.loads((folder / "tokens.json").read_text())
+    letters = [f"{first}{second}@@" for first in "abcdefghij" for second in "abcdefgh"]
+    tokens[3:-1] = [*letters[: len(tokens) - 5], "'s"]
+    (folder / "tokens.json").write_text(json.dumps(tokens))
+    convert(folder, tmp_path / "ours")
+    assert "\nlanguage: en\n" in (tmp_path / "ours" / "README.md").read_text()
+    tokens[4] = "né"
+    (folder / "tokens.json").write_text(json.dumps(tokens))
+    convert(folder, tmp_path / "ours")
+    assert "language" not in (tmp_path / "ours" / "README.md").read_text()

@@ -6,7 +6,7 @@ import torch
 from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.nn.frontend import augmented, build_augmenter, build_normalizer, normalized_features
+from speechnar.nn.frontend import augmented, build_augmenter, build_normalizer, extended, normalized_features
 
 
 @pytest.mark.parametrize(("kind", "cls"), [("global", GlobalCmvn), ("utterance", UtteranceCmvn), ("peak", PeakRange)])
@@ -20,6 +20,16 @@ def test_every_normaliser_leaves_padding_zero_and_knows_the_utterance_alone(kind
     assert not feats[1, int(feat_lens[1]) :].any()
     alone, _ = normalized_features(frontend, normalizer, wav[1:, :1600], lens[1:])
     torch.testing.assert_close(feats[1:, : alone.size(1)], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_short_utterances_are_extended_with_zeros():
+    wav = torch.tensor([[1.0, 2.0, 3.0], [4.0, torch.nan, torch.nan]])
+    longer, lens = extended(wav, torch.tensor([3, 1]), 2)
+    assert longer.tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert lens.tolist() == [3, 2]
+    longer, lens = extended(wav[1:], torch.tensor([1]), 5)
+    assert longer.tolist() == [[4, 0, 0, 0, 0]]
+    assert lens.tolist() == [5]
 
 
 def test_masks_are_drawn_while_training_only():

@@ -160,6 +160,37 @@ def test_encoder_keeps_the_padding_contract(windows: WindowConfig | None) -> Non
     check_padding_contract(encoder, torch.randn(6, 23, 6), torch.tensor([23, 14, 6, 7, 1, 22]))
 
 
+@torch.no_grad()
+def test_upper_layers_go_on_behind_the_norm() -> None:
+    torch.manual_seed(10)
+    lower = SanmEncoder(TINY, 6).eval()
+    encoder = SanmEncoder(TINY.model_copy(update={"num_upper_layers": 2}), 6).eval()
+    encoder.load_state_dict(lower.state_dict(), strict=False)
+    feats, lens = torch.randn(2, 9, 6), torch.tensor([9, 4])
+    x, _ = lower(feats, lens)
+    valid = valid_mask(lens, 9)
+    for layer in encoder.upper_layers:
+        x = layer(x, valid, valid[:, None, None, :])
+    expected = encoder.upper_norm(x) * valid[..., None]
+    torch.testing.assert_close(encoder(feats, lens)[0], expected)
+    assert not torch.equal(expected, lower(feats, lens)[0])
+    check_padding_contract(encoder, torch.randn(3, 9, 6), torch.tensor([9, 4, 1]))
+
+
+@torch.no_grad()
+def test_without_upper_layers_their_norm_may_remain() -> None:
+    torch.manual_seed(11)
+    encoder = SanmEncoder(TINY.model_copy(update={"num_upper_layers": 0}), 6).eval()
+    encoder.upper_norm.bias.fill_(3.0)
+    assert encoder(torch.randn(1, 5, 6), torch.tensor([5]))[0].mean() == pytest.approx(3.0, abs=1e-5)
+    assert not [name for name in SanmEncoder(TINY, 6).state_dict() if name.startswith("upper")]
+
+
+def test_windows_have_no_upper_layers() -> None:
+    with pytest.raises(ConfigError, match="leave num_upper_layers out"):
+        parse_config({"windows": {}, "num_upper_layers": 1}, SanmEncoderConfig)
+
+
 @pytest.mark.parametrize("windows", [None, WINDOWS])
 def test_gradients_reach_every_parameter_of_the_encoder(windows: WindowConfig | None) -> None:
     torch.manual_seed(8)

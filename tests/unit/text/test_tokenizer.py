@@ -13,6 +13,7 @@ from speechnar.text.tokenizer import (
     LexiconTokenizer,
     SentencePieceTokenizer,
     load_tokenizer,
+    model_pieces,
     task_specials,
 )
 
@@ -151,6 +152,8 @@ def test_a_foreign_piece_list_sets_the_ids(tmp_path, caplog):
     trained["bpe"].save(tmp_path)
     model = (tmp_path / "tokenizer.model").read_bytes()
     body = [piece for piece in trained["bpe"].pieces if piece not in ("<blank>", "<unk>", "<sop>", "<sos>", "<eos>")]
+    assert model_pieces(model)[0] == "<unk>"
+    assert set(model_pieces(model)) - {"<unk>"} == set(body)
     renumbered = SentencePieceTokenizer(model, ["<sos>", "<unk>", *reversed(body), "<blank>"])
     assert renumbered.blank_id == renumbered.vocab_size - 1
     assert shown(renumbered, "<eng> good dog") == shown(trained["bpe"], "<eng> good dog")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechnar.errors import ConfigError, DataError
-from speechnar.text.transcript import FORMATS, Segment, Transcript, Word, safe_stem, write_transcript
+from speechnar.text.transcript import FORMATS, AudioTags, Segment, Transcript, Word, safe_stem, write_transcript
 
 WORDS = (Word(0.5, 0.9, "Hello", 0.9), Word(1.0, 1.25, "world", 0.8))
 
@@ -162,13 +162,30 @@ def test_json_is_the_frozen_contract():
     assert isinstance(transcript.to_dict()["segments"][1]["start"], float)
 
 
+def test_tags_are_written_where_a_model_tells_them():
+    tags = (AudioTags(0.0, 2.00049, "happy", "speech"), AudioTags(1.5, 9.0, None, "bgm"))
+    values = make(said("one"), duration=4.0, tags=tags).to_dict()
+    assert list(values)[-2:] == ["segments", "tags"]
+    assert values["tags"] == [
+        {"start": 0.0, "end": 2.0, "emotion": "happy", "event": "speech"},
+        {"start": 2.0, "end": 4.0, "emotion": None, "event": "bgm"},
+    ]
+    assert json.loads(make(duration=4.0, tags=tags).to_json())["tags"] == values["tags"]  # where nothing was said
+    assert make(tags=()).to_dict()["tags"] == []
+    assert "tags" not in make(said("one")).to_dict()
+    with pytest.raises(DataError, match="0 <= start <= end"):
+        AudioTags(2.0, 1.0, None, None)
+
+
 def test_field_names_are_frozen():
-    names = {cls.__name__: [f.name for f in dataclasses.fields(cls)] for cls in (Word, Segment, Transcript)}
+    classes = (Word, Segment, AudioTags, Transcript)
+    names = {cls.__name__: [f.name for f in dataclasses.fields(cls)] for cls in classes}
     assert names == {
         "Word": ["start", "end", "word", "probability"],
         "Segment": ["id", "start", "end", "text", "avg_logprob", "words"],
+        "AudioTags": ["start", "end", "emotion", "event"],
         "Transcript": [
-            *("file", "model", "task", "language", "language_probability", "duration", "text", "segments"),
+            *("file", "model", "task", "language", "language_probability", "duration", "text", "segments", "tags"),
         ],
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
