@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from speechnar.errors import ConfigError, ModelNotFoundError
-from speechnar.interop.audiocraft import CODEC_FILE, MODEL_FILE, convert_audiocraft
-from speechnar.interop.cassnat import convert_cassnat
-from speechnar.interop.espnet import convert_espnet
+from speechnar.interop.audiocraft import AUDIOCRAFT, convert_audiocraft
+from speechnar.interop.cassnat import CASSNAT, convert_cassnat
+from speechnar.interop.espnet import ESPNET, convert_espnet
+from speechnar.interop.family import Family, FolderListing, Listing
 from speechnar.interop.files import ConversionReport
-from speechnar.interop.funasr import META_FILE, WEIGHTS_FILE, convert_funasr
-from speechnar.interop.wav2vec2 import convert_wav2vec2, is_wav2vec2
-from speechnar.interop.whisper import TOKENIZER_FILE, convert_whisper
+from speechnar.interop.funasr import FUNASR, convert_funasr
+from speechnar.interop.wav2vec2 import WAV2VEC2, convert_wav2vec2
+from speechnar.interop.whisper import WHISPER, convert_whisper
 
 __all__ = [
     "ConversionReport",
@@ -22,15 +23,15 @@ __all__ = [
     "convert_whisper",
 ]
 
+FAMILIES: tuple[Family, ...] = (ESPNET, FUNASR, CASSNAT, AUDIOCRAFT, WHISPER, WAV2VEC2)
+"""All that can be converted; the files of a checkpoint are those of exactly one."""
+
 
 def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool = False) -> ConversionReport:
     """Turn a model folder of another toolkit, told by its files, into a model folder of ours.
 
     Args:
-        source: folder of ESPnet (``meta.yaml`` or one ``*.pth``), FunASR (``configuration.json`` or ``model.pt``),
-            cassnat_asr (one ``*.mdl``), audiocraft (``compression_state_dict.bin``), a Whisper of Hugging Face,
-            OpenAI or CTranslate2 (``tokenizer.json`` and weights), or a wav2vec 2.0 or HuBERT of Hugging Face
-            (``config.json`` that says so, and weights).
+        source: folder of one of `FAMILIES`, with the files that these name as their marks.
         destination: folder to write; created if absent.
         skip_decoder: of ESPnet's hybrid Conformer, keep the CTC branch only.
 
@@ -41,31 +42,25 @@ def convert(source: str | Path, destination: str | Path, *, skip_decoder: bool =
         DataError: vocabulary or statistics are malformed.
     """
     source, destination = Path(source), Path(destination)
-    hears_samples = is_wav2vec2(source)
-    marks = {
-        "ESPnet": (source / "meta.yaml").is_file() or any(source.glob("*.pth")),
-        "audiocraft": any((source / name).is_file() for name in (MODEL_FILE, CODEC_FILE)),
-        "cassnat_asr": any(source.glob("*.mdl")),
-        "Whisper": (source / TOKENIZER_FILE).is_file() and not hears_samples,
-        "wav2vec 2.0": hears_samples,
-        "FunASR": any((source / name).is_file() for name in (META_FILE, WEIGHTS_FILE)),
-    }
-    found = [toolkit for toolkit, is_there in marks.items() if is_there]
-    if len(found) != 1:
-        raise ModelNotFoundError(
-            f"{source}: need a folder of ESPnet (meta.yaml, or config.yaml and one .pth file), FunASR ({META_FILE}, or "
-            f"config.yaml and {WEIGHTS_FILE}), cassnat_asr (config.yaml and one .mdl file), audiocraft ({CODEC_FILE}), "
-            f"Whisper ({TOKENIZER_FILE} and weights), or wav2vec 2.0 or HuBERT of Hugging Face (config.json and "
-            f"weights); found the files of {' and '.join(found) or 'none'}"
-        )
-    if found == ["ESPnet"]:
+    family = family_of(FolderListing(source))
+    if family is ESPNET:
         return convert_espnet(source, destination, skip_decoder=skip_decoder)
     if skip_decoder:
-        raise ConfigError(f"--skip-decoder is for ESPnet's hybrid models; {source} is of {found[0]}")
-    if found == ["audiocraft"]:
-        return convert_audiocraft(source, destination)
-    if found == ["Whisper"]:
-        return convert_whisper(source, destination)
-    if found == ["wav2vec 2.0"]:
-        return convert_wav2vec2(source, destination)
-    return convert_funasr(source, destination) if found == ["FunASR"] else convert_cassnat(source, destination)
+        raise ConfigError(f"--skip-decoder is for ESPnet's hybrid models; {source} is of {family.name}")
+    return family.convert(source, destination)
+
+
+def family_of(listing: Listing) -> Family:
+    """Return the family whose files these are.
+
+    Raises:
+        ModelNotFoundError: they are of none, or of more than one.
+    """
+    found = [family for family in FAMILIES if family.recognizes(listing)]
+    if len(found) != 1:
+        *known, last = (f"{family.name} ({family.marks})" for family in FAMILIES)
+        names = " and ".join(family.name for family in found) or "none"
+        raise ModelNotFoundError(
+            f"{listing.source}: need a folder of {', '.join(known)}, or {last}; found the files of {names}"
+        )
+    return found[0]

@@ -19,6 +19,7 @@ from torch import Tensor
 from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.family import Family, Listing, listed_of
 from speechnar.interop.files import ConversionReport, existing
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
@@ -323,3 +324,16 @@ def _check_options(section: Mapping[str, Any], wanted: Mapping[str, Any], source
 def _check_known(unknown: Sequence[str], source: str) -> None:
     if unknown:
         raise CheckpointError(f"{source}: no counterpart for {len(unknown)} tensors: {listed(list(unknown))}")
+
+
+def is_audiocraft(listing: Listing) -> bool:
+    """Tell whether files are of a model of audiocraft."""
+    return bool(listed_of(listing, MODEL_FILE, CODEC_FILE))
+
+
+def wanted_of_audiocraft(listing: Listing) -> tuple[str, ...]:
+    """Return the codec and, where there is one, the language model."""
+    return (CODEC_FILE, *listed_of(listing, MODEL_FILE))
+
+
+AUDIOCRAFT = Family("audiocraft", CODEC_FILE, is_audiocraft, wanted_of_audiocraft, convert_audiocraft)

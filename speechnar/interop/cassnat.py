@@ -26,6 +26,7 @@ from speechnar.audio.fbank import KaldiFbankConfig, build_frontend
 from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.family import Family, Listing, in_root, listed_of
 from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
 from speechnar.models.asr.cassnat import CassNat, CassNatConfig
 from speechnar.models.asr.unienc import UniEnc, UniEncConfig
@@ -34,6 +35,7 @@ from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import WORD_START, CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 CONFIG_FILE, VOCAB_FILE, SENTENCEPIECE_FILE, CMVN_FILE = "config.yaml", "vocab.txt", "tokenizer.model", "cmvn.ark"
+WEIGHTS_SUFFIX = ".mdl"
 SPECIALS = ("<blank>", "<sos>", "<eos>", "<unk>")
 """What stands before the lines of a vocabulary file."""
 NORM_EPS = 1e-12
@@ -192,7 +194,7 @@ def convert_cassnat(source: str | Path, destination: str | Path) -> ConversionRe
         DataError: vocabulary, SentencePiece model or statistics are malformed.
     """
     source, destination = Path(source), Path(destination)
-    weights_files = sorted(source.glob("*.mdl"))
+    weights_files = sorted(source.glob(f"*{WEIGHTS_SUFFIX}"))
     if len(weights_files) != 1 or not (source / CONFIG_FILE).is_file() or not (source / VOCAB_FILE).is_file():
         raise ModelNotFoundError(
             f"{source}: need {CONFIG_FILE}, {VOCAB_FILE} and one .mdl file; found {len(weights_files)} .mdl files"
@@ -405,3 +407,17 @@ def _card(source: Path) -> str:
         f"---\ntasks: [asr]\n---\n# {source.resolve().name}\n\n"
         "Converted from a checkpoint of the CASS-NAT authors' code; the licence of the original applies.\n"
     )
+
+
+def is_cassnat(listing: Listing) -> bool:
+    """Tell whether files are of a model of the authors' code."""
+    return bool(in_root(listing, WEIGHTS_SUFFIX))
+
+
+def wanted_of_cassnat(listing: Listing) -> tuple[str, ...]:
+    """Return configuration, weights and vocabulary and, where they are, SentencePiece model and statistics."""
+    weights = in_root(listing, WEIGHTS_SUFFIX)
+    return (CONFIG_FILE, VOCAB_FILE, *weights, *listed_of(listing, SENTENCEPIECE_FILE, CMVN_FILE))
+
+
+CASSNAT = Family("cassnat_asr", "config.yaml and one .mdl file", is_cassnat, wanted_of_cassnat, convert_cassnat)

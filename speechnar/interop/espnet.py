@@ -8,7 +8,7 @@ Source: the model folders of ESPnet 202511 (Apache-2.0), packed (``meta.yaml``) 
 """
 
 from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -17,12 +17,13 @@ import yaml
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import check_fit, map_state
 from speechnar.interop.espnet_options import EspnetOptions, parse_options
-from speechnar.interop.files import ConversionReport, existing, is_below, read_tensors, read_yaml
+from speechnar.interop.family import Family, FolderListing, Listing
+from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
 from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.models.base import save_model
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
-BPE_FILE = "bpe.model"
+META_FILE, CONFIG_FILE, BPE_FILE = "meta.yaml", "config.yaml", "bpe.model"
 
 
 def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder: bool = False) -> ConversionReport:
@@ -30,7 +31,7 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
 
     Args:
         source: an unpacked or downloaded ESPnet model with ``meta.yaml``, or a folder holding ``config.yaml``, one
-            ``*.pth`` and, for subwords, ``bpe.model``.
+            ``*.pth`` and, for subwords, ``bpe.model``, at the top or below ``exp*/``.
         destination: folder to write; created if absent.
         skip_decoder: leave out the attention decoder or the transducer of a hybrid Conformer and keep its CTC branch.
 
@@ -42,9 +43,11 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
         DataError: the token list and the SentencePiece model do not belong together.
     """
     source, destination = Path(source), Path(destination)
-    config_path, weights_path = _find_files(source)
+    listing = FolderListing(source)
+    config_name, weights_name = _find_files(listing)
+    config_path, weights_path = listing.path(config_name), listing.path(weights_name)
     options = parse_options(read_yaml(config_path), str(config_path))
-    tokenizer = _load_tokenizer(options, source, config_path)
+    tokenizer = _load_tokenizer(options, source, config_name)
     theirs = read_tensors(weights_path, wrappers=("module",))  # DeepSpeed wraps it
     state, keys = map_state(theirs, source=str(weights_path), skip_decoder=skip_decoder)
     with torch.device("meta"):  # nothing is allocated before everything is known to fit
@@ -55,41 +58,89 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
 
 
-def _find_files(source: Path) -> tuple[Path, Path]:
-    """Return the paths of configuration and weights."""
-    meta_path = source / "meta.yaml"
-    if meta_path.is_file():
-        meta = read_yaml(meta_path)
+def is_espnet(listing: Listing) -> bool:
+    """Tell whether files are of a model of ESPnet, packed or as training leaves them."""
+    return META_FILE in listing.names or bool(_weights_beside_config(listing)[1])
+
+
+def wanted_of_espnet(listing: Listing) -> tuple[str, ...]:
+    """Return configuration, weights and, of subwords, the SentencePiece model.
+
+    Raises:
+        CheckpointError: they are malformed.
+        ModelNotFoundError: there is no configuration beside one file of weights.
+    """
+    config, weights = _find_files(listing)
+    options = read_yaml(listing.path(config)) if config in listing.names else {}
+    meta = (META_FILE,) if META_FILE in listing.names else ()
+    if options.get("token_type") == "char":
+        return (*meta, config, weights)
+    named = options.get("bpemodel")
+    candidates = _bpe_names(named if isinstance(named, str) else BPE_FILE, config)
+    return (*meta, config, weights, next((name for name in candidates if name in listing.names), candidates[0]))
+
+
+def _find_files(listing: Listing) -> tuple[str, str]:
+    """Return the names of configuration and weights."""
+    if META_FILE in listing.names:
+        meta = read_yaml(listing.path(META_FILE))
         for task in ("s2t", "asr"):
-            config = _entry(meta, "yaml_files", f"{task}_train_config")
-            weights = _entry(meta, "files", f"{task}_model_file")
-            if config is not None and weights is not None:
-                return existing(source, config), existing(source, weights)
-        raise CheckpointError(f"{meta_path}: must name s2t_train_config and s2t_model_file (or asr_...)")
-    weights_files = sorted(source.glob("*.pth"))
-    if not (source / "config.yaml").is_file() or len(weights_files) != 1:
-        raise ModelNotFoundError(
-            f"{source}: need meta.yaml, or config.yaml and one .pth file; found {len(weights_files)} .pth files"
+            named = (
+                _entry(meta, "yaml_files", f"{task}_train_config", listing.source),
+                _entry(meta, "files", f"{task}_model_file", listing.source),
+            )
+            if named[0] is not None and named[1] is not None:
+                return named[0], named[1]
+        raise CheckpointError(
+            f"{listing.source}/{META_FILE}: must name s2t_train_config and s2t_model_file (or asr_...)"
         )
-    return source / "config.yaml", weights_files[0]
+    config, weights_files = _weights_beside_config(listing)
+    if config not in listing.names or len(weights_files) != 1:
+        raise ModelNotFoundError(
+            f"{listing.source}: need meta.yaml, or config.yaml and one .pth file; found {len(weights_files)} .pth files"
+        )
+    return config, weights_files[0]
 
 
-def _entry(meta: Mapping[str, Any], section: str, name: str) -> object:
+def _weights_beside_config(listing: Listing) -> tuple[str, list[str]]:
+    """Return where ``config.yaml`` stands or belongs, at the top or below ``exp*/``, and the weights beside it."""
+    beside: dict[str, list[str]] = {}
+    for name in sorted(listing.names):
+        path = PurePosixPath(name)
+        in_place = len(path.parts) == 1 or path.parts[0].startswith("exp")
+        if path.suffix == ".pth" and in_place:
+            beside.setdefault((path.parent / CONFIG_FILE).as_posix(), []).append(name)
+    with_config = [config for config in beside if config in listing.names or "/" not in config]
+    if len(with_config) != 1:
+        return CONFIG_FILE, [name for config in with_config for name in beside[config]]
+    return with_config[0], beside[with_config[0]]
+
+
+def _entry(meta: Mapping[str, Any], section: str, name: str, source: str) -> str | None:
     entries = meta.get(section)
-    return entries.get(name) if isinstance(entries, dict) else None
+    value = entries.get(name) if isinstance(entries, dict) else None
+    if value is None or (isinstance(value, str) and is_below(value)):
+        return value
+    raise CheckpointError(f"{source}: files must lie inside the folder, got {str(value)[:200]!r}")
 
 
-def _load_tokenizer(options: EspnetOptions, source: Path, config_path: Path) -> Tokenizer:
+def _load_tokenizer(options: EspnetOptions, source: Path, config_name: str) -> Tokenizer:
+    config_path = source / config_name
     if options.unit == "char":
         return CharTokenizer(options.pieces(), source=f"{config_path}: token_list")
     named = options.bpemodel or BPE_FILE
-    names = [PureWindowsPath(named).name, BPE_FILE]  # packed models keep the path of the machine they were trained on
-    candidates = [source / named] if is_below(named) else []
-    candidates += [folder / name for folder in (config_path.parent, source) for name in names]
-    for path in candidates:
-        if path.is_file():
-            return SentencePieceTokenizer(path, options.pieces(), source=f"{config_path}: token_list")
+    for name in _bpe_names(named, config_name):
+        if (source / name).is_file():
+            return SentencePieceTokenizer(source / name, options.pieces(), source=f"{config_path}: token_list")
     raise ModelNotFoundError(f"{source}: the SentencePiece model {named[:200]} is missing; put {BPE_FILE} there")
+
+
+def _bpe_names(named: str, config_name: str) -> list[str]:
+    """Return where the SentencePiece model may be; packed models keep the path of the machine they were trained on."""
+    names = [PureWindowsPath(named).name, BPE_FILE]
+    folders = (PurePosixPath(config_name).parent, PurePosixPath())
+    below = [PurePosixPath(named)] if is_below(named) else []
+    return [path.as_posix() for path in (*below, *(folder / name for folder in folders for name in names))]
 
 
 def _card(source: Path, tokenizer: Tokenizer) -> str:
@@ -98,3 +149,6 @@ def _card(source: Path, tokenizer: Tokenizer) -> str:
     header = yaml.safe_dump({"language": languages, "tasks": tasks}, default_flow_style=None, width=1000)
     name = source.resolve().name
     return f"---\n{header}---\n# {name}\n\nConverted from an ESPnet checkpoint; the licence of the original applies.\n"
+
+
+ESPNET = Family("ESPnet", "meta.yaml, or config.yaml and one .pth file", is_espnet, wanted_of_espnet, convert_espnet)

@@ -17,19 +17,28 @@ import torch
 from speechnar.audio.cmvn import read_am_mvn
 from speechnar.errors import CheckpointError, DataError, ModelNotFoundError
 from speechnar.interop.espnet_names import check_fit
-from speechnar.interop.files import ConversionReport, existing, read_tensors, read_yaml
+from speechnar.interop.family import SAFETENSORS_FILE, Family, FolderListing, Listing, listed_of
+from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
 from speechnar.interop.funasr_names import map_state, module_names
 from speechnar.interop.funasr_options import FunasrOptions, parse_options
 from speechnar.models.asr.paraformer import Paraformer
 from speechnar.models.base import save_model
 from speechnar.text.tokenizer import CharTokenizer, LexiconTokenizer, Tokenizer, read_lexicon
 
-META_FILE = "configuration.json"
-WEIGHTS_FILE = "model.pt"
+META_FILE, CONFIG_FILE, WEIGHTS_FILE, LEXICON_FILE = "configuration.json", "config.yaml", "model.pt", "seg_dict"
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which FunASR looks for the tensors."""
 SPECIALS = ("<blank>", "<sos>", "<eos>")
 """Pieces 0, 1 and 2 in our spelling."""
+_CONFIG, _WEIGHTS, _STATISTICS, _TOKENS = "config", "init_param", "frontend_conf.cmvn_file", "tokenizer_conf.token_list"
+_NEEDED = {
+    _CONFIG: (CONFIG_FILE,),
+    _WEIGHTS: (WEIGHTS_FILE,),
+    _STATISTICS: ("am.mvn",),
+    _TOKENS: ("tokens.json", "tokens.txt"),
+}
+"""What a model needs: the keys under which ``configuration.json`` names its files, and their usual names."""
+_LEXICON = "tokenizer_conf.seg_dict_file"
 _RENAMED = {"<s>": "<sos>", "</s>": "<eos>"}
 
 
@@ -49,12 +58,12 @@ def convert_funasr(source: str | Path, destination: str | Path) -> ConversionRep
         DataError: tokens, lexicon or statistics are malformed.
     """
     source, destination = Path(source), Path(destination)
-    files = _Files(source)
-    config_path, weights_path = files.path("config", "config.yaml"), files.path("init_param", WEIGHTS_FILE)
+    files = _Files(FolderListing(source))
+    config_path, weights_path = (files.path(key, *_NEEDED[key]) for key in (_CONFIG, _WEIGHTS))
     options = parse_options(read_yaml(config_path), str(config_path))
     config = options.to_config(str(config_path))
     tokenizer = _load_tokenizer(files, options)
-    mean, std = read_am_mvn(files.path("frontend_conf.cmvn_file", "am.mvn"))
+    mean, std = read_am_mvn(files.path(_STATISTICS, *_NEEDED[_STATISTICS]))
     names = module_names(
         conformer=options.encoder == "ConformerEncoder", transformer=options.decoder == "ParaformerSANDecoder"
     )
@@ -69,19 +78,19 @@ def convert_funasr(source: str | Path, destination: str | Path) -> ConversionRep
 
 
 class _Files:
-    """The files of a folder, by the names that ``configuration.json`` or custom gives them."""
+    """The files of a listing, by the names that ``configuration.json`` or custom gives them."""
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
         self._named: Mapping[str, Any] = {}
-        if (source / META_FILE).is_file():
-            named = read_yaml(source / META_FILE).get("file_path_metas") or {}
+        if META_FILE in listing.names:
+            named = read_yaml(listing.path(META_FILE)).get("file_path_metas") or {}
             if not isinstance(named, dict):
-                raise CheckpointError(f"{source / META_FILE}: file_path_metas must be a mapping")
+                raise CheckpointError(f"{listing.source}/{META_FILE}: file_path_metas must be a mapping")
             self._named = named
 
-    def path(self, key: str, *usual: str) -> Path:
-        """Return the file of that key, or the first of the usual names that exists.
+    def name(self, key: str, *usual: str) -> str:
+        """Return the name of the file of that key, or the first of the usual names that is listed.
 
         Raises:
             CheckpointError: it lies outside the folder.
@@ -89,29 +98,58 @@ class _Files:
         """
         found = self.find(key, *usual)
         if found is None:
-            raise ModelNotFoundError(f"{self.source}: need {' or '.join(usual)}, which a FunASR model has; found none")
+            raise ModelNotFoundError(
+                f"{self._listing.source}: need {' or '.join(usual)}, which a FunASR model has; found none"
+            )
         return found
 
-    def find(self, key: str, *usual: str) -> Path | None:
+    def find(self, key: str, *usual: str) -> str | None:
         """Return the same, or None where there is none."""
         value: Any = self._named
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            return existing(self.source, value)
-        return next((self.source / name for name in usual if (self.source / name).is_file()), None)
+            if not isinstance(value, str) or not is_below(value):
+                raise CheckpointError(
+                    f"{self._listing.source}: files must lie inside the folder, got {str(value)[:200]!r}"
+                )
+            return value
+        return next(iter(listed_of(self._listing, *usual)), None)
+
+    def path(self, key: str, *usual: str) -> Path:
+        """Return the file whose name is `name`; errors are the same."""
+        return self._listing.path(self.name(key, *usual))
+
+
+def is_funasr(listing: Listing) -> bool:
+    """Tell whether files are of a model of FunASR."""
+    # Other models on ModelScope have a file configuration.json as well.
+    has_meta = META_FILE in listing.names and SAFETENSORS_FILE not in listing.names
+    return WEIGHTS_FILE in listing.names or has_meta
+
+
+def wanted_of_funasr(listing: Listing) -> tuple[str, ...]:
+    """Return configuration, weights, statistics, tokens and, where there is one, the lexicon of words in pieces.
+
+    Raises:
+        CheckpointError: ``configuration.json`` is malformed.
+        ModelNotFoundError: one of them is not listed.
+    """
+    files = _Files(listing)
+    needed = [files.name(key, *usual) for key, usual in _NEEDED.items()]
+    lexicon = files.find(_LEXICON, LEXICON_FILE)
+    return (*listed_of(listing, META_FILE), *needed, *([lexicon] if lexicon else []))
 
 
 def _load_tokenizer(files: _Files, options: FunasrOptions) -> Tokenizer:
-    tokens_path = files.path("tokenizer_conf.token_list", "tokens.json", "tokens.txt")
+    tokens_path = files.path(_TOKENS, *_NEEDED[_TOKENS])
     unknown = options.tokenizer_conf.get("unk_symbol", "<unk>")
     if unknown != "<unk>":
         raise DataError(f"{tokens_path}: tokenizer_conf.unk_symbol must be <unk>, got {str(unknown)[:60]!r}")
     pieces = [_RENAMED.get(piece, piece) for piece in _read_tokens(tokens_path)]
     if tuple(pieces[:3]) != SPECIALS:
         raise DataError(f"{tokens_path}: must begin with <blank>, <s> and </s>, got {pieces[:3]}")
-    lexicon_path = files.find("tokenizer_conf.seg_dict_file", "seg_dict")
-    lexicon = read_lexicon(lexicon_path) if lexicon_path else {}
+    lexicon = read_lexicon(files.path(_LEXICON, LEXICON_FILE)) if files.find(_LEXICON, LEXICON_FILE) else {}
     if not lexicon and all(len(piece) == 1 or piece.startswith("<") for piece in pieces):
         return CharTokenizer(pieces, source=str(tokens_path))
     return LexiconTokenizer(pieces, lexicon, source=str(tokens_path))
@@ -141,3 +179,8 @@ def _is_chinese(tokenizer: Tokenizer) -> bool:
     text = "".join(tokenizer.pieces)
     num_ideographs = sum("\u4e00" <= piece <= "\u9fff" for piece in tokenizer.pieces)
     return 2 * num_ideographs > tokenizer.vocab_size and not any("\u3040" <= letter <= "\u30ff" for letter in text)
+
+
+FUNASR = Family(
+    "FunASR", f"{META_FILE}, or {CONFIG_FILE} and {WEIGHTS_FILE}", is_funasr, wanted_of_funasr, convert_funasr
+)

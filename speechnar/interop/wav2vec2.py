@@ -12,7 +12,6 @@ Source: the state dictionaries of transformers' ``Wav2Vec2Model``, ``Wav2Vec2For
 ``HubertModel`` and ``HubertForCTC``, and their ``config.json``, ``preprocessor_config.json`` and ``vocab.json``.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,16 @@ from speechnar.audio.fbank import WaveformConfig
 from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.family import (
+    CONFIG_FILE,
+    PICKLE_FILE,
+    SAFETENSORS_FILE,
+    Family,
+    Listing,
+    listed_of,
+    transformers_config,
+    transformers_weights,
+)
 from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.asr.wav2vec2 import Wav2Vec2, Wav2Vec2ModelConfig
@@ -33,8 +42,7 @@ from speechnar.models.base import read_weights, save_model
 from speechnar.nn.wav2vec2 import KERNELS, NORM_EPS, STRIDES, Wav2Vec2Config, Wav2Vec2TrunkConfig
 from speechnar.text.tokenizer import BLANK, UNK, WORD_START, CharTokenizer
 
-CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
-SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
+PREPROCESSOR_FILE = "preprocessor_config.json"
 VOCAB_FILE, ADDED_FILE, TOKENIZER_FILE = "vocab.json", "added_tokens.json", "tokenizer_config.json"
 MODEL_TYPES = ("wav2vec2", "hubert")
 SAMPLE_RATE = 16000
@@ -122,15 +130,6 @@ class _Options(Config):
             "position_groups": self.num_conv_pos_embedding_groups,
         }
         return parse_config(values, Wav2Vec2Config, source="their configuration")
-
-
-def is_wav2vec2(source: Path) -> bool:
-    """Tell whether a folder says that it is a wav2vec 2.0 or a HuBERT of Hugging Face."""
-    try:
-        values = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(values, dict) and values.get("model_type") in MODEL_TYPES
 
 
 def convert_wav2vec2(source: str | Path, destination: str | Path) -> ConversionReport:
@@ -291,3 +290,23 @@ def _content(token: Any, default: str) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else default
+
+
+def is_wav2vec2(listing: Listing) -> bool:
+    """Tell whether files say that they are a wav2vec 2.0 or a HuBERT of transformers."""
+    return transformers_config(listing).get("model_type") in MODEL_TYPES
+
+
+def wanted_of_wav2vec2(listing: Listing) -> tuple[str, ...]:
+    """Return configuration and weights and, where they are, what the samples and the characters are made by."""
+    optional = listed_of(listing, PREPROCESSOR_FILE, VOCAB_FILE, ADDED_FILE, TOKENIZER_FILE)
+    return (CONFIG_FILE, transformers_weights(listing), *optional)
+
+
+WAV2VEC2 = Family(
+    "wav2vec 2.0 or HuBERT of Hugging Face",
+    f"{CONFIG_FILE} that says so, and weights",
+    is_wav2vec2,
+    wanted_of_wav2vec2,
+    convert_wav2vec2,
+)

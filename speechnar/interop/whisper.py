@@ -19,6 +19,7 @@ from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.family import CONFIG_FILE, Family, Listing, in_root, listed_of, transformers_config
 from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
 from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
 from speechnar.models.base import read_weights, save_model
@@ -284,8 +285,8 @@ def _num_heads(theirs: Mapping[str, Tensor], source: Path) -> tuple[int, int] | 
     """Return the heads of encoder and decoder where the files tell them."""
     if "encoder/num_heads" in theirs:
         return int(theirs["encoder/num_heads"]), int(theirs["decoder/num_heads"])
-    if (source / "config.json").is_file():
-        config = read_yaml(source / "config.json")
+    if (source / CONFIG_FILE).is_file():
+        config = read_yaml(source / CONFIG_FILE)
         heads = config.get("encoder_attention_heads"), config.get("decoder_attention_heads")
         if isinstance(heads[0], int) and isinstance(heads[1], int):
             return heads[0], heads[1]
@@ -311,3 +312,17 @@ def _config_of(state: Mapping[str, Tensor], heads: tuple[int, int] | None) -> Wh
         max_tokens=len(state["positions"]),
         num_tokens=len(state["token_embed.weight"]),
     )
+
+
+def is_whisper(listing: Listing) -> bool:
+    """Tell whether files are of a Whisper: with its vocabulary, and no configuration that says something else."""
+    return TOKENIZER_FILE in listing.names and transformers_config(listing).get("model_type", "whisper") == "whisper"
+
+
+def wanted_of_whisper(listing: Listing) -> tuple[str, ...]:
+    """Return vocabulary, weights in the first of the three formats that is there, and the configuration, if any."""
+    weights = [*listed_of(listing, HF_FILE, CT2_FILE), *in_root(listing, ".pt")]
+    return (TOKENIZER_FILE, *(weights[:1] or [HF_FILE]), *listed_of(listing, CONFIG_FILE))
+
+
+WHISPER = Family("Whisper", f"{TOKENIZER_FILE} and weights", is_whisper, wanted_of_whisper, convert_whisper)
