@@ -19,6 +19,8 @@ from speechnar.errors import DataError, ShapeError
 
 MIN_STD = 1e-10
 """Smallest deviation divided by; ESPnet's ``GlobalMVN`` uses the same floor."""
+SAMPLE_STD_OFFSET = 1e-5
+"""What NeMo adds to a deviation."""
 
 Stats = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Mean (F,) and standard deviation (F,)."""
@@ -42,7 +44,15 @@ class GlobalCmvn(nn.Module):
 
 
 class UtteranceCmvn(nn.Module):
-    """Subtract each utterance's own mean and divide by its own deviation; padding becomes 0."""
+    """Subtract each utterance's own mean and divide by its own deviation; padding becomes 0.
+
+    With ``is_sample`` the deviation is that of a sample (T - 1 in place of T), and a little is added to it: NeMo's
+    ``per_feature``.
+    """
+
+    def __init__(self, *, is_sample: bool = False) -> None:
+        super().__init__()
+        self.is_sample = is_sample
 
     def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
@@ -50,8 +60,9 @@ class UtteranceCmvn(nn.Module):
         feats = feats.masked_fill(~valid, 0.0)
         count = feat_lens.clamp(min=1)[:, None, None]
         centred = (feats - feats.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
-        std = (centred.square().sum(1, keepdim=True) / count).clamp(min=1e-20).sqrt()
-        return centred / std
+        freedom = (count - 1).clamp(min=1) if self.is_sample else count
+        std = (centred.square().sum(1, keepdim=True) / freedom).clamp(min=MIN_STD**2).sqrt()
+        return centred / (std + SAMPLE_STD_OFFSET if self.is_sample else std)
 
 
 class PeakRange(nn.Module):

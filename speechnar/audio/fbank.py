@@ -47,6 +47,14 @@ class LogMelConfig(Config):
     """Upper edge of the last band, Hz; half the sample rate if absent."""
     log_floor: float = Field(default=1e-10, gt=0)
     """Energies are raised to this before the logarithm."""
+    log_offset: float = Field(default=0.0, ge=0)
+    """Added to energies before the logarithm."""
+    preemph: float = Field(default=0.0, ge=0, le=1)
+    """Pre-emphasis coefficient; the first sample of an utterance stays as it is."""
+    symmetric_window: bool = False
+    """The window begins and ends with 0, instead of ending a sample before."""
+    edges: Literal["reflect", "zero"] = "reflect"
+    """What stands before the first sample of an utterance and behind its last one."""
     spectrum: Literal["power", "magnitude"] = "power"
     """What the mel bands sum up; vocoders are given magnitudes."""
     padding: Literal["center", "same"] = "center"
@@ -60,6 +68,18 @@ class LogMelConfig(Config):
     def for_whisper(cls, num_mels: int = 80) -> "LogMelConfig":
         """Return what Whisper hears (Radford et al. 2022, section 2.2), but for its normalisation (`PeakRange`)."""
         return cls(n_fft=400, win_length=400, hop_length=160, num_mels=num_mels, drop_last=True)
+
+    @classmethod
+    def for_nemo(cls, num_mels: int = 80) -> "LogMelConfig":
+        """Return what NeMo's models hear (``FilterbankFeatures``), but for its normalisation (`UtteranceCmvn`)."""
+        return cls(
+            num_mels=num_mels,
+            drop_last=True,
+            log_offset=2**-24,
+            preemph=0.97,
+            symmetric_window=True,
+            edges="zero",
+        )
 
     @classmethod
     def for_vocoder(cls, sample_rate: int = 24000) -> "LogMelConfig":
@@ -122,7 +142,8 @@ class LogMel(nn.Module):
         f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
         mel_matrix = slaney_mel_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
         self.register_buffer("mel_matrix", torch.from_numpy(mel_matrix))  # in checkpoints, as ESPnet's melmat is
-        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        window = torch.hann_window(config.win_length, periodic=not config.symmetric_window)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, T, F) float32 and ``feat_lens`` (B,); T is as of ``padding``.
@@ -136,7 +157,11 @@ class LogMel(nn.Module):
         feat_lens = (wav_lens // config.hop_length + one_more).where(wav_lens > 0, 0)
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
-            padded = _reflect_edges(wav.float(), wav_lens, width)
+            wav = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            if config.preemph > 0:
+                wav = wav - config.preemph * F.pad(wav, (1, -1))
+                wav = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            padded = F.pad(wav, (width, width)) if config.edges == "zero" else _reflect_edges(wav, wav_lens, width)
             padded = F.pad(padded, (0, max(0, config.n_fft - padded.size(1))))  # too little for a frame
             spectrum = torch.stft(
                 padded,
@@ -150,18 +175,18 @@ class LogMel(nn.Module):
             energies = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft / 2 + 1, T)
             if config.spectrum == "magnitude":
                 energies = (energies + MAGNITUDE_FLOOR).sqrt()
-            feats = (energies.transpose(1, 2) @ self.mel_matrix).clamp_min(config.log_floor).log()
+            bands = energies.transpose(1, 2) @ self.mel_matrix
+            feats = (bands + config.log_offset).clamp_min(config.log_floor).log()
             feats = feats[:, : wav.size(1) // config.hop_length + one_more]
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
 
 
 def _reflect_edges(wav: Tensor, wav_lens: Tensor, width: int) -> Tensor:
-    """Extend each utterance of ``wav`` (B, S) by ``width`` reflected samples at both of its own ends, then zeros.
+    """Extend each utterance of ``wav`` (B, S), 0 in padding, by ``width`` samples reflected at both of its own ends.
 
     Only the edges are gathered: an index for every sample would cost more memory than the waveform.
     """
-    clean = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
-    padded = F.pad(clean, (width, width))
+    padded = F.pad(wav, (width, width))
     if wav.size(1) == 0:
         return padded
     offsets = torch.arange(width, device=wav.device)
@@ -171,7 +196,7 @@ def _reflect_edges(wav: Tensor, wav_lens: Tensor, width: int) -> Tensor:
     last = (wav_lens[:, None] - 1).clamp_min(0)
     folded = edges.remainder((2 * last).clamp_min(1))  # the reflected signal repeats every 2 (n - 1) samples
     sources = torch.minimum(folded, 2 * last - folded).clamp_min(0)
-    return padded.scatter(1, edges + width, clean.gather(1, sources))
+    return padded.scatter(1, edges + width, wav.gather(1, sources))
 
 
 def slaney_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:

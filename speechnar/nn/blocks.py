@@ -73,13 +73,17 @@ class ConformerBlock(nn.Module):
         attention_dropout: float,
         norm_eps: float,
         last_norm: bool = True,
+        max_distances: tuple[int, int] = (0, 0),
+        causal_conv: bool = False,
     ) -> None:
         super().__init__()
         self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
-        self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout, positions=positions)
+        self.attention = SelfAttention(
+            model_dim, num_heads, dropout=attention_dropout, positions=positions, max_distances=max_distances
+        )
         self.norm_conv = nn.LayerNorm(model_dim, norm_eps)
-        self.conv = ConformerConv(model_dim, kernel_size, norm=conv_norm, norm_eps=norm_eps)
+        self.conv = ConformerConv(model_dim, kernel_size, norm=conv_norm, norm_eps=norm_eps, causal=causal_conv)
         self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.prompt_attention = (
             _PromptAttention(
@@ -119,11 +123,14 @@ class EBranchformerBlock(nn.Module):
         dropout: float,
         attention_dropout: float,
         norm_eps: float,
+        max_distances: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
-        self.attention = SelfAttention(model_dim, num_heads, dropout=attention_dropout, positions=positions)
+        self.attention = SelfAttention(
+            model_dim, num_heads, dropout=attention_dropout, positions=positions, max_distances=max_distances
+        )
         self.norm_gating = nn.LayerNorm(model_dim, norm_eps)
         self.gating = ConvGatingMlp(model_dim, gate_dim, kernel_size, dropout=dropout, norm_eps=norm_eps)
         self.merge_conv = DepthwiseConv(2 * model_dim, merge_kernel_size)

@@ -40,19 +40,29 @@ class _EncoderConfig(Config):
     positions: PositionKind = "relative"
     """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
     max_distance: PositiveInt = 20
-    """Of clipped positions: positions further apart count as this far apart."""
+    """Of clipped positions and Shaw's: positions further apart count as this far apart."""
+    max_distance_ahead: PositiveInt | None = None
+    """Of Shaw's: the same of a position behind the query; None: ``max_distance``."""
     subsampling: Literal[1, 2, 4, 6, 8] = 4
     """Frames to one position: by convolutions, or, 1 and 2, by joining frames that are encoded already."""
     subsampling_channels: PositiveInt | None = None
     """Channels of the subsampling convolutions; None takes ``model_dim``, as ESPnet does."""
     subsampling_padding: Literal[0, 1] = 0
     """Zeros at both ends of the subsampling convolutions: 1 counts a last, incomplete frame, as CASS-NAT does."""
+    subsampling_separable: bool = False
+    """Subsampling convolutions but the first are depthwise, with a linear map behind each, as FastConformer's are."""
+    joining_norm: bool = False
+    """A norm of joined frames before they are projected, as in w2v-BERT 2.0."""
+    joining_partial: bool = True
+    """A last, incomplete group of joined frames counts, completed by zeros."""
     cross_attention_every: PositiveInt | None = None
     """Every how many blocks one attends to the prompt memory; None never."""
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.1
     norm_eps: float = Field(default=1e-12, gt=0)
     """ESPnet's value; bf16 training is safer with 1e-5."""
+    output_norm: bool = True
+    """A norm behind the last block."""
     leaky_padding: bool = False
     """Reproduce ESPnet's padding leak; for parity with its outputs on padded batches only."""
 
@@ -65,6 +75,8 @@ class ConformerConfig(_EncoderConfig):
     conv_norm: ConvNorm = "layer"
     """``batch`` is the paper's and ESPnet's; ``layer`` keeps utterances independent while training, as does ``group``
     (CASS-NAT), which normalises all frames of an utterance together and so needs the whole of it."""
+    causal_conv: bool = False
+    """The convolution of a block sees no frame behind its own."""
     block_norm: bool = True
     """A norm at the end of each block, besides the encoder's own."""
 
@@ -91,7 +103,13 @@ class Encoder(nn.Module):
         self.config = config
         self.subsampling: ConvSubsampling | FrameJoining
         if config.subsampling in (1, 2):
-            self.subsampling = FrameJoining(num_features, config.model_dim, factor=config.subsampling)
+            self.subsampling = FrameJoining(
+                num_features,
+                config.model_dim,
+                factor=config.subsampling,
+                partial=config.joining_partial,
+                norm_eps=config.norm_eps if config.joining_norm else None,
+            )
         else:
             self.subsampling = ConvSubsampling(
                 num_features,
@@ -99,6 +117,7 @@ class Encoder(nn.Module):
                 factor=config.subsampling,
                 channels=config.subsampling_channels,
                 padding=config.subsampling_padding,
+                separable=config.subsampling_separable,
             )
         if config.positions == "clipped":
             # A buffer that is saved: the CASS-NAT authors' checkpoints hold tables that are no sinusoids.
@@ -106,7 +125,7 @@ class Encoder(nn.Module):
             self.register_buffer("distances", table)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(_build_block(config, index + 1) for index in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.model_dim, config.norm_eps)
+        self.norm = nn.LayerNorm(config.model_dim, config.norm_eps) if config.output_norm else nn.Identity()
 
     def forward(
         self,
@@ -177,7 +196,7 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: positions are absolute or rotary, and would have to be told where the sequence stands.
         """
-        if self.config.positions not in ("relative", "clipped"):
+        if self.config.positions not in ("relative", "clipped", "shaw"):
             raise ConfigError(f"running over any sequence needs relative positions, got {self.config.positions}")
         context = BlockContext(
             valid=valid,
@@ -203,8 +222,10 @@ class Encoder(nn.Module):
                 f"got {config.subsampling_padding} and {getattr(config, 'conv_norm', 'none')}"
             )
 
-    def _distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-        """Return the table of relative positions that the blocks read, after dropout."""
+    def _distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor | None:
+        """Return the table of relative positions that the blocks read, after dropout; Shaw's have their own."""
+        if self.config.positions == "shaw":
+            return None
         if self.config.positions == "clipped":
             return self.dropout(self.distances)
         if self.config.positions == "legacy":
@@ -230,7 +251,7 @@ class Encoder(nn.Module):
         match self.config.positions:
             case "absolute":
                 x = x + sinusoids(torch.arange(first, first + num_frames, device=x.device), x.size(2))
-            case "relative" | "clipped" | "legacy":
+            case "relative" | "clipped" | "shaw" | "legacy":
                 positions = self._distances(num_frames, seen + num_frames, x.device)
             case "rotary":
                 positions = rotary_angles(first, num_frames, x.size(2) // self.config.num_heads, x.device)
@@ -336,6 +357,7 @@ def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> 
     """Build block ``number`` (1-based)."""
     every = config.cross_attention_every
     cross_attention = every is not None and number % every == 0
+    max_distances = (config.max_distance, config.max_distance_ahead or config.max_distance)
     if isinstance(config, ConformerConfig):
         return ConformerBlock(
             config.model_dim,
@@ -343,7 +365,9 @@ def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> 
             config.ff_dim,
             kernel_size=config.kernel_size,
             positions=config.positions,
+            max_distances=max_distances,
             conv_norm=config.conv_norm,
+            causal_conv=config.causal_conv,
             last_norm=config.block_norm,
             cross_attention=cross_attention,
             dropout=config.dropout,
@@ -358,6 +382,7 @@ def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> 
         kernel_size=config.kernel_size,
         merge_kernel_size=config.merge_kernel_size,
         positions=config.positions,
+        max_distances=max_distances,
         cross_attention=cross_attention,
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,

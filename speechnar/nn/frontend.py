@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 
-Normalization = Literal["global", "utterance", "peak"]
-"""Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
+Normalization = Literal["global", "utterance", "sample", "peak"]
+"""Features less a stored mean over a stored deviation, or less their own (``sample``: of a sample, as NeMo's), or
+Whisper's range below the peak."""
 
 
 def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
@@ -24,6 +25,8 @@ def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
             return GlobalCmvn(num_features)
         case "utterance":
             return UtteranceCmvn()
+        case "sample":
+            return UtteranceCmvn(is_sample=True)
         case "peak":
             return PeakRange()
 
