@@ -19,8 +19,6 @@ from speechnar.errors import DataError, ShapeError
 
 MIN_STD = 1e-10
 """Smallest deviation divided by; ESPnet's ``GlobalMVN`` uses the same floor."""
-SAMPLE_STD_OFFSET = 1e-5
-"""What NeMo adds to a deviation."""
 
 Stats = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Mean (F,) and standard deviation (F,)."""
@@ -46,13 +44,17 @@ class GlobalCmvn(nn.Module):
 class UtteranceCmvn(nn.Module):
     """Subtract each utterance's own mean and divide by its own deviation; padding becomes 0.
 
-    With ``is_sample`` the deviation is that of a sample (T - 1 in place of T), and a little is added to it: NeMo's
-    ``per_feature``.
+    Args:
+        correction: subtracted from the number of frames in the deviation: 1 gives that of a sample (Bessel).
+        variance_offset: added to the variance.
+        std_offset: added to the deviation.
     """
 
-    def __init__(self, *, is_sample: bool = False) -> None:
+    def __init__(self, *, correction: int = 0, variance_offset: float = 0.0, std_offset: float = 0.0) -> None:
         super().__init__()
-        self.is_sample = is_sample
+        self.correction = correction
+        self.variance_offset = variance_offset
+        self.std_offset = std_offset
 
     def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
@@ -60,9 +62,9 @@ class UtteranceCmvn(nn.Module):
         feats = feats.masked_fill(~valid, 0.0)
         count = feat_lens.clamp(min=1)[:, None, None]
         centred = (feats - feats.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
-        freedom = (count - 1).clamp(min=1) if self.is_sample else count
-        std = (centred.square().sum(1, keepdim=True) / freedom).clamp(min=MIN_STD**2).sqrt()
-        return centred / (std + SAMPLE_STD_OFFSET if self.is_sample else std)
+        variance = centred.square().sum(1, keepdim=True) / (count - self.correction).clamp(min=1)
+        std = (variance + self.variance_offset).clamp(min=MIN_STD**2).sqrt()
+        return centred / (std + self.std_offset)
 
 
 class PeakRange(nn.Module):

@@ -137,8 +137,8 @@ class SelfAttention(nn.Module):
 def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int], context: BlockContext) -> Tensor:
     """Return the scores (B, H, T, L + T) of each key, -inf where not visible; the queries are the last T of the keys.
 
-    ``by_distance`` (B, H, T, N) holds those of the N distances from ``-limits[0]`` to ``limits[1]``, which stand for all
-    beyond as well.
+    ``by_distance`` (B, H, T, N) holds those of the distances from ``-limits[0]`` to ``limits[1]``; these two stand for
+    all beyond as well.
     """
     batch, heads, num_queries, _ = by_distance.shape
     keys = torch.arange(num_keys, device=by_distance.device)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 
-Normalization = Literal["global", "utterance", "sample", "peak"]
-"""Features less a stored mean over a stored deviation, or less their own (``sample``: of a sample, as NeMo's), or
+Normalization = Literal["global", "utterance", "nemo", "seamless", "wav2vec2", "peak"]
+"""Features less a stored mean over a stored deviation, or less their own, as such or to the letter of these toolkits, or
 Whisper's range below the peak."""
 
 
@@ -25,8 +25,12 @@ def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
             return GlobalCmvn(num_features)
         case "utterance":
             return UtteranceCmvn()
-        case "sample":
-            return UtteranceCmvn(is_sample=True)
+        case "nemo":  # ``normalize_batch``, ``per_feature``
+            return UtteranceCmvn(correction=1, std_offset=1e-5)
+        case "seamless":  # transformers' ``SeamlessM4TFeatureExtractor``
+            return UtteranceCmvn(correction=1, variance_offset=1e-7)
+        case "wav2vec2":  # transformers' ``Wav2Vec2FeatureExtractor``
+            return UtteranceCmvn(variance_offset=1e-7)
         case "peak":
             return PeakRange()
 
