@@ -203,8 +203,8 @@ def test_what_is_missing_or_unknown_is_named(tmp_path):
     del state["encoder.layers.0.attention.k_proj.bias"]
     with pytest.raises(CheckpointError, match=r"missing of encoder.layers.0.attention.qkv.bias"):
         convert_wav2vec2(write_folder(tmp_path / "b", make_options(), state), tmp_path / "ours")
-    state = make_state() | {"encoder.layers.0.adapter_layer.norm.weight": torch.ones(DIM)}
-    with pytest.raises(CheckpointError, match=r"1 tensors have no counterpart: encoder.layers.0.adapter_layer.norm"):
+    state = make_state() | {"encoder.layers.0.another_layer.norm.weight": torch.ones(DIM)}
+    with pytest.raises(CheckpointError, match=r"1 tensors have no counterpart: encoder.layers.0.another_layer.norm"):
         convert_wav2vec2(write_folder(tmp_path / "c", make_options(), state), tmp_path / "ours")
     with pytest.raises(CheckpointError, match=r"unknown: encoder.convolutions.convs.0.bias"):
         convert_wav2vec2(write_folder(tmp_path / "d", make_options(), make_state("large")), tmp_path / "ours")
@@ -233,12 +233,21 @@ def test_samples_prepared_otherwise_are_refused(tmp_path):
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000}))
     with pytest.raises(ConfigError, match="sampling_rate must be 16000, got 8000"):
         convert_wav2vec2(folder, tmp_path / "ours")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
-    with pytest.raises(ConfigError, match="do_normalize must be true with feat_extract_norm layer"):
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_samples_that_are_not_normalised_there_are_not_here(tmp_path, kind):
+    for do_normalize, normalize in ((True, "wav2vec2"), (False, "global")):
+        folder = tmp_path / normalize
+        write_folder(folder, make_options(kind), with_head(make_state(kind)), vocab=vocabulary())
+        (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
         convert_wav2vec2(folder, tmp_path / "ours")
-    base = write_folder(tmp_path / "base", make_options(), make_state())
-    (base / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "sampling_rate": 16000}))
-    convert_wav2vec2(base, tmp_path / "ours")
+        model = load_model(tmp_path / "ours").model
+        assert model.config.normalize == normalize
+        wav = torch.from_numpy(speechlike(0.2))
+        feats = model.normalizer(wav[None, :, None], torch.tensor([len(wav)]))[0, :, 0]
+        expected = (wav - wav.mean()) / (wav.var(correction=0) + 1e-7).sqrt() if do_normalize else wav
+        torch.testing.assert_close(feats, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
