@@ -10,7 +10,7 @@ state dictionary of transformers' ``Wav2Vec2BertForCTC``, its ``config.json``, `
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, PositiveInt
 
@@ -36,7 +36,8 @@ from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 
 MODEL_TYPE = "wav2vec2-bert"
-NUM_MELS, STRIDE = 80, 2
+NUM_MELS: Final = 80
+STRIDE: Final = 2
 """Of `SeamlessM4TFeatureExtractor`: bands, and frames in a pair."""
 
 _BLOCK, _OURS = "encoder.layers.*", "encoder.layers.*"

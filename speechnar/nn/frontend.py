@@ -14,7 +14,7 @@ from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 
 Normalization = Literal["global", "utterance", "nemo", "seamless", "wav2vec2", "peak"]
-"""Features less a stored mean over a stored deviation, or less their own, as such or to the letter of these toolkits, or
+"""Features less a stored mean over a stored deviation; or less their own, as such or to the letter of a toolkit; or
 Whisper's range below the peak."""
 
 
