@@ -3,6 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from speechnar.audio.fbank import (
     KaldiFbank,
@@ -52,6 +53,21 @@ def test_log_mel_equals_its_definition(num_samples):
     expected = mel.clamp(min=1e-10).log().T
     assert int(lens) == num_samples // 160 + 1 == feats.size(1)
     torch.testing.assert_close(feats[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 160])
+def test_features_of_nemo_equal_their_definition(num_samples):
+    """Pre-emphasis, zeros at the edges, a symmetric window, 2**-24 in the logarithm, a frame for each whole hop."""
+    wav = speechlike(num_samples)
+    layer = LogMel(LogMelConfig.for_nemo())
+    feats, lens = layer(F.pad(wav, (0, 500), value=torch.nan)[None], torch.tensor([num_samples]))
+    emphasized = torch.cat([wav[:1], wav[1:] - 0.97 * wav[:-1]])
+    window = torch.hann_window(400, periodic=False)
+    spectrum = torch.stft(emphasized, 512, 160, 400, window, center=True, pad_mode="constant", return_complex=True)
+    expected = (layer.mel_matrix.T @ spectrum.abs().square() + 2**-24).log().T
+    assert int(lens) == num_samples // 160
+    torch.testing.assert_close(feats[0, : int(lens)], expected[: int(lens)], atol=1e-4, rtol=1e-4)
+    assert not feats[0, int(lens) :].any()
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16001, 12345, 257])

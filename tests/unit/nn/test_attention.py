@@ -17,7 +17,7 @@ WIDTH = DIM // HEADS
 
 def build(positions: str) -> SelfAttention:
     torch.manual_seed(0)
-    attention = SelfAttention(DIM, HEADS, positions=positions).eval()
+    attention = SelfAttention(DIM, HEADS, positions=positions, max_distances=LIMITS).eval()
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.7)
     return attention
@@ -52,6 +52,10 @@ def scores(attention: SelfAttention, x: Tensor):
             angles = rotary_angles(0, len(x), WIDTH, x.device)
             turned_q, turned_k = (rotate(y.transpose(0, 1)[None], angles)[0] for y in (q, k))
             return lambda h, i, j: turned_q[h, i] @ turned_k[h, j]
+        case "shaw":  # Shaw et al. 2018, equation 4, with keys' embeddings alone
+            behind, ahead = LIMITS
+            places = attention.distances.weight
+            return lambda h, i, j: q[i, h] @ (k[j, h] + places[max(-behind, min(ahead, j - i)) + behind])
 
     def table(distance: int) -> Tensor:
         place = torch.tensor([distance if attention.positions == "relative" else distance + LIMIT])
@@ -68,7 +72,9 @@ def scores(attention: SelfAttention, x: Tensor):
 
 LIMIT = 2
 """Of clipped distances."""
-KINDS = ("absolute", "rotary", "relative", "clipped")
+LIMITS = (3, 1)
+"""Of Shaw's: behind and before a query."""
+KINDS = ("absolute", "rotary", "relative", "clipped", "shaw")
 
 
 def positions_of(kind: str, num_frames: int, *, first: int = 0) -> Tensor | None:

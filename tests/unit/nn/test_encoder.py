@@ -23,6 +23,20 @@ CONFIGS = [
     for config in (CONFORMER, BRANCHFORMER)
     for positions, subsampling in (("absolute", 8), ("relative", 4), ("rotary", 6))
 ]
+CONFIGS.append(  # w2v-BERT 2.0's options
+    CONFORMER.model_copy(
+        update={
+            "positions": "shaw",
+            "max_distance": 5,
+            "max_distance_ahead": 2,
+            "causal_conv": True,
+            "subsampling": 2,
+            "joining_norm": True,
+            "joining_partial": False,
+            "output_norm": False,
+        }
+    )
+)
 NAMES = [f"{config.kind}-{config.positions}-{config.subsampling}x" for config in CONFIGS]
 
 
@@ -77,6 +91,43 @@ def test_stream_equals_whole(config, chunking):
     check_stream_equals_whole(
         encoder, feats, chunking, [64, 9], prefix=prefix, memory=memory, memory_lens=torch.tensor([3, 1])
     )
+
+
+FAST = CONFORMER.model_copy(
+    update={
+        "conv_norm": "batch",
+        "subsampling": 8,
+        "subsampling_padding": 1,
+        "subsampling_separable": True,
+        "output_norm": False,
+        "cross_attention_every": None,
+    }
+)
+
+
+@torch.no_grad()
+def test_fast_conformer_keeps_the_padding_contract_and_knows_no_chunks():
+    encoder = build(FAST, 32)
+    check_padding_contract(encoder, torch.randn(4, 97, 32), torch.tensor([97, 60, 9, 1]))
+    with pytest.raises(ConfigError, match="subsampling_padding 0"):
+        encoder.stream(Chunking(chunk_frames=4))
+
+
+def test_fast_conformer_learns():
+    encoder = build(FAST, 32).train()
+    enc, _ = encoder(torch.randn(2, 60, 32), torch.tensor([60, 44]))
+    check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
+
+
+@pytest.mark.parametrize("config", [FAST, CONFIGS[-1]], ids=["fast", "shaw"])
+@torch.no_grad()
+def test_without_a_norm_behind_it_the_last_block_has_the_last_word(config):
+    encoder = build(config, 32)
+    last = []
+    enc, _ = encoder(torch.randn(1, 40, 32), torch.tensor([40]), after_layer=lambda _, x: last.append(x) or x)
+    assert torch.equal(enc, last[-1])
+    frames, lens = encoder.embed(torch.randn(1, 40, 32), torch.tensor([40]))
+    assert encoder.run(frames, torch.ones(1, int(lens), dtype=torch.bool)).shape == frames.shape
 
 
 LEGACY = CONFORMER.model_copy(update={"positions": "legacy", "cross_attention_every": None})
