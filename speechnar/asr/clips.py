@@ -60,6 +60,14 @@ class ManyDecoders(SpeechModel, Protocol):
 
 
 @runtime_checkable
+class PaddedModel(Protocol):
+    """A model that may have been trained on clips of one length alone."""
+
+    clip_s: float | None
+    """Seconds that shorter ones are padded to; None: it takes any length."""
+
+
+@runtime_checkable
 class HotwordModel(Protocol):
     """A model that may have learnt to be biased towards hotwords."""
 
@@ -119,6 +127,7 @@ class ClipDecoder:
         self.language = AUTO if language == AUTO else to_iso3(language)
         self.default_language = default_language
         self.options = options or DecodeOptions()
+        self._clip_s = self.model.clip_s if isinstance(self.model, PaddedModel) else None
         self.decoder = self._find_decoder()
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
@@ -131,8 +140,15 @@ class ClipDecoder:
         return round(self.options.window_s * self.sample_rate)
 
     @property
+    def pads(self) -> bool:
+        """Whether clips are padded to one length, as asked for or as the model was trained."""
+        return self.options.pad if self.options.pad is not None else self._clip_s is not None
+
+    @property
     def shortest_samples(self) -> int:
         """What shorter clips are padded to."""
+        if self.pads:
+            return round((self._clip_s or self.options.window_s) * self.sample_rate)
         return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
 
     @property
@@ -174,7 +190,7 @@ class ClipDecoder:
             buffer_s=window_s,
             context_s=min(4.0, window_s / 6),
             batch_size=max(1, int(self.options.batch_seconds / window_s)),
-            pad_to_buffer=self.options.pad,
+            pad_to_buffer=self.pads,
         )
         mass = np.zeros(len(self.language_ids))
 
@@ -251,7 +267,7 @@ class ClipDecoder:
         return self.model.encode(wav, wav_lens, prefix=prefix, prompt=prompt, prompt_lens=prompt_lens)
 
     def _padded_size(self, clip: Samples) -> int:
-        return max(len(clip), self.window_samples if self.options.pad else self.shortest_samples)
+        return max(len(clip), self.shortest_samples)
 
     @torch.inference_mode()
     def _decode_with(self, out: Any) -> list[CtcPath]:

@@ -1,4 +1,4 @@
-"""The shared encoder: subsampling, positions, Conformer or E-Branchformer blocks, and hooks between them.
+"""The shared encoder: subsampling, positions, blocks from Transformer to E-Branchformer, and hooks between them.
 
 Shapes: B utterances, T feature frames, T' encoder positions (prefix and subsampled frames), F features, D model width,
 P prefix positions, M prompt tokens.
@@ -25,6 +25,7 @@ from speechnar.nn.conv import ConvNorm, ConvSubsampling, FrameJoining
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
 from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
+from speechnar.nn.transformer import TransformerBlock
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 LEGACY_TABLE_FRAMES = 5000
@@ -36,7 +37,6 @@ class _EncoderConfig(Config):
     model_dim: PositiveInt = 256
     num_layers: PositiveInt = 12
     num_heads: PositiveInt = 4
-    ff_dim: PositiveInt = 1024
     positions: PositionKind = "relative"
     """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
     max_distance: PositiveInt = 20
@@ -71,6 +71,7 @@ class ConformerConfig(_EncoderConfig):
     """Conformer (Gulati et al. 2020); the defaults are its size M, with ESPnet's widths."""
 
     kind: Literal["conformer"] = "conformer"
+    ff_dim: PositiveInt = 1024
     kernel_size: PositiveInt = 31
     conv_norm: ConvNorm = "layer"
     """``batch`` is the paper's and ESPnet's; ``layer`` keeps utterances independent while training, as does ``group``
@@ -85,12 +86,31 @@ class EBranchformerConfig(_EncoderConfig):
     """E-Branchformer (Kim et al. 2022)."""
 
     kind: Literal["e_branchformer"] = "e_branchformer"
+    ff_dim: PositiveInt = 1024
     gate_dim: PositiveInt = 1024
     kernel_size: PositiveInt = 31
     merge_kernel_size: PositiveInt = 31
 
 
-BlocksConfig = Annotated[ConformerConfig | EBranchformerConfig, Field(discriminator="kind")]
+class BranchformerConfig(_EncoderConfig):
+    """Branchformer (Peng et al. 2022) with concatenated branches; the defaults are ESPnet's."""
+
+    kind: Literal["branchformer"] = "branchformer"
+    gate_dim: PositiveInt = 2048
+    kernel_size: PositiveInt = 31
+
+
+class TransformerConfig(_EncoderConfig):
+    """Transformer with the norm before each module (Vaswani et al. 2017); the defaults are ESPnet's."""
+
+    kind: Literal["transformer"] = "transformer"
+    ff_dim: PositiveInt = 2048
+    positions: Literal["absolute"] = "absolute"
+    cross_attention_every: None = None
+
+
+AnyBlocksConfig = ConformerConfig | EBranchformerConfig | BranchformerConfig | TransformerConfig
+BlocksConfig = Annotated[AnyBlocksConfig, Field(discriminator="kind")]
 
 
 class Encoder(nn.Module):
@@ -98,7 +118,7 @@ class Encoder(nn.Module):
 
     distances: Tensor
 
-    def __init__(self, config: ConformerConfig | EBranchformerConfig, num_features: int) -> None:
+    def __init__(self, config: AnyBlocksConfig, num_features: int) -> None:
         super().__init__()
         self.config = config
         self.subsampling: ConvSubsampling | FrameJoining
@@ -353,8 +373,17 @@ class EncoderStream:
         return enc
 
 
-def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> nn.Module:
+def _build_block(config: AnyBlocksConfig, number: int) -> nn.Module:
     """Build block ``number`` (1-based)."""
+    if isinstance(config, TransformerConfig):
+        return TransformerBlock(
+            config.model_dim,
+            config.num_heads,
+            config.ff_dim,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            norm_eps=config.norm_eps,
+        )
     every = config.cross_attention_every
     cross_attention = every is not None and number % every == 0
     max_distances = (config.max_distance, config.max_distance_ahead or config.max_distance)
@@ -377,10 +406,10 @@ def _build_block(config: ConformerConfig | EBranchformerConfig, number: int) -> 
     return EBranchformerBlock(
         config.model_dim,
         config.num_heads,
-        config.ff_dim,
+        config.ff_dim if isinstance(config, EBranchformerConfig) else None,
         gate_dim=config.gate_dim,
         kernel_size=config.kernel_size,
-        merge_kernel_size=config.merge_kernel_size,
+        merge_kernel_size=config.merge_kernel_size if isinstance(config, EBranchformerConfig) else None,
         positions=config.positions,
         max_distances=max_distances,
         cross_attention=cross_attention,

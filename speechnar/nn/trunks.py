@@ -4,18 +4,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.encoder import AnyBlocksConfig, Encoder
 from speechnar.nn.pretrained import PretrainedTrunk
 from speechnar.nn.wav2vec2 import Wav2Vec2Trunk, Wav2Vec2TrunkConfig
 from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
 
-EncoderConfig = Annotated[
-    ConformerConfig | EBranchformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, Field(discriminator="kind")
-]
+EncoderConfig = Annotated[AnyBlocksConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, Field(discriminator="kind")]
 
 
 def build_encoder(
-    config: ConformerConfig | EBranchformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, num_features: int
+    config: AnyBlocksConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, num_features: int
 ) -> Encoder | PretrainedTrunk:
     """Return the encoder that ``config`` describes, of features of ``num_features`` channels.
 

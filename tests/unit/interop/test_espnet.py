@@ -173,7 +173,11 @@ def test_every_unsupported_option_is_named_at_once(options):
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("", {"encoder": "branchformer"}, "encoder must be e_branchformer_ctc or conformer"),
+        (
+            "",
+            {"encoder": "rnn"},
+            "encoder must be one of e_branchformer_ctc, conformer, e_branchformer, branchf",
+        ),
         ("", {"normalize": "utterance_mvn"}, "norm_vars"),
         ("", {"normalize": None}, "normalize"),
         ("", {"token_type": "phn"}, "token_type"),
@@ -219,6 +223,38 @@ def test_options_left_out_take_espnets_defaults(options):
 def test_cross_attention_of_every_nth_block(options, pattern, every):
     options["encoder_conf"]["use_cross_attention"] = pattern
     assert parse_options(options).to_config().encoder.cross_attention_every == every
+
+
+@pytest.mark.parametrize(
+    ("encoder", "kind", "positions"),
+    [
+        ("conformer", "conformer", "legacy"),
+        ("branchformer", "branchformer", "relative"),
+        (None, "transformer", "absolute"),
+    ],
+)
+def test_recognisers_take_espnets_defaults(options, encoder, kind, positions):
+    asr = {name: options[name] for name in ("token_list", "token_type", "normalize", "normalize_conf")}
+    conf = {"macaron_style": True} if encoder == "conformer" else {}
+    asr |= {"encoder": encoder, "encoder_conf": conf} if encoder else {"encoder": "transformer"}
+    parsed = parse_options(asr)
+    config = parsed.to_config()
+    assert (config.encoder.kind, config.encoder.positions, config.encoder.subsampling) == (encoder, positions, 4)
+    assert (config.prompt, config.clip_s, config.interctc_layers) == (None, None, ())
+    assert parsed.head_config() is None
+    asr |= {"decoder": "transformer", "decoder_conf": {"num_blocks": 3}}
+    assert parse_options(asr).head_config().num_layers == 3
+    assert parse_options({**asr, "model_conf": {"ctc_weight": 1.0}}).head_config() is None
+    for conf, message in (({"concat_after": True}, "concat_after"), ({"brand_new": 1}, "brand_new")):
+        with pytest.raises(ConfigError, match=message):
+            parse_options({**asr, "decoder_conf": conf}).head_config()
+    with pytest.raises(ConfigError, match="ctc_weight"):
+        parse_options({**asr, "model_conf": {"ctc_weight": 0.0}})
+
+
+@pytest.mark.parametrize(("given", "clip_s"), [({}, 30.0), ({"speech_length": 20, "anything": "goes"}, 20.0)])
+def test_the_length_of_padded_clips_comes_with_the_model(options, given, clip_s):
+    assert parse_options({**options, "preprocessor_conf": given}).to_config().clip_s == clip_s
 
 
 def test_subword_model_is_found_beside_the_configuration(folder, options, tmp_path):
@@ -271,6 +307,8 @@ def test_names(key, ours):
     assert destination_of(key) == ours
 
 
-def test_no_two_modules_share_a_name_but_for_the_two_kinds_of_attention():
-    names = [name for key, name in MODULE_NAMES.items() if ".self_attn." not in key and not key.endswith("embed.out.0")]
+def test_no_two_modules_share_a_name_but_for_those_of_different_encoders():
+    twice = (".self_attn.", "embed.out.0", "encoder.encoders.*.norm1", "encoder.encoders.*.norm2")
+    encoders = {key: name for key, name in MODULE_NAMES.items() if not key.startswith(("prompt", "decoder"))}
+    names = [name for key, name in encoders.items() if not any(part in key for part in twice)]
     assert len(set(names)) == len(names)

@@ -4,7 +4,7 @@ import torch
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.attention import SelfAttention
 from speechnar.nn.context import BlockContext, Chunking
-from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.encoder import BranchformerConfig, ConformerConfig, EBranchformerConfig, Encoder, TransformerConfig
 from tests.contracts import check_gradients_reach_all, check_padding_contract, check_stream_equals_whole
 
 CONFORMER = ConformerConfig(model_dim=16, num_layers=2, num_heads=2, ff_dim=32, kernel_size=7, cross_attention_every=2)
@@ -72,6 +72,26 @@ def test_padding_contract_with_prefix_memory_and_chunks(config):
     without, lens_without = encoder(feats[:1], torch.tensor([97]))
     assert int(lens) == int(lens_without) + 2
     assert not torch.allclose(whole[:, 2:], without)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BranchformerConfig(model_dim=16, num_layers=2, num_heads=2, gate_dim=32, kernel_size=7),
+        TransformerConfig(model_dim=16, num_layers=2, num_heads=2, ff_dim=32),
+    ],
+    ids=lambda config: config.kind,
+)
+@torch.no_grad()
+def test_encoders_without_a_prompt_keep_the_contracts(config):
+    feats = torch.randn(3, 97, 23)
+    check_padding_contract(build(config), feats, torch.tensor([97, 55, 7]))
+    check_stream_equals_whole(build(config), feats, Chunking(chunk_frames=3, left_chunks=1), [9, 64])
+    with torch.enable_grad():
+        encoder = build(config)
+        # Its blocks end in a norm, whose sum is a constant: a random projection has none.
+        enc, _ = encoder(feats, torch.tensor([97, 55, 70]))
+        check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
