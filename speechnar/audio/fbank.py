@@ -41,6 +41,8 @@ class LogMelConfig(Config):
     """Frame shift, samples."""
     num_mels: int = Field(default=80, gt=0)
     """Mel bands."""
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    """``slaney``: bands of unit area, as librosa has them; ``htk``: of height 1, as torchaudio has them."""
     f_min: float = Field(default=0.0, ge=0)
     """Lower edge of the first band, Hz."""
     f_max: float | None = Field(default=None, gt=0)
@@ -63,6 +65,9 @@ class LogMelConfig(Config):
 
     drop_last: bool = False
     """Leave out the last frame of ``center`` padding, as Whisper does: S // hop frames."""
+    even: bool = False
+    """With ``drop_last``, keep the last frame where it makes the number even; a silent sample is added if it takes one.
+    Granite Speech has pairs of frames."""
 
     @classmethod
     def for_whisper(cls, num_mels: int = 80) -> "LogMelConfig":
@@ -80,6 +85,11 @@ class LogMelConfig(Config):
             symmetric_window=True,
             edges="zero",
         )
+
+    @classmethod
+    def for_granite(cls, num_mels: int = 80) -> "LogMelConfig":
+        """Return what Granite Speech hears, but for its normalisation (`PeakRange`) and its slopes."""
+        return cls(num_mels=num_mels, mel_scale="htk", drop_last=True, even=True)
 
     @classmethod
     def for_vocoder(cls, sample_rate: int = 24000) -> "LogMelConfig":
@@ -111,6 +121,8 @@ class LogMelConfig(Config):
             raise ValueError(f"win_length must be at most n_fft {self.n_fft}, got {self.win_length}")
         if self.drop_last and self.padding == "same":
             raise ValueError("drop_last is of padding center; same has no frame too many")
+        if self.even and not self.drop_last:
+            raise ValueError("even needs drop_last, from which it keeps a frame")
         if self.padding == "same" and (self.hop_length > self.n_fft or self.hop_length % 2):
             raise ValueError(
                 f"hop_length must be even and at most n_fft {self.n_fft} with padding same, got {self.hop_length}"
@@ -140,7 +152,8 @@ class LogMel(nn.Module):
         self.num_features = config.num_mels
         self.frame_shift_s = config.hop_length / config.sample_rate
         f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
-        mel_matrix = slaney_mel_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
+        make_matrix = slaney_mel_matrix if config.mel_scale == "slaney" else htk_mel_matrix
+        mel_matrix = make_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
         self.register_buffer("mel_matrix", torch.from_numpy(mel_matrix))  # in checkpoints, as ESPnet's melmat is
         window = torch.hann_window(config.win_length, periodic=not config.symmetric_window)
         self.register_buffer("window", window, persistent=False)
@@ -155,6 +168,13 @@ class LogMel(nn.Module):
         is_centered = config.padding == "center"
         one_more = int(is_centered and not config.drop_last)
         feat_lens = (wav_lens // config.hop_length + one_more).where(wav_lens > 0, 0)
+        num_frames = wav.size(1) // config.hop_length + one_more
+        if config.even:
+            num_frames, feat_lens = num_frames + num_frames % 2, feat_lens + feat_lens % 2
+            needed = ((feat_lens - 1) * config.hop_length + 1).maximum(wav_lens)
+            wav = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            wav = F.pad(wav, (0, max(0, int(needed.max()) - wav.size(1)) if len(needed) else 0))
+            wav_lens = needed
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
             wav = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
@@ -177,7 +197,7 @@ class LogMel(nn.Module):
                 energies = (energies + MAGNITUDE_FLOOR).sqrt()
             bands = energies.transpose(1, 2) @ self.mel_matrix
             feats = (bands + config.log_offset).clamp_min(config.log_floor).log()
-            feats = feats[:, : wav.size(1) // config.hop_length + one_more]
+            feats = feats[:, :num_frames]
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
 
 
@@ -210,6 +230,20 @@ def slaney_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float,
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
     triangles = np.maximum(0.0, np.minimum(rising, falling))
     return (triangles * 2.0 / (corners[2:] - corners[:-2])).astype(np.float32)
+
+
+def htk_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:
+    """Return float32 triangles (n_fft / 2 + 1, F) on the mel scale of HTK, of height 1, straight over Hz.
+
+    Source: Young et al., "The HTK Book", section 5.4; equal to ``torchaudio.functional.melscale_fbanks``.
+    """
+    mels = np.linspace(_hz_to_kaldi(f_min), _hz_to_kaldi(f_max), num_mels + 2)
+    corners = 700.0 * np.expm1(mels / 1127.0)
+    bins = np.fft.rfftfreq(n_fft, 1 / sample_rate)[:, None]
+    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    triangles: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
+    return triangles.astype(np.float32)
 
 
 _SLANEY_HZ_PER_MEL = 200 / 3  # below 1 kHz, which is mel 15

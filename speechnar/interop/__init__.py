@@ -9,6 +9,7 @@ from speechnar.interop.espnet import ESPNET, convert_espnet
 from speechnar.interop.family import Family, FolderListing, Listing
 from speechnar.interop.files import ConversionReport
 from speechnar.interop.funasr import FUNASR, convert_funasr
+from speechnar.interop.granite import GRANITE, convert_granite
 from speechnar.interop.parakeet import PARAKEET, convert_parakeet
 from speechnar.interop.wav2vec2 import WAV2VEC2, convert_wav2vec2
 from speechnar.interop.wav2vec2_bert import WAV2VEC2_BERT, convert_wav2vec2_bert
@@ -21,13 +22,24 @@ __all__ = [
     "convert_cassnat",
     "convert_espnet",
     "convert_funasr",
+    "convert_granite",
     "convert_parakeet",
     "convert_wav2vec2",
     "convert_wav2vec2_bert",
     "convert_whisper",
 ]
 
-FAMILIES: tuple[Family, ...] = (ESPNET, FUNASR, CASSNAT, AUDIOCRAFT, WHISPER, WAV2VEC2, WAV2VEC2_BERT, PARAKEET)
+FAMILIES: tuple[Family, ...] = (
+    ESPNET,
+    FUNASR,
+    CASSNAT,
+    AUDIOCRAFT,
+    WHISPER,
+    WAV2VEC2,
+    WAV2VEC2_BERT,
+    PARAKEET,
+    GRANITE,
+)
 """All that can be converted; the files of a checkpoint are those of exactly one."""
 
 

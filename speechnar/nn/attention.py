@@ -27,7 +27,8 @@ class SelfAttention(nn.Module):
     """Self-attention with one fused projection to queries, keys and values.
 
     ``positions="absolute"`` means that positions were added to the input and attention itself is blind to them.
-    ``max_distances`` are those behind and before a query that ``shaw`` tells apart.
+    ``max_distances`` are those behind and before a query that ``shaw`` tells apart. With ``block_frames`` a frame sees
+    those of its own block of so many alone, counted from the first one.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SelfAttention(nn.Module):
         dropout: float = 0.0,
         positions: PositionKind = "absolute",
         max_distances: tuple[int, int] = (0, 0),
+        block_frames: int | None = None,
     ) -> None:
         super().__init__()
         if num_heads < 1 or model_dim % num_heads:
@@ -48,6 +50,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(model_dim, 3 * model_dim)
         self.out = nn.Linear(model_dim, model_dim)
         self.max_distances = max_distances
+        self.block_frames = block_frames
         head_dim = model_dim // num_heads
         if positions == "shaw":
             self.distances = nn.Embedding(sum(max_distances) + 1, head_dim)
@@ -58,6 +61,18 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D); rows of padding hold finite garbage."""
+        if self.block_frames is None:
+            return self._attend(x, context)
+        # Every block becomes an utterance of its own.
+        num_frames, size = x.size(1), self.block_frames
+        missing = -num_frames % size
+        blocks = F.pad(x, (0, 0, 0, missing)).view(-1, size, x.size(2))
+        valid = F.pad(context.valid, (0, missing)).view(-1, size)
+        itself = torch.eye(size, dtype=torch.bool, device=x.device)  # a block of padding has nothing else to see
+        within = BlockContext(valid=valid, attn_mask=valid[:, None, None, :] | itself)
+        return self._attend(blocks, within).view(x.size(0), num_frames + missing, -1)[:, :num_frames]
+
+    def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         batch, num_frames, model_dim = x.shape
         q, k, v = (
             self.qkv(x).view(batch, num_frames, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -107,8 +122,11 @@ class SelfAttention(nn.Module):
 
     def _shaw_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
         """Return what the distance (key - query) adds: an embedding that all heads share (Shaw et al., equation 4)."""
-        by_distance = q @ self.distances.weight.T / math.sqrt(q.size(3))
-        return _read_distances(by_distance, k.size(2), self.max_distances, context)
+        farthest = k.size(2) - 1  # what is further than that is not there
+        behind, ahead = (min(distance, farthest) for distance in self.max_distances)
+        origin = self.max_distances[0]
+        by_distance = q @ self.distances.weight[origin - behind : origin + ahead + 1].T / math.sqrt(q.size(3))
+        return _read_distances(by_distance, k.size(2), (behind, ahead), context)
 
     def _legacy_scores(self, q: Tensor, context: BlockContext) -> Tensor:
         """Return the scores (B, H, T, T) of ESPnet's ``LegacyRelPositionMultiHeadedAttention``.

@@ -58,7 +58,10 @@ class _PromptAttention(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, self-attention, convolution, half feed-forward, norm (left out without ``last_norm``)."""
+    """Half feed-forward, self-attention, convolution, half feed-forward, norm (left out without ``last_norm``).
+
+    With ``halves`` the convolution leaves every second frame, and what passes by it is the mean of pairs of frames.
+    """
 
     def __init__(
         self,
@@ -76,15 +79,32 @@ class ConformerBlock(nn.Module):
         last_norm: bool = True,
         max_distances: tuple[int, int] = (0, 0),
         causal_conv: bool = False,
+        conv_expansion: int = 1,
+        attention_block: int | None = None,
+        halves: bool = False,
     ) -> None:
         super().__init__()
         self.ff_macaron = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.norm_attention = nn.LayerNorm(model_dim, norm_eps)
         self.attention = SelfAttention(
-            model_dim, num_heads, dropout=attention_dropout, positions=positions, max_distances=max_distances
+            model_dim,
+            num_heads,
+            dropout=attention_dropout,
+            positions=positions,
+            max_distances=max_distances,
+            block_frames=attention_block,
         )
         self.norm_conv = nn.LayerNorm(model_dim, norm_eps)
-        self.conv = ConformerConv(model_dim, kernel_size, norm=conv_norm, norm_eps=norm_eps, causal=causal_conv)
+        self.halves = halves
+        self.conv = ConformerConv(
+            model_dim,
+            kernel_size,
+            norm=conv_norm,
+            norm_eps=norm_eps,
+            causal=causal_conv,
+            expansion=conv_expansion,
+            stride=1 + halves,
+        )
         self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps)
         self.prompt_attention = (
             _PromptAttention(
@@ -97,10 +117,13 @@ class ConformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """Map ``x`` (B, T, D) to (B, T, D)."""
+        """Map ``x`` (B, T, D) to (B, T, D) or, with ``halves``, to (B, T // 2, D)."""
         x = x + 0.5 * self.ff_macaron(x)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
-        x = x + self.dropout(self.conv(self.norm_conv(x), context))
+        y = self.dropout(self.conv(self.norm_conv(x), context))
+        if self.halves:
+            x = x.unfold(1, 2, 2).mean(-1)
+        x = x + y[:, : x.size(1)]
         x = x + 0.5 * self.ff(x)
         if self.prompt_attention is not None:
             x = self.prompt_attention(x, context)

@@ -23,17 +23,18 @@ ConvNorm = Literal["batch", "layer", "group"]
 class DepthwiseConv(nn.Conv1d):
     """Depthwise convolution over (B, T, C), zero outside the utterance and, in chunked mode, beyond the chunk's end.
 
-    A frame sees as many frames behind it as before it or, with ``causal``, none behind it.
+    A frame sees as many frames behind it as before it or, with ``causal``, none behind it. With a ``stride``, for which
+    there are no chunks, it is computed for every so many frames, the first included.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, causal: bool = False) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, causal: bool = False, stride: int = 1) -> None:
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
         self.num_before = kernel_size - 1 if causal else kernel_size // 2
-        super().__init__(channels, channels, kernel_size, padding=self.num_before, groups=channels)
+        super().__init__(channels, channels, kernel_size, stride, self.num_before, groups=channels)
 
     def forward(self, x: Tensor, context: BlockContext, name: str = "conv") -> Tensor:  # type: ignore[override]
-        """Map ``x`` (B, T, C) to (B, T, C); ``name`` tells this convolution's cache from its neighbours'."""
+        """Map ``x`` (B, T, C) to (B, T / stride, C); ``name`` tells this convolution's cache from its neighbours'."""
         if not context.leaky_padding:
             x = zero_padding(x, context.valid)
         if context.chunking is None:
@@ -88,23 +89,26 @@ class ConformerConv(nn.Module):
         norm: ConvNorm = "layer",
         norm_eps: float = 1e-5,
         causal: bool = False,
+        expansion: int = 1,
+        stride: int = 1,
     ) -> None:
         super().__init__()
-        self.pointwise_in = nn.Linear(model_dim, 2 * model_dim)
-        self.depthwise = DepthwiseConv(model_dim, kernel_size, causal=causal)
+        inner_dim = expansion * model_dim
+        self.pointwise_in = nn.Linear(model_dim, 2 * inner_dim)
+        self.depthwise = DepthwiseConv(inner_dim, kernel_size, causal=causal, stride=stride)
         # Batch statistics would see padding and depend on the batch while training; the others do not.
         self.norm: nn.Module
         match norm:
             case "batch":
-                self.norm = nn.BatchNorm1d(model_dim)
+                self.norm = nn.BatchNorm1d(inner_dim)
             case "layer":
-                self.norm = nn.LayerNorm(model_dim, norm_eps)
+                self.norm = nn.LayerNorm(inner_dim, norm_eps)
             case "group":
-                self.norm = MaskedGroupNorm(model_dim)
-        self.pointwise_out = nn.Linear(model_dim, model_dim)
+                self.norm = MaskedGroupNorm(inner_dim)
+        self.pointwise_out = nn.Linear(inner_dim, model_dim)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """Map ``x`` (B, T, D) to (B, T, D)."""
+        """Map ``x`` (B, T, D) to (B, ceil(T / stride), D)."""
         x = self.depthwise(F.glu(self.pointwise_in(x), dim=-1), context)
         match self.norm:
             case nn.BatchNorm1d():
@@ -229,7 +233,8 @@ class FrameJoining(nn.Module):
     """Neighbouring frames side by side, then a projection to the model width: T frames become ceil(T / factor).
 
     What a last, incomplete group misses is 0. With ``partial=False`` there is no such group, unless it is the first:
-    floor(T / factor). With ``norm_eps`` a LayerNorm stands before the projection.
+    floor(T / factor). With ``norm_eps`` a LayerNorm stands before the projection. With ``deltas`` every frame is
+    followed by its slope, half the difference of its neighbours, of which the ends of an utterance are their own.
     """
 
     def __init__(
@@ -240,11 +245,13 @@ class FrameJoining(nn.Module):
         factor: int,
         partial: bool = True,
         norm_eps: float | None = None,
+        deltas: bool = False,
     ) -> None:
         super().__init__()
         self.factor = self.min_frames = factor
         self.partial = partial
-        joined_dim = factor * num_features
+        self.deltas = deltas
+        joined_dim = factor * num_features * (1 + deltas)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(joined_dim, norm_eps)
         self.proj = nn.Linear(joined_dim, model_dim)
 
@@ -255,7 +262,17 @@ class FrameJoining(nn.Module):
 
     def forward(self, feats: Tensor, feat_lens: Tensor | None = None) -> Tensor:
         """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
-        del feat_lens  # zeros in padding say all that is needed
+        if self.deltas:
+            feats = torch.cat([feats, _slopes(feats, feat_lens)], dim=2)
         num_groups = int(self.out_lens(torch.tensor(feats.size(1))))
         padded = F.pad(feats, (0, 0, 0, num_groups * self.factor - feats.size(1)))
         return self.proj(self.norm(padded.reshape(len(feats), num_groups, self.factor * feats.size(2))))
+
+
+def _slopes(feats: Tensor, feat_lens: Tensor | None) -> Tensor:
+    """Return half the difference of the neighbours of each frame (B, T, F), 0 in padding (``feat_lens``: none)."""
+    places = torch.arange(feats.size(1), device=feats.device)
+    last = places.new_full((len(feats), 1), feats.size(1) - 1) if feat_lens is None else feat_lens[:, None] - 1
+    behind = torch.minimum(places + 1, last)[..., None].expand_as(feats)
+    slopes = (feats.gather(1, behind) - F.pad(feats, (0, 0, 1, 0), mode="replicate")[:, :-1]) / 2
+    return slopes.masked_fill((places > last)[..., None], 0.0)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
 
 from speechnar.config import Config
 from speechnar.errors import ConfigError, ShapeError
@@ -55,6 +57,8 @@ class _EncoderConfig(Config):
     """A norm of joined frames before they are projected, as in w2v-BERT 2.0."""
     joining_partial: bool = True
     """A last, incomplete group of joined frames counts, completed by zeros."""
+    joining_deltas: bool = False
+    """Each of the joined frames is followed by its slope."""
     cross_attention_every: PositiveInt | None = None
     """Every how many blocks one attends to the prompt memory; None never."""
     dropout: Probability = 0.1
@@ -65,6 +69,16 @@ class _EncoderConfig(Config):
     """A norm behind the last block."""
     leaky_padding: bool = False
     """Reproduce ESPnet's padding leak; for parity with its outputs on padded batches only."""
+
+    @property
+    def halving(self) -> tuple[int, ...]:
+        """Blocks (1-based) that leave half as many positions."""
+        return ()
+
+    @property
+    def total_subsampling(self) -> int:
+        """Frames to one position of the output."""
+        return self.subsampling * 2 ** len(self.halving)
 
 
 class ConformerConfig(_EncoderConfig):
@@ -80,6 +94,27 @@ class ConformerConfig(_EncoderConfig):
     """The convolution of a block sees no frame behind its own."""
     block_norm: bool = True
     """A norm at the end of each block, besides the encoder's own."""
+    conv_expansion: PositiveInt = 1
+    """Channels of the convolution, in ``model_dim``."""
+    attention_block: PositiveInt | None = None
+    """Positions that attend to each other, counted from the first one of an utterance; None: all do."""
+    halving_blocks: tuple[PositiveInt, ...] = ()
+    """Blocks (1-based) whose convolution leaves every second position."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ConformerConfig":
+        if (self.attention_block is not None or self.halving_blocks) and self.positions != "shaw":
+            raise ValueError(f"attention_block and halving_blocks need positions shaw, got {self.positions}")
+        if len(set(self.halving_blocks)) < len(self.halving_blocks) or max(self.halving_blocks, default=0) > (
+            self.num_layers
+        ):
+            raise ValueError(f"halving_blocks must differ and be at most num_layers={self.num_layers}")
+        return self
+
+    @property
+    @override
+    def halving(self) -> tuple[int, ...]:
+        return self.halving_blocks
 
 
 class EBranchformerConfig(_EncoderConfig):
@@ -129,6 +164,7 @@ class Encoder(nn.Module):
                 factor=config.subsampling,
                 partial=config.joining_partial,
                 norm_eps=config.norm_eps if config.joining_norm else None,
+                deltas=config.joining_deltas,
             )
         else:
             self.subsampling = ConvSubsampling(
@@ -184,6 +220,10 @@ class Encoder(nn.Module):
         if chunking is not None:
             self._check_chunks()
         x, enc_lens = self._subsample(feats, feat_lens)
+        least = 2 ** len(self.config.halving)  # of which one is left
+        if least > 1:
+            x = F.pad(zero_padding(x, valid_mask(enc_lens, x.size(1))), (0, 0, 0, max(0, least - x.size(1))))
+            enc_lens = enc_lens.clamp(min=least)
         if prefix is not None:
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
             enc_lens = enc_lens + prefix.size(1)
@@ -203,7 +243,8 @@ class Encoder(nn.Module):
             chunking=chunking,
             leaky_padding=self.config.leaky_padding,
         )
-        return self._run_blocks(x, context, caches=None, first=0, after_layer=after_layer), enc_lens
+        enc = self._run_blocks(x, context, caches=None, first=0, after_layer=after_layer)
+        return enc, torch.div(enc_lens, least, rounding_mode="floor")
 
     def embed(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the first block sees: subsampled and scaled frames (B, T', D), and their lengths (B,)."""
@@ -218,6 +259,8 @@ class Encoder(nn.Module):
         """
         if self.config.positions not in ("relative", "clipped", "shaw"):
             raise ConfigError(f"running over any sequence needs relative positions, got {self.config.positions}")
+        if self.config.halving:
+            raise ConfigError("running over any sequence needs blocks that keep its length; got halving_blocks")
         context = BlockContext(
             valid=valid,
             attn_mask=valid[:, None, None, :],
@@ -236,6 +279,8 @@ class Encoder(nn.Module):
         config = self.config
         if config.positions == "legacy":
             raise ConfigError("chunks need positions other than legacy, which depend on the length of the whole")
+        if config.halving or getattr(config, "attention_block", None) is not None or config.joining_deltas:
+            raise ConfigError("chunks need neither attention_block, halving_blocks nor joining_deltas")
         if config.subsampling_padding or (isinstance(config, ConformerConfig) and config.conv_norm == "group"):
             raise ConfigError(
                 "chunks need subsampling_padding 0 and a conv_norm other than group, which look beyond the chunk; "
@@ -284,6 +329,8 @@ class Encoder(nn.Module):
         for index, layer in enumerate(self.layers):
             layer_context = context if caches is None else replace(context, cache=caches[index])
             x = layer(x, layer_context)
+            if index + 1 in self.config.halving:
+                context = _halved(context)
             if after_layer is not None:
                 x = after_layer(index + 1, x)
         return self.norm(x)
@@ -304,6 +351,12 @@ class Encoder(nn.Module):
         """
         self._check_chunks()
         return EncoderStream(self, chunking, prefix, memory, memory_lens, after_layer)
+
+
+def _halved(context: BlockContext) -> BlockContext:
+    """Return the context behind a block that left half as many positions: those of which both were real."""
+    valid = context.valid[:, 1::2]
+    return replace(context, valid=valid, attn_mask=valid[:, None, None, :])
 
 
 @dataclass
@@ -397,6 +450,9 @@ def _build_block(config: AnyBlocksConfig, number: int) -> nn.Module:
             max_distances=max_distances,
             conv_norm=config.conv_norm,
             causal_conv=config.causal_conv,
+            conv_expansion=config.conv_expansion,
+            attention_block=config.attention_block,
+            halves=number in config.halving_blocks,
             last_norm=config.block_norm,
             cross_attention=cross_attention,
             dropout=config.dropout,

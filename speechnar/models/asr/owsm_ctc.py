@@ -256,7 +256,7 @@ class OwsmCtc(AsrModel):
     @property
     def frame_shift_s(self) -> float:
         """Seconds from one output frame to the next."""
-        return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling
+        return float(self.frontend.frame_shift_s) * self.config.encoder.total_subsampling
 
     @property
     def clip_s(self) -> float | None:

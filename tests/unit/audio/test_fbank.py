@@ -13,6 +13,7 @@ from speechnar.audio.fbank import (
     Waveform,
     WaveformConfig,
     build_frontend,
+    htk_mel_matrix,
     slaney_mel_matrix,
     stack_frames,
 )
@@ -41,6 +42,23 @@ def test_mel_matrix_equals_torchaudio(sample_rate, n_fft, num_mels):
     )
     ours = slaney_mel_matrix(sample_rate, n_fft, num_mels, 0.0, sample_rate / 2)
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-6)
+    expected = functional.melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate)
+    ours = htk_mel_matrix(sample_rate, n_fft, num_mels, 0.0, sample_rate / 2)
+    np.testing.assert_allclose(ours, expected.numpy(), atol=2e-5)
+
+
+def test_frames_are_even_where_pairs_are_wanted():
+    """A frame that is added is that of the same sound, or of one with a silent sample more where there is no other."""
+    even, centred = LogMel(LogMelConfig.for_granite()), LogMel(LogMelConfig(mel_scale="htk"))
+    for num_samples, num_frames in ((3200, 20), (3359, 20), (3360, 22), (3361, 22), (100, 0), (160, 2)):
+        wav, lens = speechlike(num_samples)[None], torch.tensor([num_samples])
+        feats, feat_lens = even(wav, lens)
+        assert feats.size(1) == int(feat_lens) == num_frames
+        if num_frames:
+            missing = max(0, (num_frames - 1) * 160 + 1 - num_samples)
+            longer = torch.nn.functional.pad(wav, (0, missing))
+            expected, _ = centred(longer, lens + missing)
+            torch.testing.assert_close(feats, expected[:, :num_frames])
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 400, 257])
@@ -100,12 +118,13 @@ def test_short_utterances_are_reflected_repeatedly(num_samples):
     "config",
     [
         LogMelConfig(),
+        LogMelConfig.for_granite(),
         LogMelConfig.for_vocoder(24000),
         LogMelConfig.for_vocoder(16000),
         KaldiFbankConfig(),
         KaldiFbankConfig(lfr_window=7, lfr_shift=6),
     ],
-    ids=["mel", "vocoder_24k", "vocoder_16k", "kaldi", "lfr"],
+    ids=["mel", "granite", "vocoder_24k", "vocoder_16k", "kaldi", "lfr"],
 )
 def test_an_utterance_has_the_same_features_in_any_batch(config):
     frontend = build_frontend(config)

@@ -98,6 +98,25 @@ def test_self_attention_is_its_sums(kind):
         torch.testing.assert_close(y[row], by_sums(attention, x[row], scores(attention, x[row])), atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_blocks_attend_to_themselves_alone():
+    """As with a mask that hides other blocks; the last one is not full, and one utterance ends before it."""
+    options = {"positions": "shaw", "max_distances": (3, 2)}
+    attention, blocks = SelfAttention(DIM, HEADS, **options), SelfAttention(DIM, HEADS, **options, block_frames=4)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    blocks.load_state_dict(attention.state_dict())
+    x, lens = torch.randn(2, 11, DIM), [11, 5]
+    valid = torch.arange(11) < torch.tensor(lens)[:, None]
+    number = torch.arange(11) // 4
+    mask = (number == number[:, None]) & valid[:, None, None, :] | torch.eye(11, dtype=torch.bool)
+    expected = attention(x, BlockContext(valid=valid, attn_mask=mask))
+    found = blocks(x, BlockContext(valid=valid, attn_mask=valid[:, None, None, :]))
+    assert found.isfinite().all()
+    for row, length in enumerate(lens):
+        torch.testing.assert_close(found[row, :length], expected[row, :length], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_masked_keys_are_not_seen(kind):

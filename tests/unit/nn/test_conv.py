@@ -244,6 +244,20 @@ def test_frames_are_joined_and_normed_and_a_last_incomplete_group_may_not_count(
     assert whole(feats[:, :1]).shape == (1, 1, 5)
 
 
+@torch.no_grad()
+def test_joined_frames_are_followed_by_their_slopes():
+    """Of t * t it is 2 t within, and half a step at the ends, which are their own neighbours."""
+    joining = FrameJoining(1, 4, factor=2, deltas=True)
+    nn.init.eye_(joining.proj.weight)
+    nn.init.zeros_(joining.proj.bias)
+    frames = torch.tensor([0.0, 1.0, 4.0, 9.0, 16.0])
+    feats = torch.stack([frames, frames * (torch.arange(5) < 3)])[..., None]
+    long, short = joining(feats, torch.tensor([5, 3]))
+    assert long.tolist() == [[0, 0.5, 1, 2], [4, 4, 9, 6], [16, 3.5, 0, 0]]
+    assert short.tolist() == [[0, 0.5, 1, 2], [4, 1.5, 0, 0], [0, 0, 0, 0]]
+    assert joining(feats[1:, :3]).tolist() == [short[:2].tolist()]
+
+
 def test_espnets_rule_counts_frames_whose_first_input_is_real():
     module = ConvSubsampling(23, 8, factor=4)
     found = module.leaky_out_lens(torch.tensor([23, 13, 12, 1]), 23)

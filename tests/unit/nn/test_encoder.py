@@ -94,6 +94,64 @@ def test_encoders_without_a_prompt_keep_the_contracts(config):
         check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
 
 
+GRANITE = ConformerConfig(
+    model_dim=16,
+    num_layers=3,
+    num_heads=2,
+    ff_dim=32,
+    kernel_size=5,
+    positions="shaw",
+    max_distance=6,
+    attention_block=4,
+    conv_expansion=2,
+    halving_blocks=(1, 3),
+    subsampling=2,
+    joining_deltas=True,
+    output_norm=False,
+)
+"""All that Granite Speech's encoder needs."""
+
+
+@torch.no_grad()
+def test_blocks_that_halve_time_keep_the_padding_contract():
+    encoder, feats = build(GRANITE), torch.randn(6, 97, 23)
+    check_padding_contract(encoder, feats, torch.tensor([97, 60, 41, 9, 3, 1]))
+    seen = []
+
+    def look(_number, x):
+        seen.append(x.size(1))
+        return x
+
+    _, lens = encoder(feats, torch.tensor([97, 60, 41, 9, 3, 1]), after_layer=look)
+    assert seen == [24, 24, 12]
+    assert lens.tolist() == [12, 7, 5, 1, 1, 1]
+    assert GRANITE.total_subsampling == 8
+    with torch.enable_grad():
+        encoder = build(GRANITE)
+        enc, _ = encoder(feats, torch.tensor([97, 60, 41, 9, 30, 30]))
+        check_gradients_reach_all(encoder, (enc * torch.randn_like(enc)).sum())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": "relative"}, "need positions shaw, got relative"),
+        ({"halving_blocks": (4,)}, "at most num_layers=3"),
+        ({"halving_blocks": (1, 1)}, "must differ"),
+    ],
+)
+def test_impossible_blocks_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ConformerConfig(**{**GRANITE.model_dump(), **changes})
+
+
+def test_blocks_know_neither_chunks_nor_sequences_of_others():
+    with pytest.raises(ConfigError, match="neither attention_block"):
+        build(GRANITE).stream(Chunking(chunk_frames=4))
+    with pytest.raises(ConfigError, match="got halving_blocks"):
+        build(GRANITE).run(torch.randn(1, 8, 16), torch.ones(1, 8, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 @pytest.mark.parametrize(
     "chunking", [Chunking(chunk_frames=2, left_chunks=2), Chunking(chunk_frames=5)], ids=["2+2", "5+all"]
