@@ -260,7 +260,7 @@ def _slaney_to_hz(mels: np.ndarray) -> np.ndarray:
 
 
 class KaldiFbankConfig(Config):
-    """Kaldi's ``compute-fbank-feats`` with ``snip-edges``, optionally stacked to a low frame rate (LFR)."""
+    """Kaldi's ``compute-fbank-feats``, optionally stacked to a low frame rate (LFR)."""
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
     sample_rate: int = Field(default=16000, gt=0)
@@ -282,6 +282,8 @@ class KaldiFbankConfig(Config):
     high_freq: float = 0.0
     """Upper edge of the last band, Hz; if not positive, an offset from half the sample rate (``--high-freq``, which is
     -400 in Kaldi's ``mfcc_hires.conf``)."""
+    snip_edges: bool = True
+    """Frames lie within the utterance; else one stands for every shift, and the edges are mirrored (icefall)."""
     lfr_window: int = Field(default=1, gt=0)
     """Frames stacked into one (FunASR's ``lfr_m``)."""
     lfr_shift: int = Field(default=1, gt=0)
@@ -318,7 +320,7 @@ class KaldiFbankConfig(Config):
 class KaldiFbank(nn.Module):
     """Waveforms to Kaldi's natural-log mel energies, with FunASR's low-frame-rate stacking.
 
-    Utterances shorter than one window have no frames (``snip-edges``).
+    With ``snip_edges`` utterances shorter than one window have no frames.
     """
 
     mel_matrix: Tensor
@@ -343,11 +345,17 @@ class KaldiFbank(nn.Module):
         """
         config = self.config
         length, shift = config.frame_length_samples, config.frame_shift_samples
-        num_frames = max(0, (wav.size(1) - length) // shift + 1)
-        feat_lens = ((wav_lens - length).div(shift, rounding_mode="floor") + 1).clamp_min(0)
+        if config.snip_edges:
+            num_frames = max(0, (wav.size(1) - length) // shift + 1)
+            feat_lens = ((wav_lens - length).div(shift, rounding_mode="floor") + 1).clamp_min(0)
+        else:
+            num_frames, feat_lens = (wav.size(1) + shift // 2) // shift, (wav_lens + shift // 2) // shift
         with torch.autocast(wav.device.type, enabled=False):
             clean = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0) * config.scale
-            frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
+            if config.snip_edges:
+                frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
+            else:
+                frames = _mirrored_frames(clean, wav_lens, max(1, num_frames), length, shift)
             feats = self._log_mel(frames)[:, :num_frames]  # sliced last: an FFT of nothing is an error
         if config.lfr_window > 1 or config.lfr_shift > 1:
             feats, feat_lens = stack_frames(feats, feat_lens, config.lfr_window, config.lfr_shift)
@@ -362,6 +370,20 @@ class KaldiFbank(nn.Module):
         spectrum = torch.fft.rfft(frames, n=self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
         return (power @ self.mel_matrix).clamp_min(torch.finfo(torch.float32).eps).log()
+
+
+def _mirrored_frames(wav: Tensor, wav_lens: Tensor, num_frames: int, length: int, shift: int) -> Tensor:
+    """Return windows (B, T, L) of ``wav`` (B, S) in the middle of every shift, mirrored at an utterance's ends.
+
+    Source: Kaldi, ``feature-window.cc``, ``ExtractWindow``: the last sample is repeated.
+    """
+    wav = F.pad(wav, (0, 1)) if wav.size(1) == 0 else wav
+    starts = torch.arange(num_frames, device=wav.device) * shift + shift // 2 - length // 2
+    places = (starts[:, None] + torch.arange(length, device=wav.device)).flatten()
+    lens = wav_lens.clamp(min=1)[:, None]
+    places = places % (2 * lens)
+    places = torch.minimum(places, 2 * lens - 1 - places)
+    return wav.gather(1, places).view(len(wav), num_frames, length)
 
 
 def kaldi_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, low_freq: float, high_freq: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from speechnar.interop.family import Family, FolderListing, Listing
 from speechnar.interop.files import ConversionReport
 from speechnar.interop.funasr import FUNASR, convert_funasr
 from speechnar.interop.granite import GRANITE, convert_granite
+from speechnar.interop.icefall import ICEFALL, convert_icefall
 from speechnar.interop.parakeet import PARAKEET, convert_parakeet
 from speechnar.interop.wav2vec2 import WAV2VEC2, convert_wav2vec2
 from speechnar.interop.wav2vec2_bert import WAV2VEC2_BERT, convert_wav2vec2_bert
@@ -23,6 +24,7 @@ __all__ = [
     "convert_espnet",
     "convert_funasr",
     "convert_granite",
+    "convert_icefall",
     "convert_parakeet",
     "convert_wav2vec2",
     "convert_wav2vec2_bert",
@@ -39,6 +41,7 @@ FAMILIES: tuple[Family, ...] = (
     WAV2VEC2_BERT,
     PARAKEET,
     GRANITE,
+    ICEFALL,
 )
 """All that can be converted; the files of a checkpoint are those of exactly one."""
 

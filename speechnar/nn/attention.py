@@ -100,15 +100,12 @@ class SelfAttention(nn.Module):
     def _distance_scores(self, q: Tensor, context: BlockContext) -> Tensor:
         """Return the additive scores (B, H, T, L + T) of Transformer-XL's terms (b) and (d), -inf where not visible."""
         assert context.positions is not None
-        batch, heads, num_queries, head_dim = q.shape
+        heads, head_dim = q.size(1), q.size(3)
         table = (
             self.pos(context.positions.to(q.dtype)).view(1, -1, heads, head_dim).transpose(1, 2)
         )  # (1, H, 2T+L-1, D/H)
         scores = (q + self.distance_bias[:, None]) @ table.transpose(-2, -1) / math.sqrt(head_dim)
-        # Row i is to start at column T - 1 - i: pad a column, read the rows a column shorter (Dai et al., appendix B).
-        num_keys = table.size(2) - num_queries + 1
-        shifted = F.pad(scores, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
-        scores = shifted.reshape(batch, heads, num_queries, -1)[..., :num_keys]
+        scores = align_distances(scores)
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
     def _clipped_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
@@ -150,6 +147,16 @@ class SelfAttention(nn.Module):
         future = read(F.pad(scores[:, :, 1:], (0, 0, 0, 1)), ahead - 2).masked_fill(ahead == 1, 0.0)
         scores = past.where(ahead <= 0, future)
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+
+
+def align_distances(by_distance: Tensor) -> Tensor:
+    """Map scores (B, H, T, L + 2 T - 1) by distance to (B, H, T, L + T) by key: row i begins at column T - 1 - i.
+
+    A column is put before, and the rows are read a column shorter (Dai et al., appendix B).
+    """
+    batch, heads, num_queries, num_distances = by_distance.shape
+    shifted = F.pad(by_distance, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
+    return shifted.reshape(batch, heads, num_queries, -1)[..., : num_distances - num_queries + 1]
 
 
 def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int], context: BlockContext) -> Tensor:

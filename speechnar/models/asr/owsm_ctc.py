@@ -14,7 +14,8 @@ Predictions", 2021 (self-conditioning); Yao et al., "CR-CTC: Consistency regular
 
 Differs from the paper:
 - utterances need not be padded to 30 s, unless ``clip_s`` says that the model was trained on nothing else.
-- ``prompt=None`` leaves out prefix and prompt: a plain self-conditioned CTC recogniser.
+- ``prompt=None`` leaves out prefix and prompt: a plain self-conditioned CTC recogniser, or one without intermediate
+  heads, on a Zipformer for one, which CR-CTC's authors have.
 - ``consistency_weight`` adds CR-CTC.
 """
 
@@ -43,6 +44,7 @@ from speechnar.nn.positions import sinusoids
 from speechnar.nn.pretrained import PretrainedTrunk
 from speechnar.nn.transformer import TransformerEncoder
 from speechnar.nn.trunks import EncoderConfig, build_encoder, check_frontend
+from speechnar.nn.zipformer import Zipformer, ZipformerConfig
 from speechnar.text.tokenizer import Tokenizer
 
 
@@ -100,6 +102,8 @@ class OwsmCtcConfig(ModelConfig):
             raise ValueError(
                 "the blocks on a pretrained encoder read the prompt; set encoder.blocks, or prompt to null"
             )
+        if isinstance(self.encoder, ZipformerConfig) and (layers or self.prompt is not None):
+            raise ValueError("a zipformer has neither intermediate heads nor a prompt; leave both out")
         check_frontend(self.frontend.kind, self.encoder.kind)
         return self
 
@@ -240,8 +244,10 @@ class OwsmCtc(AsrModel):
 
     @property
     def blocks(self) -> Encoder | None:
-        """The encoder's own blocks; None on a pretrained encoder without any."""
-        return self.encoder.blocks if isinstance(self.encoder, PretrainedTrunk) else self.encoder
+        """The encoder's own blocks; None of a Zipformer, or on a pretrained encoder without any."""
+        if isinstance(self.encoder, PretrainedTrunk):
+            return self.encoder.blocks
+        return self.encoder if isinstance(self.encoder, Encoder) else None
 
     @property
     def num_prefix(self) -> int:
@@ -359,6 +365,10 @@ class OwsmCtc(AsrModel):
                 )
             feats, feat_lens = states, state_lens = self.encoder.pretrained(feats, feat_lens)
         enc, lens = feats, feat_lens
+        if isinstance(self.encoder, Zipformer):
+            if chunking is not None:
+                raise ConfigError("a Zipformer sees the whole utterance; leave out chunking")
+            enc, lens = self.encoder(feats, feat_lens)
         if self.blocks is not None:
             enc, lens = self.blocks(
                 feats,

@@ -123,8 +123,9 @@ def test_short_utterances_are_reflected_repeatedly(num_samples):
         LogMelConfig.for_vocoder(16000),
         KaldiFbankConfig(),
         KaldiFbankConfig(lfr_window=7, lfr_shift=6),
+        KaldiFbankConfig(snip_edges=False),
     ],
-    ids=["mel", "granite", "vocoder_24k", "vocoder_16k", "kaldi", "lfr"],
+    ids=["mel", "granite", "vocoder_24k", "vocoder_16k", "kaldi", "lfr", "icefall"],
 )
 def test_an_utterance_has_the_same_features_in_any_batch(config):
     frontend = build_frontend(config)
@@ -140,6 +141,26 @@ def test_an_utterance_has_the_same_features_in_any_batch(config):
         assert int(alone_lens) == int(feat_lens[i])
         torch.testing.assert_close(feats[i, : feat_lens[i]], alone[0, : feat_lens[i]], atol=1e-4, rtol=1e-4)
         assert (feats[i, feat_lens[i] :] == 0).all()
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16079, 16080, 799, 400, 170])
+def test_frames_of_mirrored_edges_equal_kaldi_native_fbank(num_samples):
+    """As icefall has them: samples in [-1, 1], and bands that end 400 Hz below half the sample rate."""
+    knf = pytest.importorskip("kaldi_native_fbank")
+    wav = speechlike(num_samples)
+    config = KaldiFbankConfig(window="povey", snip_edges=False, high_freq=-400.0, scale=1.0)
+    feats, lens = KaldiFbank(config)(wav[None], torch.tensor([num_samples]))
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.high_freq = -400.0
+    native = knf.OnlineFbank(options)
+    native.accept_waveform(16000, wav.tolist())
+    native.input_finished()
+    expected = np.stack([native.get_frame(i) for i in range(native.num_frames_ready)])
+    assert int(lens) == len(expected) == (num_samples + 80) // 160
+    np.testing.assert_allclose(feats[0].numpy(), expected, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16123, 799, 400])
