@@ -12,6 +12,7 @@ Source: the state dictionaries of transformers' ``Wav2Vec2Model``, ``Wav2Vec2For
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -184,7 +185,8 @@ def convert_wav2vec2(source: str | Path, destination: str | Path, *, language: s
         trunk.load_state_dict(state, assign=True)
         save_model(destination, trunk, CharTokenizer((BLANK, UNK)), card=card_of(source, toolkit, tasks=()))
         return ConversionReport(destination, sum(parameter.numel() for parameter in trunk.parameters()), keys)
-    tokenizer = read_characters(source, options.pad_token_id, language=language)
+    head = state["ctc.proj.weight"]
+    tokenizer = read_characters(source, options.pad_token_id, head=head, language=language)
     state = {_in_recogniser(name): tensor for name, tensor in state.items()}
     config = _recogniser(network, normalize=normalize is True)
     model = build_recogniser(config, tokenizer, state, without_bias=(), source=str(path))
@@ -246,12 +248,16 @@ def map_state(
     return map_names(theirs, names, source=source, prefixes=_PREFIXES, skipped=_PRETRAINING)
 
 
-def read_characters(source: Path, blank_id: int | None, *, language: str | None = None) -> CharTokenizer:
+def read_characters(
+    source: Path, blank_id: int | None, *, head: Tensor | None, language: str | None = None
+) -> CharTokenizer:
     """Return the tokenizer of ``vocab.json``: a piece a character, spaces as a delimiter, blank where padding is.
 
     Args:
         source: folder with ``vocab.json`` and, perhaps, ``added_tokens.json`` and ``tokenizer_config.json``.
         blank_id: the id of padding.
+        head: (V, D) its weight has a row for each piece; of those that were added to the vocabulary others are left
+            out.
         language: where there is a vocabulary of each, the one that is read.
 
     Raises:
@@ -262,11 +268,13 @@ def read_characters(source: Path, blank_id: int | None, *, language: str | None 
     if not path.is_file():
         raise ModelNotFoundError(f"{source}: {VOCAB_FILE} is missing; the checkpoint has a CTC head")
     vocab: Any = read_json(path)
+    names = read_json(source / TOKENIZER_FILE) if (source / TOKENIZER_FILE).is_file() else {}
     if language is not None:
         vocab = _of_language(vocab, language, path)
-    elif (source / ADDED_FILE).is_file():
-        vocab = vocab | read_json(source / ADDED_FILE)
-    names = read_json(source / TOKENIZER_FILE) if (source / TOKENIZER_FILE).is_file() else {}
+    else:
+        num_rows = math.inf if head is None else len(head)
+        added = _added_pieces(source / ADDED_FILE, names)
+        vocab = {piece: number for piece, number in added.items() if number < num_rows} | vocab
     places = {number: str(piece) for piece, number in vocab.items() if isinstance(number, int)}
     if len(places) != len(vocab) or sorted(places) != list(range(len(vocab))):
         raise DataError(f"{path}: must map every piece to a number of its own, from 0 on")
@@ -279,6 +287,15 @@ def read_characters(source: Path, blank_id: int | None, *, language: str | None 
     if names.get("do_lower_case") is True:  # such a model writes lower case and has learnt upper case
         pieces = [piece.lower() if len(piece) == 1 else piece for piece in pieces]
     return CharTokenizer(pieces, source=str(path))
+
+
+def _added_pieces(path: Path, names: Mapping[str, Any]) -> dict[str, int]:
+    """Return what was added to a vocabulary, as ``added_tokens.json`` or newer ``tokenizer_config.json`` say."""
+    decoder = names.get("added_tokens_decoder")
+    decoder = decoder if isinstance(decoder, dict) else {}
+    added = {_content(token, ""): int(number) for number, token in decoder.items() if str(number).isdecimal()}
+    older = read_json(path) if path.is_file() else {}
+    return added | {piece: number for piece, number in older.items() if isinstance(number, int)}
 
 
 def _of_language(vocab: Mapping[str, Any], language: str, path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """w2v-BERT 2.0's checkpoints of Hugging Face that were fine-tuned with CTC, to our model folders.
 
 What it is made of is ours already: a Conformer that attends by Shaw's distances or Transformer-XL's, with causal
-convolutions, behind pairs of Kaldi's mel frames (`speechnar.nn.encoder`), and the recogniser ``owsm_ctc`` without
-languages, prompt and intermediate heads. Its convolutions have no biases; here they are 0.
+convolutions, behind pairs of Kaldi's mel frames, mostly with a layer on it that halves the positions
+(`speechnar.nn.encoder`); and the recogniser ``owsm_ctc`` without languages, prompt and intermediate heads. The
+convolutions of its blocks have no biases; here they are 0.
 
 Sources: Barrault et al., "Seamless: Multilingual Expressive and Streaming Speech Translation", 2023, section 3.2.1; the
 state dictionary of transformers' ``Wav2Vec2BertForCTC``, its ``config.json``, ``preprocessor_config.json`` and
@@ -12,7 +13,7 @@ state dictionary of transformers' ``Wav2Vec2BertForCTC``, its ``config.json``, `
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict, PositiveInt, model_validator
 
 from speechnar.audio.fbank import KaldiFbankConfig
 from speechnar.config import Config, parse_config
@@ -40,7 +41,7 @@ NUM_MELS: Final = 80
 STRIDE: Final = 2
 """Of `SeamlessM4TFeatureExtractor`: bands, and frames in a pair."""
 
-_BLOCK, _OURS = "encoder.layers.*", "encoder.layers.*"
+_BLOCK, _OURS, _ADAPTER = "encoder.layers.*", "encoder.layers.*", "adapter.layers.*"
 WAV2VEC2_BERT_NAMES = {
     "feature_projection.layer_norm": "encoder.subsampling.norm",
     "feature_projection.projection": "encoder.subsampling.proj",
@@ -65,6 +66,17 @@ WAV2VEC2_BERT_NAMES = {
     f"{_BLOCK}.ffn2.intermediate_dense": f"{_OURS}.ff.1",
     f"{_BLOCK}.ffn2.output_dense": f"{_OURS}.ff.4",
     f"{_BLOCK}.final_layer_norm": f"{_OURS}.norm_out",
+    f"{_ADAPTER}.residual_layer_norm": "encoder.adapters.*.residual.norm",
+    f"{_ADAPTER}.residual_conv": "encoder.adapters.*.residual.conv",
+    f"{_ADAPTER}.self_attn_layer_norm": "encoder.adapters.*.joined.norm",
+    f"{_ADAPTER}.self_attn_conv": "encoder.adapters.*.joined.conv",
+    f"{_ADAPTER}.self_attn.linear_q": "encoder.adapters.*.attention.qkv[0]",
+    f"{_ADAPTER}.self_attn.linear_k": "encoder.adapters.*.attention.qkv[1]",
+    f"{_ADAPTER}.self_attn.linear_v": "encoder.adapters.*.attention.qkv[2]",
+    f"{_ADAPTER}.self_attn.linear_out": "encoder.adapters.*.attention.out",
+    f"{_ADAPTER}.ffn_layer_norm": "encoder.adapters.*.ff.0",
+    f"{_ADAPTER}.ffn.intermediate_dense": "encoder.adapters.*.ff.1",
+    f"{_ADAPTER}.ffn.output_dense": "encoder.adapters.*.ff.4",
     "lm_head": "ctc.proj",
 }
 """Their modules by our names, see `map_names`."""
@@ -90,9 +102,21 @@ class Wav2Vec2BertOptions(Config):
     left_max_position_embeddings: PositiveInt = 64
     right_max_position_embeddings: PositiveInt = 8
     conv_depthwise_kernel_size: PositiveInt = 31
-    add_adapter: Literal[False] = False
+    add_adapter: bool = False
+    adapter_kernel_size: Literal[3] = 3
+    adapter_stride: Literal[2] = 2
+    num_adapter_layers: PositiveInt = 1
+    adapter_act: Literal["relu"] = "relu"
+    use_intermediate_ffn_before_adapter: Literal[False] = False
+    output_hidden_size: PositiveInt | None = None
     pad_token_id: int | None = 0
     """The CTC blank."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Wav2Vec2BertOptions":
+        if self.add_adapter and self.output_hidden_size not in (None, self.hidden_size):
+            raise ValueError(f"output_hidden_size must be hidden_size={self.hidden_size}")
+        return self
 
     def to_config(self) -> OwsmCtcConfig:
         """Return our configuration of the same recogniser."""
@@ -115,6 +139,7 @@ class Wav2Vec2BertOptions(Config):
                 joining_partial=False,
                 norm_eps=self.layer_norm_eps,
                 output_norm=False,
+                num_adapters=self.num_adapter_layers if self.add_adapter else 0,
             ),
             interctc_layers=(),
             interctc_asr_only=(),
@@ -140,12 +165,12 @@ def convert_wav2vec2_bert(source: str | Path, destination: str | Path) -> Conver
     path = source / CONFIG_FILE
     options = parse_config(read_json(path), Wav2Vec2BertOptions, source=str(path))
     _check_features(preprocessor_of(source), str(source / PREPROCESSOR_FILE))
-    tokenizer = read_characters(source, options.pad_token_id)
     weights = find_weights(source)
     state, keys = map_names(
         read_state(weights), WAV2VEC2_BERT_NAMES, source=str(weights), prefixes=PREFIXES, skipped=SKIPPED
     )
     unscale_input(state)
+    tokenizer = read_characters(source, options.pad_token_id, head=state.get("ctc.proj.weight"))
     model = build_recogniser(options.to_config(), tokenizer, state, without_bias=WITHOUT_BIAS, source=str(weights))
     save_model(destination, model, tokenizer, card=card_of(source, "w2v-BERT 2.0 (transformers)"))
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)

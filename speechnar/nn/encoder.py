@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
 from speechnar.config import Config
 from speechnar.errors import ConfigError, ShapeError
+from speechnar.nn.adapter import STRIDE, HalvingAdapter
 from speechnar.nn.attention import PositionKind
 from speechnar.nn.blocks import ConformerBlock, EBranchformerBlock
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
@@ -100,6 +101,8 @@ class ConformerConfig(_EncoderConfig):
     """Positions that attend to each other, counted from the first one of an utterance; None: all do."""
     halving_blocks: tuple[PositiveInt, ...] = ()
     """Blocks (1-based) whose convolution leaves every second position."""
+    num_adapters: NonNegativeInt = 0
+    """Layers behind the last block, each of which halves the positions, see `HalvingAdapter`."""
 
     @model_validator(mode="after")
     def _check(self) -> "ConformerConfig":
@@ -115,6 +118,11 @@ class ConformerConfig(_EncoderConfig):
     @override
     def halving(self) -> tuple[int, ...]:
         return self.halving_blocks
+
+    @property
+    @override
+    def total_subsampling(self) -> int:
+        return super().total_subsampling * int(STRIDE**self.num_adapters)
 
 
 class EBranchformerConfig(_EncoderConfig):
@@ -182,6 +190,7 @@ class Encoder(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(_build_block(config, index + 1) for index in range(config.num_layers))
         self.norm = nn.LayerNorm(config.model_dim, config.norm_eps) if config.output_norm else nn.Identity()
+        self.adapters = nn.ModuleList(_build_adapters(config) if isinstance(config, ConformerConfig) else [])
 
     def forward(
         self,
@@ -244,7 +253,10 @@ class Encoder(nn.Module):
             leaky_padding=self.config.leaky_padding,
         )
         enc = self._run_blocks(x, context, caches=None, first=0, after_layer=after_layer)
-        return enc, torch.div(enc_lens, least, rounding_mode="floor")
+        enc_lens = torch.div(enc_lens, least, rounding_mode="floor")
+        for adapter in self.adapters:
+            enc, enc_lens = adapter(enc, enc_lens)
+        return enc, enc_lens
 
     def embed(self, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the first block sees: subsampled and scaled frames (B, T', D), and their lengths (B,)."""
@@ -255,8 +267,11 @@ class Encoder(nn.Module):
         """Run the blocks over any sequence (B, N, D) as `embed` makes it, of which ``valid`` (B, N) is real.
 
         Raises:
-            ConfigError: positions are absolute or rotary, and would have to be told where the sequence stands.
+            ConfigError: positions are absolute or rotary, and would have to be told where the sequence stands; or
+                there are adapters, behind which no sequence is as long as before.
         """
+        if self.adapters:
+            raise ConfigError(f"running over any sequence needs num_adapters 0, got {len(self.adapters)}")
         if self.config.positions not in ("relative", "clipped", "shaw"):
             raise ConfigError(f"running over any sequence needs relative positions, got {self.config.positions}")
         if self.config.halving:
@@ -281,6 +296,8 @@ class Encoder(nn.Module):
             raise ConfigError("chunks need positions other than legacy, which depend on the length of the whole")
         if config.halving or getattr(config, "attention_block", None) is not None or config.joining_deltas:
             raise ConfigError("chunks need neither attention_block, halving_blocks nor joining_deltas")
+        if self.adapters:
+            raise ConfigError(f"chunks need num_adapters 0, since adapters see everything; got {len(self.adapters)}")
         if config.subsampling_padding or (isinstance(config, ConformerConfig) and config.conv_norm == "group"):
             raise ConfigError(
                 "chunks need subsampling_padding 0 and a conv_norm other than group, which look beyond the chunk; "
@@ -424,6 +441,20 @@ class EncoderStream:
         )
         self._num_done += x.size(1)
         return enc
+
+
+def _build_adapters(config: ConformerConfig) -> list[HalvingAdapter]:
+    return [
+        HalvingAdapter(
+            config.model_dim,
+            config.num_heads,
+            config.ff_dim,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            norm_eps=config.norm_eps,
+        )
+        for _ in range(config.num_adapters)
+    ]
 
 
 def _build_block(config: AnyBlocksConfig, number: int) -> nn.Module:

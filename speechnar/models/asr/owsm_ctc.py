@@ -104,6 +104,11 @@ class OwsmCtcConfig(ModelConfig):
             )
         if isinstance(self.encoder, ZipformerConfig) and (layers or self.prompt is not None):
             raise ValueError("a zipformer has neither intermediate heads nor a prompt; leave both out")
+        if getattr(self.encoder, "num_adapters", 0) and (layers or self.prompt is not None):
+            raise ValueError(
+                "behind num_adapters positions are others than behind blocks: leave interctc_layers empty, and set "
+                "prompt to null"
+            )
         check_frontend(self.frontend.kind, self.encoder.kind)
         return self
 
