@@ -6,6 +6,8 @@ import torch
 
 from speechnar.models.asr.owsm_ctc import OwsmCtc
 
+_NUMBER = re.compile(r"(?:(?<=layers\.)|(?<=adapters\.))\d+")
+
 
 def in_their_layout(model: OwsmCtc, names: dict[str, str], *, convolutions: tuple[str, ...] = ()) -> dict:
     """Return random tensors for all parameters and statistics of ``model`` under their names.
@@ -18,8 +20,8 @@ def in_their_layout(model: OwsmCtc, names: dict[str, str], *, convolutions: tupl
     for name, tensor in model.state_dict().items():
         if name.startswith(("frontend.", "normalizer.")):
             continue
-        number = re.search(r"(?<=layers\.)\d+", name)
-        pattern = re.sub(r"(?<=layers\.)\d+", "*", name, count=1)
+        number = _NUMBER.search(name)
+        pattern = _NUMBER.sub("*", name, count=1)
         module, _, leaf = pattern.rpartition(".")
         value = torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor.clone()
         if name.endswith("running_var"):

@@ -244,6 +244,23 @@ def test_a_language_is_for_mms_alone(tmp_path):
         parse_config({"adapter_dim": 4}, Wav2Vec2Config, source="x")
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_of_tokens_that_were_added_those_without_a_row_are_left_out(tmp_path, is_new):
+    """The tokenizer of many a model knows <s> and </s>, which its head does not."""
+    letters = ("[UNK]", "[PAD]", "|", *"abcdefgh")
+    options = make_options(pad_token_id=1)
+    folder = write_folder(tmp_path / "theirs", options, with_head(make_state()), vocab=vocabulary(letters))
+    added = {"<s>": 11, "</s>": 12}
+    if is_new:
+        decoder = {str(number): {"content": piece, "special": True} for piece, number in added.items()}
+        decoder |= {"0": {"content": "[UNK]"}, "1": {"content": "[PAD]"}}
+        (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    else:
+        (folder / "added_tokens.json").write_text(json.dumps(added))
+    convert_wav2vec2(folder, tmp_path / "ours")
+    assert load_model(tmp_path / "ours").tokenizer.pieces == ("<unk>", "<blank>", "▁", *"abcdefgh", "<s>")
+
+
 def test_a_model_that_writes_lower_case_may_have_learnt_upper_case(tmp_path):
     folder = write_folder(tmp_path / "theirs", make_options(), with_head(make_state()), vocab=vocabulary())
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))

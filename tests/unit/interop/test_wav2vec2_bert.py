@@ -41,7 +41,7 @@ def make_state(options):
     state = in_their_layout(model, WAV2VEC2_BERT_NAMES, convolutions=(".pointwise_in.", ".pointwise_out."))
     convolutions = ("pointwise_conv1.bias", "depthwise_conv.bias", "pointwise_conv2.bias")
     state = {name: tensor for name, tensor in state.items() if not name.endswith(convolutions)}
-    state["lm_head.bias"][:5] = -99.0
+    state["lm_head.bias"][:5] = -1e6
     inner = {name if name.startswith("lm_head") else f"wav2vec2_bert.{name}": t for name, t in state.items()}
     return inner | {"wav2vec2_bert.masked_spec_embed": torch.ones(16)}
 
@@ -54,9 +54,9 @@ def write_folder(folder, options, state=None):
     return folder
 
 
-@pytest.mark.parametrize("positions", ["relative_key", "relative"])
-def test_it_is_a_recogniser(tmp_path, positions):
-    options = make_options(position_embeddings_type=positions)
+@pytest.mark.parametrize(("positions", "num_adapters"), [("relative_key", 1), ("relative", 0)])
+def test_it_is_a_recogniser(tmp_path, positions, num_adapters):
+    options = make_options(position_embeddings_type=positions, add_adapter=num_adapters > 0)
     folder, state = write_folder(tmp_path / "theirs", options), make_state(options)
     (folder / "README.md").write_text("---\nlanguage: mn\n---\n")
     report = convert(folder, tmp_path / "ours")
@@ -79,7 +79,10 @@ def test_it_is_a_recogniser(tmp_path, positions):
     ]
     assert len(zeroed) == 6
     assert not any(tensor.any() for tensor in zeroed)
-    assert loaded.model.frame_shift_s == 0.02
+    if num_adapters:
+        name = "wav2vec2_bert.adapter.layers.0.self_attn_conv.weight"
+        torch.testing.assert_close(encoder.adapters[0].joined.conv.weight, state[name])
+    assert loaded.model.frame_shift_s == (0.04 if num_adapters else 0.02)
     transcript = Transcriber.load(tmp_path / "ours").transcribe(speechlike(1.0), sample_rate=16000)
     assert transcript.language == "mon"
     assert set(transcript.text) & set("EATONI'")
@@ -89,7 +92,9 @@ def test_it_is_a_recogniser(tmp_path, positions):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"add_adapter": True, "hidden_act": "gelu"}, r"hidden_act: .*add_adapter: "),
+        ({"adapter_stride": 4, "hidden_act": "gelu"}, r"hidden_act: .*adapter_stride: "),
+        ({"add_adapter": True, "output_hidden_size": 8}, "output_hidden_size must be hidden_size=16"),
+        ({"add_adapter": True, "use_intermediate_ffn_before_adapter": True}, "use_intermediate_ffn_before_adapter: "),
         ({"position_embeddings_type": "rotary"}, "position_embeddings_type: "),
         ({"feature_projection_input_dim": 80}, "feature_projection_input_dim: "),
     ],
@@ -106,10 +111,8 @@ def test_other_features_and_tensors_are_refused(tmp_path):
     (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": 80, "stride": 1}))
     with pytest.raises(ConfigError, match="stride must be 2, got 1"):
         convert(folder, tmp_path / "ours")
-    state = make_state(make_options()) | {"wav2vec2_bert.adapter.layers.0.ffn.bias": torch.ones(16)}
-    with pytest.raises(
-        CheckpointError, match=r"1 tensors have no counterpart: wav2vec2_bert.adapter.layers.0.ffn.bias"
-    ):
+    state = make_state(make_options()) | {"wav2vec2_bert.intermediate_ffn.bias": torch.ones(16)}
+    with pytest.raises(CheckpointError, match=r"1 tensors have no counterpart: wav2vec2_bert.intermediate_ffn.bias"):
         convert(write_folder(tmp_path / "more", make_options(), state), tmp_path / "ours")
     state = make_state(make_options())
     del state["lm_head.weight"], state["lm_head.bias"]  # pretrained, and without a task

@@ -208,6 +208,20 @@ def test_without_a_norm_behind_it_the_last_block_has_the_last_word(config):
     assert encoder.run(frames, torch.ones(1, int(lens), dtype=torch.bool)).shape == frames.shape
 
 
+@torch.no_grad()
+def test_adapters_halve_the_positions():
+    encoder = build(CONFIGS[-1].model_copy(update={"num_adapters": 2, "cross_attention_every": None}), 8)
+    check_padding_contract(encoder, torch.randn(3, 41, 8), torch.tensor([41, 30, 3]))
+    assert encoder.config.total_subsampling == 8
+    enc, lens = encoder(torch.randn(1, 41, 8), torch.tensor([41]))
+    assert enc.shape == (1, 5, 16)
+    assert lens.tolist() == [5]  # 20 pairs, halved twice
+    with pytest.raises(ConfigError, match=r"chunks need num_adapters 0, .* got 2"):
+        encoder.stream(Chunking(chunk_frames=4))
+    with pytest.raises(ConfigError, match="num_adapters 0, got 2"):
+        encoder.run(torch.randn(1, 4, 16), torch.ones(1, 4, dtype=torch.bool))
+
+
 LEGACY = CONFORMER.model_copy(update={"positions": "legacy", "cross_attention_every": None})
 
 
