@@ -14,7 +14,7 @@ from speechnar.nn.attention import SelfAttention
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.context import BlockContext
 from speechnar.nn.dropout import Dropout
-from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
 
 STRIDE = 2
 
@@ -58,6 +58,6 @@ class HalvingAdapter(nn.Module):
         residual, y = self.residual(x, valid), self.joined(x, valid)
         lens = torch.div(lens + STRIDE - 1, STRIDE, rounding_mode="floor")
         valid = valid_mask(lens, y.size(1))
-        context = BlockContext(valid=valid, attn_mask=None if bool(valid.all()) else valid[:, None, None, :])
+        context = BlockContext(valid=valid, attn_mask=key_mask(valid))
         y = residual + self.dropout(self.attention(y, context))
         return y + self.ff(y), lens
