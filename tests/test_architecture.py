@@ -159,6 +159,7 @@ def test_what_runs_no_model_starts_without_torch(module: str):
 # Modules whose tests stand in those of another one, because they are parts of one: each has tests of its own there.
 TESTED_WITH = {
     "cli/serve.py": "unit/serve/test_app.py",
+    "interop/espnet_encoders.py": "unit/interop/test_espnet.py",
     "interop/espnet_names.py": "unit/interop/test_espnet.py",
     "interop/espnet_options.py": "unit/interop/test_espnet.py",
     "interop/funasr_names.py": "unit/interop/test_funasr.py",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
-from speechnar.asr.speech_models import HotwordModel, ManyDecoders, SpeechModel, TaggingModel
+from speechnar.asr.speech_models import HotwordModel, ManyDecoders, PaddedModel, SpeechModel, TaggingModel
 from speechnar.audio.blocks import Samples, batches
 from speechnar.decode.align import WORD_START, CtcPath
 from speechnar.decode.ctc import greedy, prefix_beam_search
@@ -100,6 +100,7 @@ class ClipDecoder:
         self.language = AUTO if language == AUTO else to_iso3(language)
         self.default_language = default_language
         self.options = options or DecodeOptions()
+        self._clip_s = self.model.clip_s if isinstance(self.model, PaddedModel) else None
         self.decoder = self._find_decoder()
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
@@ -112,8 +113,15 @@ class ClipDecoder:
         return round(self.options.window_s * self.sample_rate)
 
     @property
+    def pads(self) -> bool:
+        """Whether clips are padded to one length, as asked for or as the model was trained."""
+        return self.options.pad if self.options.pad is not None else self._clip_s is not None
+
+    @property
     def shortest_samples(self) -> int:
         """What shorter clips are padded to."""
+        if self.pads:
+            return round((self._clip_s or self.options.window_s) * self.sample_rate)
         return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
 
     @property
@@ -160,7 +168,7 @@ class ClipDecoder:
             buffer_s=window_s,
             context_s=min(4.0, window_s / 6),
             batch_size=max(1, int(self.options.batch_seconds / window_s)),
-            pad_to_buffer=self.options.pad,
+            pad_to_buffer=self.pads,
         )
         mass = np.zeros(len(self.language_ids))
         hop_s = window_s - 2 * config.context_s
@@ -252,7 +260,7 @@ class ClipDecoder:
         return self.model.encode(wav, wav_lens, prefix=prefix, prompt=prompt, prompt_lens=prompt_lens)
 
     def _padded_size(self, clip: Samples) -> int:
-        return max(len(clip), self.window_samples if self.options.pad else self.shortest_samples)
+        return max(len(clip), self.shortest_samples)
 
     @torch.inference_mode()
     def _decode_with(self, out: Any) -> list[CtcPath]:

@@ -47,8 +47,9 @@ class DecodeOptions:
     """Decode only what voice activity detection calls speech; None: only where a recording is longer than a window."""
     window_s: float = 30.0
     """What the model hears at once; longer recordings are cut at pauses or, without VAD, into overlapping windows."""
-    pad: bool = False
-    """Pad every clip with silence to a window, as the published OWSM-CTC models were trained."""
+    pad: bool | None = None
+    """Pad every clip with silence, to a window or to what the model was trained on; None: only for models that were
+    trained on padded clips alone, as the published OWSM-CTC were."""
     batch_seconds: float = 120.0
     """Audio decoded together, padding included."""
 

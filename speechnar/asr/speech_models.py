@@ -54,6 +54,14 @@ class TaggingModel(Protocol):
 
 
 @runtime_checkable
+class PaddedModel(Protocol):
+    """A model that may have been trained on clips of one length alone."""
+
+    clip_s: float | None
+    """Seconds that shorter ones are padded to; None: it takes any length."""
+
+
+@runtime_checkable
 class HotwordModel(Protocol):
     """A model that may have learnt to be biased towards hotwords."""
 

@@ -42,7 +42,19 @@ class GlobalCmvn(nn.Module):
 
 
 class UtteranceCmvn(nn.Module):
-    """Subtract each utterance's own mean and divide by its own deviation; padding becomes 0."""
+    """Subtract each utterance's own mean and divide by its own deviation; padding becomes 0.
+
+    Args:
+        correction: subtracted from the number of frames in the deviation: 1 gives that of a sample (Bessel).
+        variance_offset: added to the variance.
+        std_offset: added to the deviation.
+    """
+
+    def __init__(self, *, correction: int = 0, variance_offset: float = 0.0, std_offset: float = 0.0) -> None:
+        super().__init__()
+        self.correction = correction
+        self.variance_offset = variance_offset
+        self.std_offset = std_offset
 
     def forward(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """Map ``feats`` (B, T, F), anything beyond ``feat_lens``, to (B, T, F)."""
@@ -50,8 +62,9 @@ class UtteranceCmvn(nn.Module):
         feats = feats.masked_fill(~valid, 0.0)
         count = feat_lens.clamp(min=1)[:, None, None]
         centred = (feats - feats.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
-        std = (centred.square().sum(1, keepdim=True) / count).clamp(min=1e-20).sqrt()
-        return centred / std
+        variance = centred.square().sum(1, keepdim=True) / (count - self.correction).clamp(min=1)
+        std = (variance + self.variance_offset).clamp(min=MIN_STD**2).sqrt()
+        return centred / (std + self.std_offset)
 
 
 class PeakRange(nn.Module):

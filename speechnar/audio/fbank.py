@@ -41,12 +41,22 @@ class LogMelConfig(Config):
     """Frame shift, samples."""
     num_mels: int = Field(default=80, gt=0)
     """Mel bands."""
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    """``slaney``: bands of unit area, as librosa has them; ``htk``: of height 1, as torchaudio has them."""
     f_min: float = Field(default=0.0, ge=0)
     """Lower edge of the first band, Hz."""
     f_max: float | None = Field(default=None, gt=0)
     """Upper edge of the last band, Hz; half the sample rate if absent."""
     log_floor: float = Field(default=1e-10, gt=0)
     """Energies are raised to this before the logarithm."""
+    log_offset: float = Field(default=0.0, ge=0)
+    """Added to energies before the logarithm."""
+    preemph: float = Field(default=0.0, ge=0, le=1)
+    """Pre-emphasis coefficient; the first sample of an utterance stays as it is."""
+    symmetric_window: bool = False
+    """The window begins and ends with 0, instead of ending a sample before."""
+    edges: Literal["reflect", "zero"] = "reflect"
+    """What stands before the first sample of an utterance and behind its last one."""
     spectrum: Literal["power", "magnitude"] = "power"
     """What the mel bands sum up; vocoders are given magnitudes."""
     padding: Literal["center", "same"] = "center"
@@ -55,11 +65,31 @@ class LogMelConfig(Config):
 
     drop_last: bool = False
     """Leave out the last frame of ``center`` padding, as Whisper does: S // hop frames."""
+    even: bool = False
+    """With ``drop_last``, keep the last frame where it makes the number even; a silent sample is added if it takes one.
+    Granite Speech has pairs of frames."""
 
     @classmethod
     def for_whisper(cls, num_mels: int = 80) -> "LogMelConfig":
         """Return what Whisper hears (Radford et al. 2022, section 2.2), but for its normalisation (`PeakRange`)."""
         return cls(n_fft=400, win_length=400, hop_length=160, num_mels=num_mels, drop_last=True)
+
+    @classmethod
+    def for_nemo(cls, num_mels: int = 80) -> "LogMelConfig":
+        """Return what NeMo's models hear (``FilterbankFeatures``), but for its normalisation (`UtteranceCmvn`)."""
+        return cls(
+            num_mels=num_mels,
+            drop_last=True,
+            log_offset=2**-24,
+            preemph=0.97,
+            symmetric_window=True,
+            edges="zero",
+        )
+
+    @classmethod
+    def for_granite(cls, num_mels: int = 80) -> "LogMelConfig":
+        """Return what Granite Speech hears, but for its normalisation (`PeakRange`) and its slopes."""
+        return cls(num_mels=num_mels, mel_scale="htk", drop_last=True, even=True)
 
     @classmethod
     def for_vocoder(cls, sample_rate: int = 24000) -> "LogMelConfig":
@@ -91,6 +121,8 @@ class LogMelConfig(Config):
             raise ValueError(f"win_length must be at most n_fft {self.n_fft}, got {self.win_length}")
         if self.drop_last and self.padding == "same":
             raise ValueError("drop_last is of padding center; same has no frame too many")
+        if self.even and not self.drop_last:
+            raise ValueError("even needs drop_last, from which it keeps a frame")
         if self.padding == "same" and (self.hop_length > self.n_fft or self.hop_length % 2):
             raise ValueError(
                 f"hop_length must be even and at most n_fft {self.n_fft} with padding same, got {self.hop_length}"
@@ -120,10 +152,12 @@ class LogMel(nn.Module):
         self.num_features = config.num_mels
         self.frame_shift_s = config.hop_length / config.sample_rate
         f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
-        mel_matrix = slaney_mel_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
+        make_matrix = slaney_mel_matrix if config.mel_scale == "slaney" else htk_mel_matrix
+        mel_matrix = make_matrix(config.sample_rate, config.n_fft, config.num_mels, config.f_min, f_max)
         self.register_buffer("mel_matrix", torch.from_numpy(mel_matrix))  # in checkpoints, as ESPnet's melmat is
         # Of the meta device, on which converted models are built, torch would import its compiler to make it.
-        self.register_buffer("window", torch.hann_window(config.win_length, device="cpu"), persistent=False)
+        window = torch.hann_window(config.win_length, periodic=not config.symmetric_window, device="cpu")
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, T, F) float32 and ``feat_lens`` (B,); T is as of ``padding``.
@@ -135,9 +169,20 @@ class LogMel(nn.Module):
         is_centered = config.padding == "center"
         one_more = int(is_centered and not config.drop_last)
         feat_lens = (wav_lens // config.hop_length + one_more).where(wav_lens > 0, 0)
+        num_frames = wav.size(1) // config.hop_length + one_more
+        if config.even:
+            num_frames, feat_lens = num_frames + num_frames % 2, feat_lens + feat_lens % 2
+            needed = ((feat_lens - 1) * config.hop_length + 1).maximum(wav_lens)
+            wav = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            wav = F.pad(wav, (0, max(0, int(needed.max()) - wav.size(1)) if len(needed) else 0))
+            wav_lens = needed
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
-            padded = _reflect_edges(wav.float(), wav_lens, width)
+            wav = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            if config.preemph > 0:
+                wav = wav - config.preemph * F.pad(wav, (1, -1))
+                wav = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
+            padded = F.pad(wav, (width, width)) if config.edges == "zero" else _reflect_edges(wav, wav_lens, width)
             padded = F.pad(padded, (0, max(0, config.n_fft - padded.size(1))))  # too little for a frame
             spectrum = torch.stft(
                 padded,
@@ -151,18 +196,18 @@ class LogMel(nn.Module):
             energies = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft / 2 + 1, T)
             if config.spectrum == "magnitude":
                 energies = (energies + MAGNITUDE_FLOOR).sqrt()
-            feats = (energies.transpose(1, 2) @ self.mel_matrix).clamp_min(config.log_floor).log()
-            feats = feats[:, : wav.size(1) // config.hop_length + one_more]
+            bands = energies.transpose(1, 2) @ self.mel_matrix
+            feats = (bands + config.log_offset).clamp_min(config.log_floor).log()
+            feats = feats[:, :num_frames]
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
 
 
 def _reflect_edges(wav: Tensor, wav_lens: Tensor, width: int) -> Tensor:
-    """Extend each utterance of ``wav`` (B, S) by ``width`` reflected samples at both of its own ends, then zeros.
+    """Extend each utterance of ``wav`` (B, S), 0 in padding, by ``width`` samples reflected at both of its own ends.
 
     Only the edges are gathered: an index for every sample would cost more memory than the waveform.
     """
-    clean = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
-    padded = F.pad(clean, (width, width))
+    padded = F.pad(wav, (width, width))
     if wav.size(1) == 0:
         return padded
     offsets = torch.arange(width, device=wav.device)
@@ -172,7 +217,7 @@ def _reflect_edges(wav: Tensor, wav_lens: Tensor, width: int) -> Tensor:
     last = (wav_lens[:, None] - 1).clamp_min(0)
     folded = edges.remainder((2 * last).clamp_min(1))  # the reflected signal repeats every 2 (n - 1) samples
     sources = torch.minimum(folded, 2 * last - folded).clamp_min(0)
-    return padded.scatter(1, edges + width, clean.gather(1, sources))
+    return padded.scatter(1, edges + width, wav.gather(1, sources))
 
 
 def slaney_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:
@@ -186,6 +231,20 @@ def slaney_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float,
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
     triangles = np.maximum(0.0, np.minimum(rising, falling))
     return (triangles * 2.0 / (corners[2:] - corners[:-2])).astype(np.float32)
+
+
+def htk_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:
+    """Return float32 triangles (n_fft / 2 + 1, F) on the mel scale of HTK, of height 1, straight over Hz.
+
+    Source: Young et al., "The HTK Book", section 5.4; equal to ``torchaudio.functional.melscale_fbanks``.
+    """
+    mels = np.linspace(_hz_to_kaldi(f_min), _hz_to_kaldi(f_max), num_mels + 2)
+    corners = 700.0 * np.expm1(mels / 1127.0)
+    bins = np.fft.rfftfreq(n_fft, 1 / sample_rate)[:, None]
+    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    triangles: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
+    return triangles.astype(np.float32)
 
 
 _SLANEY_HZ_PER_MEL = 200 / 3  # below 1 kHz, which is mel 15
@@ -202,7 +261,7 @@ def _slaney_to_hz(mels: np.ndarray) -> np.ndarray:
 
 
 class KaldiFbankConfig(Config):
-    """Kaldi's ``compute-fbank-feats`` with ``snip-edges``, optionally stacked to a low frame rate (LFR)."""
+    """Kaldi's ``compute-fbank-feats``, optionally stacked to a low frame rate (LFR)."""
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
     sample_rate: int = Field(default=16000, gt=0)
@@ -224,6 +283,8 @@ class KaldiFbankConfig(Config):
     high_freq: float = 0.0
     """Upper edge of the last band, Hz; if not positive, an offset from half the sample rate (``--high-freq``, which is
     -400 in Kaldi's ``mfcc_hires.conf``)."""
+    snip_edges: bool = True
+    """Frames lie within the utterance; else one stands for every shift, and the edges are mirrored (icefall)."""
     lfr_window: int = Field(default=1, gt=0)
     """Frames stacked into one (FunASR's ``lfr_m``)."""
     lfr_shift: int = Field(default=1, gt=0)
@@ -260,7 +321,7 @@ class KaldiFbankConfig(Config):
 class KaldiFbank(nn.Module):
     """Waveforms to Kaldi's natural-log mel energies, with FunASR's low-frame-rate stacking.
 
-    Utterances shorter than one window have no frames (``snip-edges``).
+    With ``snip_edges`` utterances shorter than one window have no frames.
     """
 
     mel_matrix: Tensor
@@ -285,11 +346,17 @@ class KaldiFbank(nn.Module):
         """
         config = self.config
         length, shift = config.frame_length_samples, config.frame_shift_samples
-        num_frames = max(0, (wav.size(1) - length) // shift + 1)
-        feat_lens = ((wav_lens - length).div(shift, rounding_mode="floor") + 1).clamp_min(0)
+        if config.snip_edges:
+            num_frames = max(0, (wav.size(1) - length) // shift + 1)
+            feat_lens = ((wav_lens - length).div(shift, rounding_mode="floor") + 1).clamp_min(0)
+        else:
+            num_frames, feat_lens = (wav.size(1) + shift // 2) // shift, (wav_lens + shift // 2) // shift
         with torch.autocast(wav.device.type, enabled=False):
             clean = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0) * config.scale
-            frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
+            if config.snip_edges:
+                frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
+            else:
+                frames = _mirrored_frames(clean, wav_lens, max(1, num_frames), length, shift)
             feats = self._log_mel(frames)[:, :num_frames]  # sliced last: an FFT of nothing is an error
         if config.lfr_window > 1 or config.lfr_shift > 1:
             feats, feat_lens = stack_frames(feats, feat_lens, config.lfr_window, config.lfr_shift)
@@ -304,6 +371,20 @@ class KaldiFbank(nn.Module):
         spectrum = torch.fft.rfft(frames, n=self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
         return (power @ self.mel_matrix).clamp_min(torch.finfo(torch.float32).eps).log()
+
+
+def _mirrored_frames(wav: Tensor, wav_lens: Tensor, num_frames: int, length: int, shift: int) -> Tensor:
+    """Return windows (B, T, L) of ``wav`` (B, S) in the middle of every shift, mirrored at an utterance's ends.
+
+    Source: Kaldi, ``feature-window.cc``, ``ExtractWindow``: the last sample is repeated.
+    """
+    wav = F.pad(wav, (0, 1)) if wav.size(1) == 0 else wav
+    starts = torch.arange(num_frames, device=wav.device) * shift + shift // 2 - length // 2
+    places = (starts[:, None] + torch.arange(length, device=wav.device)).flatten()
+    lens = wav_lens.clamp(min=1)[:, None]
+    places = places % (2 * lens)
+    places = torch.minimum(places, 2 * lens - 1 - places)
+    return wav.gather(1, places).view(len(wav), num_frames, length)
 
 
 def kaldi_mel_matrix(sample_rate: int, n_fft: int, num_mels: int, low_freq: float, high_freq: float) -> np.ndarray:

@@ -103,7 +103,11 @@ def add_searching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lm-weight", type=float, metavar="W", help="of --lm; default: 0.5")
     parser.add_argument("--plain", action="store_true", help="lower case without punctuation")
     parser.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
-    parser.add_argument("--pad", action="store_true", help="pad clips to 30 s, as the published OWSM-CTC models expect")
+    parser.add_argument(
+        "--pad",
+        action=argparse.BooleanOptionalAction,
+        help="pad clips to 30 s, or do not; default: as the model was trained (the published OWSM-CTC: pad)",
+    )
 
 
 def refuse(args: argparse.Namespace, what: str, *groups: Callable[[argparse.ArgumentParser], None]) -> None:

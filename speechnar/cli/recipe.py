@@ -15,6 +15,7 @@ def _describe_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-decoder", action="store_true", help="of ESPnet's hybrid models, keep only the CTC branch"
     )
+    parser.add_argument("--language", metavar="CODE", help="of MMS, the language to keep, as its files are named")
 
 
 def _describe_train(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,7 @@ def _describe_demo(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from speechnar.interop import convert  # noqa: PLC0415
 
-    report = convert(args.source, args.destination, skip_decoder=args.skip_decoder)
+    report = convert(args.source, args.destination, skip_decoder=args.skip_decoder, language=args.language)
     put(f"{report}\n")
     return OK
 
@@ -148,7 +149,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 VERBS = {
     "convert": Verb(
-        "turn a checkpoint of ESPnet, FunASR, cassnat_asr, audiocraft, Whisper or wav2vec 2.0 into a model folder",
+        "turn a checkpoint of ESPnet, FunASR, cassnat_asr, audiocraft or transformers into a model folder",
         _describe_convert,
         _convert,
     ),

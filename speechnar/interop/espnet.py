@@ -1,4 +1,4 @@
-"""ESPnet's OWSM-CTC and Conformer-CTC models to our model folders.
+"""ESPnet's OWSM-CTC models and its recognisers with a CTC branch to our model folders.
 
 Nothing of a checkpoint is executed: YAML is read as data, weights by torch's restricted unpickler, and files are only
 looked for inside the folder. The conversion is strict both ways: an option, a tensor or a shape that has no
@@ -7,21 +7,27 @@ counterpart here is an error that names it.
 Source: the model folders of ESPnet 202511 (Apache-2.0), packed (``meta.yaml``) or as training leaves them.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
-from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.interop.espnet_names import check_fit, map_state
-from speechnar.interop.espnet_options import EspnetOptions, parse_options
+from speechnar.interop.espnet_options import AsrOptions, EspnetOptions, parse_options
 from speechnar.interop.family import Family, FolderListing, Listing
 from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
+from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc
+from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
 from speechnar.models.base import save_model
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 META_FILE, CONFIG_FILE, BPE_FILE = "meta.yaml", "config.yaml", "bpe.model"
 
@@ -33,7 +39,8 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
         source: an unpacked or downloaded ESPnet model with ``meta.yaml``, or a folder holding ``config.yaml``, one
             ``*.pth`` and, for subwords, ``bpe.model``, at the top or below ``exp*/``.
         destination: folder to write; created if absent.
-        skip_decoder: leave out the attention decoder or the transducer of a hybrid Conformer and keep its CTC branch.
+        skip_decoder: leave out the attention decoder of a hybrid model, too, and keep its CTC branch alone. Transducers
+            and decoders that are no Transformer are left out anyway, with a warning that names them.
 
     Raises:
         ModelNotFoundError: ``source`` lacks one of these files.
@@ -49,13 +56,34 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
     options = parse_options(read_yaml(config_path), str(config_path))
     tokenizer = _load_tokenizer(options, source, config_name)
     theirs = read_tensors(weights_path, wrappers=("module",))  # DeepSpeed wraps it
-    state, keys = map_state(theirs, source=str(weights_path), skip_decoder=skip_decoder)
+    trunk, head = options.to_config(), None if skip_decoder else _head_of(options, source)
+    state, keys = map_state(
+        theirs,
+        source=str(weights_path),
+        skip_decoder=head is None and isinstance(options, AsrOptions),
+        trunk="" if head is None else "trunk.",
+    )
+    model: nn.Module
     with torch.device("meta"):  # nothing is allocated before everything is known to fit
-        model = OwsmCtc(options.to_config(), tokenizer)
+        if head is None:
+            model = OwsmCtc(trunk, tokenizer)
+        else:
+            model = Joint(JointConfig(trunk=trunk, transformer_ar=head), tokenizer)
     check_fit(model, state, source=str(weights_path))
     model.load_state_dict(state, assign=True)
     save_model(destination, model, tokenizer, card=_card(source, tokenizer))
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+
+
+def _head_of(options: EspnetOptions, source: Path) -> TransformerArHeadConfig | None:
+    """Return our configuration of the attention decoder, if there is one that we have a counterpart of."""
+    if not isinstance(options, AsrOptions):
+        return None
+    try:
+        return options.head_config()
+    except ConfigError as error:
+        logger.warning("%s: its decoder is left out, CTC is kept (%s)", source, " ".join(str(error).split()))
+        return None
 
 
 def is_espnet(listing: Listing) -> bool:

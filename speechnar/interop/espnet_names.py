@@ -1,6 +1,6 @@
 """ESPnet's tensors by our names: a table, the fusing of projections, and a check that nothing is left over.
 
-Source: the state dictionaries of ESPnet 202511's ``ESPnetS2TCTCModel`` and ``ESPnetASRModel`` (Conformer).
+Source: the state dictionaries of ESPnet 202511's ``ESPnetS2TCTCModel`` and ``ESPnetASRModel``.
 """
 
 import re
@@ -39,24 +39,29 @@ def _under(prefix: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
     return {f"{prefix}.{theirs}": f"{ours}.{name}" for theirs, name in names.items()}
 
 
+_PROMPT_BLOCK = {
+    "norm1": "norm_attention",
+    **_under("self_attn", "attention", _ATTENTION),
+    "norm2": "ff.0",
+    "feed_forward.w_1": "ff.1",
+    "feed_forward.w_2": "ff.4",
+}
 _BLOCK = {
+    **_PROMPT_BLOCK,  # Transformer
     # Conformer and E-Branchformer
     "norm_ff_macaron": "ff_macaron.0",
     "feed_forward_macaron.w_1": "ff_macaron.1",
     "feed_forward_macaron.w_2": "ff_macaron.4",
     "norm_ff": "ff.0",
-    "feed_forward.w_1": "ff.1",
-    "feed_forward.w_2": "ff.4",
     "norm_mha": "norm_attention",
     "norm_final": "norm_out",
     # Conformer
-    **_under("self_attn", "attention", _ATTENTION),
     "norm_conv": "norm_conv",
     "conv_module.pointwise_conv1": "conv.pointwise_in",
     "conv_module.depthwise_conv": "conv.depthwise",
     "conv_module.norm": "conv.norm",
     "conv_module.pointwise_conv2": "conv.pointwise_out",
-    # E-Branchformer
+    # Branchformer and E-Branchformer
     **_under("attn", "attention", _ATTENTION),
     "norm_mlp": "norm_gating",
     "cgmlp.channel_proj1.0": "gating.proj_in",
@@ -75,6 +80,16 @@ _PROMPT_BLOCK = {
     "feed_forward.w_1": "ff.1",
     "feed_forward.w_2": "ff.4",
 }
+_DECODER_LAYER = {
+    "norm1": "norm_attention",
+    **_under("self_attn", "attention", _ATTENTION),
+    "norm2": "norm_cross",
+    **_under("src_attn", "cross_attention", _CROSS_ATTENTION),
+    "norm3": "ff.0",
+    "feed_forward.w_1": "ff.1",
+    "feed_forward.w_2": "ff.4",
+}
+_HEAD = "decoders.transformer_ar.decoder"
 MODULE_NAMES = {
     "frontend.logmel.melmat": "frontend.mel_matrix",
     "normalize.mean": "normalizer.mean",
@@ -93,10 +108,14 @@ MODULE_NAMES = {
     "embed_proj": "prompt_encoder.prefix_proj",
     "prompt_proj": "prompt_encoder.memory_proj",
     "ctc.ctc_lo": "ctc.proj",
+    "decoder.embed.0": f"{_HEAD}.embed",
+    **_under("decoder.decoders.*", f"{_HEAD}.layers.*", _DECODER_LAYER),
+    "decoder.after_norm": f"{_HEAD}.norm",
+    "decoder.output_layer": f"{_HEAD}.output",
 }
 """ESPnet's modules and lone tensors by our names; ``*`` is a block's number, ``[i]`` part i of a fused tensor."""
 
-_BLOCK_NUMBER = re.compile(r"(?<=\.encoders\.)\d+(?=\.)")
+_BLOCK_NUMBER = re.compile(r"(?<=\.(?:en|de)coders\.)\d+(?=\.)")
 _PART = re.compile(r"\[(\d)\]")
 _DECODERS = ("decoder.", "joint_network.")
 
@@ -108,7 +127,7 @@ class KeyMapping:
     source: str
     shape: tuple[int, ...]
     destination: str | None
-    """Our name, with ``[i]`` where it became part i of a fused tensor; None: skipped on request."""
+    """Our name, with ``[i]`` where it became part i of a fused tensor; None: skipped."""
 
 
 def destination_of(key: str) -> str | None:
@@ -126,9 +145,15 @@ def destination_of(key: str) -> str | None:
 
 
 def map_state(
-    state: Mapping[str, Tensor], *, source: str = "checkpoint", skip_decoder: bool = False
+    state: Mapping[str, Tensor], *, source: str = "checkpoint", skip_decoder: bool = False, trunk: str = ""
 ) -> tuple[dict[str, Tensor], tuple[KeyMapping, ...]]:
     """Return the tensors of an ESPnet model under our names and in our shapes, and what became of each.
+
+    Args:
+        state: ESPnet's names and tensors.
+        source: what messages call it.
+        skip_decoder: leave out the decoder and the joint network.
+        trunk: what our names of all but the decoder begin with, ``trunk.`` in a model of several decoders.
 
     Raises:
         CheckpointError: naming the tensors that have no counterpart, or parts of a fused tensor that do not match.
@@ -137,8 +162,11 @@ def map_state(
     keys: list[KeyMapping] = []
     leftover: list[str] = []
     for key, tensor in state.items():
-        ours = destination_of(key)
-        skipped = ours is None and skip_decoder and key.startswith(_DECODERS)
+        is_decoder = key.startswith(_DECODERS)
+        skipped = is_decoder and skip_decoder
+        ours = None if skipped else destination_of(key)
+        if ours is not None and not is_decoder:
+            ours = f"{trunk}{ours}"
         keys.append(KeyMapping(key, tuple(tensor.shape), ours))
         if ours is not None:
             part = _PART.search(ours)

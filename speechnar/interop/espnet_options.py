@@ -9,32 +9,39 @@ Source: the constructors of ESPnet 202511.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
 from speechnar.config import Config, parse_config
 from speechnar.errors import ConfigError
+from speechnar.interop.espnet_encoders import (
+    Blocks,
+    BranchformerOptions,
+    ConformerOptions,
+    EBranchformerCtcOptions,
+    EBranchformerOptions,
+    EncoderOptions,
+    Rate,
+    Size,
+    TransformerOptions,
+)
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
-from speechnar.nn.attention import PositionKind
+from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
 from speechnar.text.tokenizer import WORD_START
-
-_Size = Annotated[int, Field(gt=0, le=1 << 16)]
-_Blocks = Annotated[int, Field(gt=0, le=1024)]
-_Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _FrontendOptions(Config):
     fs: int | str = 16000
-    n_fft: _Size = 512
-    win_length: _Size | None = None
-    hop_length: _Size = 128
+    n_fft: Size = 512
+    win_length: Size | None = None
+    hop_length: Size = 128
     window: Literal["hann"] = "hann"
     center: Literal[True] = True
     normalized: Literal[False] = False
     onesided: Literal[True] = True
-    n_mels: _Size = 80
+    n_mels: Size = 80
     fmin: float | None = None
     fmax: float | None = None
     htk: Literal[False] = False
@@ -73,138 +80,12 @@ class _NormalizeOptions(Config):
     eps: float = 1e-20
 
 
-class _EncoderOptions(Config):
-    """What ESPnet's Conformer and its E-Branchformer for OWSM-CTC have in common."""
-
-    output_size: _Size = 256
-    attention_heads: _Size = 4
-    linear_units: _Size = 2048
-    dropout_rate: _Rate = 0.1
-    positional_dropout_rate: float = 0.1
-    attention_dropout_rate: _Rate = 0.0
-    rel_pos_type: Literal["latest", "legacy"] = "latest"
-    pos_enc_layer_type: Literal["abs_pos", "rel_pos"] = "rel_pos"
-    positionwise_layer_type: Literal["linear"] = "linear"
-    zero_triu: Literal[False] = False
-    padding_idx: int = -1
-    max_pos_emb_len: int = 5000
-    layer_drop_rate: float = 0.0
-    use_flash_attn: bool = False
-
-    def positions(self, attention: str) -> PositionKind:
-        match self.pos_enc_layer_type, attention, self.rel_pos_type:
-            case "abs_pos", "selfattn", _:
-                return "absolute"
-            case "rel_pos", "rel_selfattn", "latest":
-                return "relative"
-        raise ConfigError(
-            f"encoder_conf: {self.pos_enc_layer_type} with {attention} and rel_pos_type {self.rel_pos_type} is not "
-            "supported; need abs_pos with selfattn, or rel_pos with rel_selfattn and rel_pos_type latest"
-        )
-
-
-class _EBranchformerOptions(_EncoderOptions):
-    attention_layer_type: Literal["selfattn", "rel_selfattn"] = "rel_selfattn"
-    cgmlp_linear_units: _Size = 2048
-    cgmlp_conv_kernel: _Size = 31
-    use_linear_after_conv: Literal[False] = False
-    gate_activation: Literal["identity"] = "identity"
-    num_blocks: _Blocks = 12
-    input_layer: Literal["conv2d8"] = "conv2d8"
-    use_ffn: Literal[True] = False  # type: ignore[assignment]  # ESPnet's default is what we do not have
-    macaron_ffn: Literal[True] = False  # type: ignore[assignment]
-    ffn_activation_type: Literal["swish"] = "swish"
-    merge_conv_kernel: _Size = 3
-    interctc_layer_idx: tuple[int, ...] = ()
-    interctc_use_conditioning: bool = False
-    use_cross_attention: bool | tuple[bool, ...] = True
-
-    @field_validator("interctc_layer_idx", mode="before")
-    @classmethod
-    def _none_is_empty(cls, value: Any) -> Any:
-        return () if value is None else value
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.interctc_layer_idx and not self.interctc_use_conditioning:
-            raise ValueError("interctc_layer_idx without interctc_use_conditioning is not supported")
-        return self
-
-    def ours(self) -> dict[str, Any]:
-        return {
-            "kind": "e_branchformer",
-            "model_dim": self.output_size,
-            "num_layers": self.num_blocks,
-            "num_heads": self.attention_heads,
-            "ff_dim": self.linear_units,
-            "positions": self.positions(self.attention_layer_type),
-            "subsampling": 8,
-            "cross_attention_every": self._cross_attention_every(),
-            "dropout": self.dropout_rate,
-            "attention_dropout": self.attention_dropout_rate,
-            "gate_dim": self.cgmlp_linear_units,
-            "kernel_size": self.cgmlp_conv_kernel,
-            "merge_kernel_size": self.merge_conv_kernel,
-        }
-
-    def _cross_attention_every(self) -> int | None:
-        if isinstance(self.use_cross_attention, bool):
-            return 1 if self.use_cross_attention else None
-        if not any(self.use_cross_attention):
-            return None
-        every = self.use_cross_attention.index(True) + 1
-        if self.use_cross_attention != tuple((i + 1) % every == 0 for i in range(self.num_blocks)):
-            raise ConfigError(
-                f"encoder_conf.use_cross_attention must hold one value for each of {self.num_blocks} blocks, true at "
-                f"every n-th, got {list(self.use_cross_attention)}"
-            )
-        return every
-
-
-_SUBSAMPLING = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
-
-
-class _ConformerOptions(_EncoderOptions):
-    num_blocks: _Blocks = 6
-    input_layer: Literal["conv2d", "conv2d6", "conv2d8"] = "conv2d"
-    normalize_before: Literal[True] = True
-    concat_after: Literal[False] = False
-    positionwise_conv_kernel_size: int = 3
-    macaron_style: Literal[True] = False  # type: ignore[assignment]
-    rel_pos_type: Literal["latest", "legacy"] = "legacy"
-    selfattention_layer_type: Literal["selfattn", "rel_selfattn"] = "rel_selfattn"
-    activation_type: Literal["swish"] = "swish"
-    use_cnn_module: Literal[True] = True
-    cnn_module_kernel: _Size = 31
-    interctc_layer_idx: tuple[()] = ()
-    interctc_use_conditioning: Literal[False] = False
-    ctc_trim: Literal[False] = False
-    stochastic_depth_rate: float | tuple[float, ...] = 0.0
-    qk_norm: Literal[False] = False
-    use_flash_attn: bool = True
-
-    def ours(self) -> dict[str, Any]:
-        return {
-            "kind": "conformer",
-            "model_dim": self.output_size,
-            "num_layers": self.num_blocks,
-            "num_heads": self.attention_heads,
-            "ff_dim": self.linear_units,
-            "positions": self.positions(self.selfattention_layer_type),
-            "subsampling": _SUBSAMPLING[self.input_layer],
-            "dropout": self.dropout_rate,
-            "attention_dropout": self.attention_dropout_rate,
-            "kernel_size": self.cnn_module_kernel,
-            "conv_norm": "batch",
-        }
-
-
 class _PromptOptions(Config):
-    output_size: _Size = 256
-    attention_heads: _Size = 4
-    linear_units: _Size = 2048
-    num_blocks: _Blocks = 6
-    dropout_rate: _Rate = 0.1
+    output_size: Size = 256
+    attention_heads: Size = 4
+    linear_units: Size = 2048
+    num_blocks: Blocks = 6
+    dropout_rate: Rate = 0.1
     positional_dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.0
     pos_enc_layer_type: str = "abs_pos"
@@ -231,7 +112,7 @@ class _PromptOptions(Config):
 
 
 class _CtcModelOptions(Config):
-    interctc_weight: _Rate = 0.0
+    interctc_weight: Rate = 0.0
     ctc_asr_only: tuple[bool, ...] = (False,)
     sym_blank: Literal["<blank>"] = "<blank>"
     sym_na: Literal["<na>"] = "<na>"
@@ -243,6 +124,15 @@ class _CtcModelOptions(Config):
     report_cer: bool = True
     report_wer: bool = True
     extract_feats_in_collect_stats: bool = True
+
+
+class _PreprocessorOptions(Config):
+    """How training prepares utterances, of which one choice decides what the model can be given."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    speech_length: PositiveFloat = 30
+    """Seconds that every utterance is padded to with silence."""
 
 
 class _CommonOptions(Config):
@@ -290,11 +180,12 @@ class OwsmCtcOptions(_CommonOptions):
     """A model of ESPnet's task ``s2t_ctc``."""
 
     encoder: Literal["e_branchformer_ctc"]
-    encoder_conf: _EBranchformerOptions = Field(default_factory=_EBranchformerOptions)
+    encoder_conf: EBranchformerCtcOptions = Field(default_factory=EBranchformerCtcOptions)
     promptencoder: Literal["transformer"] = "transformer"
     promptencoder_conf: _PromptOptions = _PromptOptions()
     model: Literal["espnet_ctc"] = "espnet_ctc"
     model_conf: _CtcModelOptions = _CtcModelOptions()
+    preprocessor_conf: _PreprocessorOptions = _PreprocessorOptions()
 
     def to_config(self) -> OwsmCtcConfig:
         """Return our configuration of the same model.
@@ -317,36 +208,136 @@ class OwsmCtcOptions(_CommonOptions):
             "interctc_asr_only": asr_only[:-1],
             "interctc_weight": self.model_conf.interctc_weight,
             "prompt": self.promptencoder_conf.ours(),
+            "clip_s": self.preprocessor_conf.speech_length,
         }
         return parse_config(values, OwsmCtcConfig, source="ESPnet options")
 
 
-class ConformerCtcOptions(_CommonOptions):
-    """A Conformer of ESPnet's task ``asr``, of which the CTC branch is used."""
+class _AsrModelOptions(Config):
+    """Of the model's options, those that say what it is; the rest is about losses and scores."""
 
-    encoder: Literal["conformer"]
-    encoder_conf: _ConformerOptions = Field(default_factory=_ConformerOptions)
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    ctc_weight: float = Field(default=0.5, gt=0, le=1)
+    """Without CTC there is nothing here to decode with."""
+    interctc_weight: Rate = 0.0
+    sym_blank: Literal["<blank>"] = "<blank>"
+    sym_sos: Literal["<sos/eos>"] = "<sos/eos>"
+    sym_eos: Literal["<sos/eos>"] = "<sos/eos>"
+
+
+class _DecoderOptions(Config):
+    """ESPnet's Transformer decoder."""
+
+    attention_heads: Size = 4
+    linear_units: Size = 2048
+    num_blocks: Blocks = 6
+    dropout_rate: Rate = 0.1
+    positional_dropout_rate: float = 0.1
+    self_attention_dropout_rate: Rate = 0.0
+    src_attention_dropout_rate: float = 0.0
+    input_layer: Literal["embed"] = "embed"
+    use_output_layer: Literal[True] = True
+    normalize_before: Literal[True] = True
+    concat_after: Literal[False] = False
+    layer_drop_rate: float = 0.0
+    qk_norm: Literal[False] = False
+    use_flash_attn: bool = True
+    gradient_checkpoint_layers: tuple[int, ...] = ()
+
+    def ours(self) -> dict[str, Any]:
+        return {
+            "num_layers": self.num_blocks,
+            "num_heads": self.attention_heads,
+            "ff_dim": self.linear_units,
+            "dropout": self.dropout_rate,
+            "attention_dropout": self.self_attention_dropout_rate,
+            "norm_eps": 1e-12,
+        }
+
+
+class AsrOptions(_CommonOptions):
+    """A model of ESPnet's task ``asr`` with a CTC branch; heirs say which encoder it has."""
+
+    encoder_conf: Any
     preencoder: None = None
     postencoder: None = None
+    decoder: str | None = None
+    decoder_conf: dict[str, Any] = Field(default_factory=dict)
     model: Literal["espnet"] = "espnet"
+    model_conf: _AsrModelOptions = _AsrModelOptions()
 
     def to_config(self) -> OwsmCtcConfig:
-        """Return our configuration of the same model.
+        """Return our configuration of the front end, the encoder and the CTC branch.
 
         Raises:
             ConfigError: values do not go together, or are out of our range.
         """
+        encoder: EncoderOptions = self.encoder_conf
+        # Intermediate heads that are not fed back are losses only.
+        layers = encoder.interctc_layer_idx if encoder.interctc_use_conditioning else ()
         values = {
             **self.shared(),
-            "encoder": self.encoder_conf.ours(),
-            "interctc_layers": (),
-            "interctc_asr_only": (),
+            "encoder": encoder.ours(),
+            "interctc_layers": layers,
+            "interctc_asr_only": (False,) * len(layers),
+            "interctc_weight": self.model_conf.interctc_weight,
+            "interctc_norm": bool(layers) and encoder.norms_inter,
             "prompt": None,
         }
         return parse_config(values, OwsmCtcConfig, source="ESPnet options")
 
+    def head_config(self) -> TransformerArHeadConfig | None:
+        """Return our configuration of the attention decoder; None where there is none.
 
-EspnetOptions = OwsmCtcOptions | ConformerCtcOptions
+        Raises:
+            ConfigError: it is of a kind that our implementation has not.
+        """
+        if self.decoder is None or self.model_conf.ctc_weight == 1:  # ESPnet builds none then
+            return None
+        if self.decoder != "transformer":
+            raise ConfigError(f"decoder must be transformer, got {self.decoder[:60]!r}")
+        ours = parse_config(self.decoder_conf, _DecoderOptions, source="decoder_conf").ours()
+        return parse_config(ours, TransformerArHeadConfig, source="ESPnet options")
+
+
+class ConformerCtcOptions(AsrOptions):
+    """A Conformer."""
+
+    encoder: Literal["conformer"]
+    encoder_conf: ConformerOptions = Field(default_factory=ConformerOptions)
+
+
+class EBranchformerAsrOptions(AsrOptions):
+    """An E-Branchformer."""
+
+    encoder: Literal["e_branchformer"]
+    encoder_conf: EBranchformerOptions = Field(default_factory=EBranchformerOptions)
+
+
+class BranchformerCtcOptions(AsrOptions):
+    """A Branchformer."""
+
+    encoder: Literal["branchformer"]
+    encoder_conf: BranchformerOptions = Field(default_factory=BranchformerOptions)
+
+
+class TransformerCtcOptions(AsrOptions):
+    """A Transformer, which is ESPnet's default."""
+
+    encoder: Literal["transformer"] = "transformer"
+    encoder_conf: TransformerOptions = Field(default_factory=TransformerOptions)
+
+
+EspnetOptions = OwsmCtcOptions | AsrOptions
+
+_TASKS: dict[str, type[EspnetOptions]] = {
+    "e_branchformer_ctc": OwsmCtcOptions,
+    "conformer": ConformerCtcOptions,
+    "e_branchformer": EBranchformerAsrOptions,
+    "branchformer": BranchformerCtcOptions,
+    "transformer": TransformerCtcOptions,
+}
 
 
 def parse_options(values: Mapping[str, Any], source: str = "config.yaml") -> EspnetOptions:
@@ -355,13 +346,11 @@ def parse_options(values: Mapping[str, Any], source: str = "config.yaml") -> Esp
     Raises:
         ConfigError: naming every option that has no counterpart here.
     """
-    match values.get("encoder"):
-        case "e_branchformer_ctc":
-            return parse_config(values, OwsmCtcOptions, source=source)
-        case "conformer":
-            return parse_config(values, ConformerCtcOptions, source=source)
-        case other:
-            raise ConfigError(f"{source}: encoder must be e_branchformer_ctc or conformer, got {str(other)[:60]!r}")
+    encoder = values.get("encoder")
+    options_cls = _TASKS.get(encoder) if isinstance(encoder, str) else None
+    if options_cls is None:
+        raise ConfigError(f"{source}: encoder must be one of {', '.join(_TASKS)}, got {str(encoder)[:60]!r}")
+    return parse_config(values, options_cls, source=source)
 
 
 def _spec_augment(conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,51 +1,63 @@
 """wav2vec 2.0's and HuBERT's checkpoints of Hugging Face to our model folders.
 
 A pretrained one becomes a folder of kind ``wav2vec2``, from which others begin. One that was fine-tuned with CTC is
-made the recogniser that it is: ``owsm_ctc`` without blocks, languages and prompt. Nothing is executed, and the
-conversion is strict both ways: a tensor without a counterpart here is an error that names it, and so is one that is
-missing. What only served pretraining (quantiser and projections of the contrastive loss) is skipped, and reported so.
+made the recogniser that it is: ``owsm_ctc`` without blocks, languages and prompt. What only served pretraining
+(quantiser and projections of the contrastive loss) is skipped, and reported so. One of MMS, with an adapter and a
+vocabulary of each language, is made the recogniser of one of them.
 
-Differs from transformers: utterances in a batch give what they give alone (`speechnar.nn.wav2vec2`), and nothing is
-added to the variance by which samples are normalised; there, 1e-7 is, which matters below -60 dBFS only.
+Differs from transformers: utterances in a batch give what they give alone (`speechnar.nn.wav2vec2`).
 
 Source: the state dictionaries of transformers' ``Wav2Vec2Model``, ``Wav2Vec2ForPreTraining``, ``Wav2Vec2ForCTC``,
 ``HubertModel`` and ``HubertForCTC``, and their ``config.json``, ``preprocessor_config.json`` and ``vocab.json``.
 """
 
+import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, PositiveInt, model_validator
 from torch import Tensor
 
 from speechnar.audio.fbank import WaveformConfig
 from speechnar.config import Config, parse_config
-from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
-from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.errors import ConfigError, DataError, ModelNotFoundError
+from speechnar.interop.espnet_names import KeyMapping, check_fit
 from speechnar.interop.family import (
+    CARD_FILE,
     CONFIG_FILE,
-    PICKLE_FILE,
-    SAFETENSORS_FILE,
     Family,
     Listing,
     listed_of,
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
-from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.interop.files import ConversionReport
+from speechnar.interop.transformers import (
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
+    build_recogniser,
+    card_of,
+    find_weights,
+    map_names,
+    preprocessor_of,
+    read_json,
+    read_state,
+)
+from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
 from speechnar.models.asr.wav2vec2 import Wav2Vec2, Wav2Vec2ModelConfig
-from speechnar.models.base import read_weights, save_model
+from speechnar.models.base import save_model
 from speechnar.nn.wav2vec2 import KERNELS, NORM_EPS, STRIDES, Wav2Vec2Config, Wav2Vec2TrunkConfig
 from speechnar.text.tokenizer import BLANK, UNK, WORD_START, CharTokenizer
 
-PREPROCESSOR_FILE = "preprocessor_config.json"
 VOCAB_FILE, ADDED_FILE, TOKENIZER_FILE = "vocab.json", "added_tokens.json", "tokenizer_config.json"
 MODEL_TYPES = ("wav2vec2", "hubert")
-SAMPLE_RATE = 16000
+DEFAULT_LANGUAGE = "eng"
+"""Of MMS, as in transformers."""
+_LANGUAGE = re.compile(r"[\w-]+")
 
 _POSITIONS = "encoder.pos_conv_embed.conv"
 _NAMES = {
@@ -68,12 +80,12 @@ _NAMES = {
     "encoder.layers.*.feed_forward.intermediate_dense": "layers.*.ff.1",
     "encoder.layers.*.feed_forward.output_dense": "layers.*.ff.4",
     "encoder.layers.*.final_layer_norm": "layers.*.ff.0",
+    "encoder.layers.*.adapter_layer.norm": "layers.*.adapter.0",
+    "encoder.layers.*.adapter_layer.linear_1": "layers.*.adapter.1",
+    "encoder.layers.*.adapter_layer.linear_2": "layers.*.adapter.4",
 }
-_OUTER_NORM = "encoder.layer_norm"
-_HEAD = "lm_head"
+_PREFIXES = ("wav2vec2.", "hubert.")
 _PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
-_NUMBER = re.compile(r"(?<=layers\.)\d+")
-_PART = re.compile(r"\[(\d)\]")
 
 
 class _Options(Config):
@@ -100,7 +112,7 @@ class _Options(Config):
     num_conv_pos_embedding_groups: int = 16
     conv_pos_batch_norm: Literal[False] = False
     add_adapter: Literal[False] = False
-    adapter_attn_dim: None = None
+    adapter_attn_dim: PositiveInt | None = None
     pad_token_id: int | None = 0
 
     @model_validator(mode="after")
@@ -126,61 +138,91 @@ class _Options(Config):
             "num_heads": self.num_attention_heads,
             "ff_dim": self.intermediate_size,
             "norm_first": self.do_stable_layer_norm,
+            "adapter_dim": self.adapter_attn_dim,
             "position_kernel": self.num_conv_pos_embeddings,
             "position_groups": self.num_conv_pos_embedding_groups,
         }
         return parse_config(values, Wav2Vec2Config, source="their configuration")
 
 
-def convert_wav2vec2(source: str | Path, destination: str | Path) -> ConversionReport:
+def convert_wav2vec2(source: str | Path, destination: str | Path, *, language: str | None = None) -> ConversionReport:
     """Turn a wav2vec 2.0 or a HuBERT into a model folder: of kind ``owsm_ctc`` with a CTC head, else ``wav2vec2``.
 
     Args:
         source: folder with ``config.json``, ``model.safetensors`` or ``pytorch_model.bin`` and, of a recogniser,
-            ``vocab.json``; ``preprocessor_config.json`` and ``tokenizer_config.json`` are heeded if they are there.
+            ``vocab.json``; ``preprocessor_config.json``, ``tokenizer_config.json`` and the card are heeded if they are
+            there, and of MMS ``adapter.xxx.safetensors``.
         destination: folder to write; created if absent.
+        language: of MMS, as its files are named; None: the one that ``tokenizer_config.json`` names, else English.
 
     Raises:
-        ModelNotFoundError: ``source`` lacks a file.
-        ConfigError: the network has options that ours has not; all of them are named.
+        ModelNotFoundError: ``source`` lacks a file, that of the language included.
+        ConfigError: the network has options that ours has not; all of them are named. Or ``language`` is given and
+            there are none.
         CheckpointError: the weights hold more than tensors, or are not those of the configuration.
         DataError: the vocabulary is malformed, or not of characters.
     """
     source, destination = Path(source), Path(destination)
-    options = parse_config(read_yaml(source / CONFIG_FILE), _Options, source=str(source / CONFIG_FILE))
-    _check_preprocessor(source, options)
+    options = parse_config(read_json(source / CONFIG_FILE), _Options, source=str(source / CONFIG_FILE))
+    if options.adapter_attn_dim is None and language is not None:
+        raise ConfigError(f"{source}: language is for models with adapters (MMS); leave it out")
+    if language is not None and not _LANGUAGE.fullmatch(language):
+        raise ConfigError(f"language must be one that the files of {source} name, as fra, got {language[:40]!r}")
+    if options.adapter_attn_dim is not None:
+        language = language or _default_language(source / TOKENIZER_FILE)
+    normalize = preprocessor_of(source).get("do_normalize", True)
     network = options.network()
-    path = _find_weights(source)
-    theirs = read_weights(path) if path.name == SAFETENSORS_FILE else read_tensors(path, ())
+    path = find_weights(source)
+    theirs = {**read_state(path), **_read_adapter(source, language, options)}
     state, keys = map_state(theirs, norm_first=network.norm_first, source=str(path))
     # A model that was fine-tuned without masks has no embedding of what is masked.
     state.setdefault("encoder.projection.mask_embed", torch.zeros(network.model_dim))
-    model: Wav2Vec2 | OwsmCtc
-    tokenizer = CharTokenizer((BLANK, UNK))
-    if "ctc.proj.weight" in state:
-        tokenizer = _read_vocabulary(source, options.pad_token_id)
-        state = {_in_recogniser(name): tensor for name, tensor in state.items()}
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
-        if "ctc.proj.weight" in state:
-            model = OwsmCtc(_recogniser(network), tokenizer)
-        else:
-            model = Wav2Vec2(Wav2Vec2ModelConfig(encoder=network))
-    check_fit(model, state, source=str(path))
-    model.load_state_dict(state, assign=True)
-    card = (
-        f"# {source.resolve().name}\n\n"
-        f"Converted from a checkpoint of transformers ({options.model_type}); the licence of the original applies.\n"
-    )
-    tasks = "---\ntasks: [asr]\n---\n" if isinstance(model, OwsmCtc) else ""
-    save_model(destination, model, tokenizer, card=tasks + card)
+    toolkit = f"transformers ({options.model_type})"
+    if "ctc.proj.weight" not in state:
+        with torch.device("meta"):  # nothing is allocated before everything is known to fit
+            trunk = Wav2Vec2(Wav2Vec2ModelConfig(encoder=network))
+        check_fit(trunk, state, source=str(path))
+        trunk.load_state_dict(state, assign=True)
+        save_model(destination, trunk, CharTokenizer((BLANK, UNK)), card=card_of(source, toolkit, tasks=()))
+        return ConversionReport(destination, sum(parameter.numel() for parameter in trunk.parameters()), keys)
+    head = state["ctc.proj.weight"]
+    tokenizer = read_characters(source, options.pad_token_id, head=head, language=language)
+    state = {_in_recogniser(name): tensor for name, tensor in state.items()}
+    config = _recogniser(network, normalize=normalize is True)
+    model = build_recogniser(config, tokenizer, state, without_bias=(), source=str(path))
+    save_model(destination, model, tokenizer, card=card_of(source, toolkit, language=language))
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
 
 
-def _recogniser(network: Wav2Vec2Config) -> OwsmCtcConfig:
+def _default_language(tokenizer_file: Path) -> str:
+    """Return the language of MMS that ``tokenizer_config.json`` names, else English."""
+    language = read_json(tokenizer_file).get("target_lang") if tokenizer_file.is_file() else None
+    return language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else DEFAULT_LANGUAGE
+
+
+def _adapter_files(language: str) -> tuple[str, str]:
+    """Return how the file of a language of MMS may be called."""
+    return f"adapter.{language}.safetensors", f"adapter.{language}.bin"
+
+
+def _read_adapter(source: Path, language: str | None, options: _Options) -> Mapping[str, Tensor]:
+    """Return adapters and head of a language, without which the weights are those of the default language."""
+    if language is None or options.adapter_attn_dim is None:
+        return {}
+    names = _adapter_files(language)
+    is_default = language == _default_language(source / TOKENIZER_FILE)
+    if is_default and not any((source / name).is_file() for name in names):
+        return {}
+    adapter = read_state(find_weights(source, names))
+    prefix = f"{options.model_type}."
+    return {key if key.startswith(("lm_head.", prefix)) else f"{prefix}{key}": t for key, t in adapter.items()}
+
+
+def _recogniser(network: Wav2Vec2Config, *, normalize: bool) -> OwsmCtcConfig:
     """Return a CTC recogniser that reads the states of ``network`` directly."""
     return OwsmCtcConfig(
-        frontend=WaveformConfig(sample_rate=SAMPLE_RATE),
-        normalize="utterance",
+        frontend=WaveformConfig(),
+        normalize="wav2vec2" if normalize else "global",  # of mean 0 and deviation 1: samples stay as they are
         encoder=Wav2Vec2TrunkConfig(wav2vec2=network),
         interctc_layers=(),
         interctc_asr_only=(),
@@ -193,26 +235,6 @@ def _in_recogniser(name: str) -> str:
     return f"{half}wav2vec2.{name.removeprefix(half)}" if name.startswith(half) else name
 
 
-def _check_preprocessor(source: Path, options: _Options) -> None:
-    """Raise ConfigError where samples are prepared otherwise than we do."""
-    if not (source / PREPROCESSOR_FILE).is_file():
-        return
-    values = read_yaml(source / PREPROCESSOR_FILE)
-    rate = values.get("sampling_rate", SAMPLE_RATE)
-    if rate != SAMPLE_RATE:
-        raise ConfigError(f"{source / PREPROCESSOR_FILE}: sampling_rate must be {SAMPLE_RATE}, got {rate!r}")
-    # A group norm takes level and offset of the samples out again, whether they were taken out before or not.
-    if options.feat_extract_norm == "layer" and values.get("do_normalize", True) is not True:
-        raise ConfigError(f"{source / PREPROCESSOR_FILE}: do_normalize must be true with feat_extract_norm layer")
-
-
-def _find_weights(source: Path) -> Path:
-    for name in (SAFETENSORS_FILE, PICKLE_FILE):
-        if (source / name).is_file():
-            return source / name
-    raise ModelNotFoundError(f"{source}: need {SAFETENSORS_FILE} or {PICKLE_FILE}, in one piece")
-
-
 def map_state(
     theirs: Mapping[str, Tensor], *, norm_first: bool, source: str
 ) -> tuple[dict[str, Tensor], tuple[KeyMapping, ...]]:
@@ -221,59 +243,38 @@ def map_state(
     Raises:
         CheckpointError: naming the tensors that have no counterpart, or parts of a fused tensor that are missing.
     """
-    parts: dict[str, dict[int, Tensor]] = {}
-    keys: list[KeyMapping] = []
-    leftover: list[str] = []
-    for key, tensor in theirs.items():
-        ours = destination_of(key, norm_first=norm_first)
-        keys.append(KeyMapping(key, tuple(tensor.shape), ours))
-        if ours is not None:
-            part = _PART.search(ours)
-            parts.setdefault(_PART.sub("", ours), {})[int(part[1]) if part else 0] = tensor.float()
-        elif not key.startswith(_PRETRAINING):
-            leftover.append(key)
-    if leftover:
-        raise CheckpointError(f"{source}: {len(leftover)} tensors have no counterpart: {listed(leftover)}")
-    torn = [name for name, found in parts.items() if len(found) != (3 if ".qkv." in name else 1)]
-    if torn:
-        raise CheckpointError(f"{source}: queries, keys or values are missing of {listed(torn)}")
-    return {name: torch.cat([found[i] for i in sorted(found)]) for name, found in parts.items()}, tuple(keys)
+    names = {**_NAMES, "encoder.layer_norm": "norm" if norm_first else "norm_in"}
+    names = {pattern: f"encoder.{ours}" for pattern, ours in names.items()} | {"lm_head": "ctc.proj"}
+    return map_names(theirs, names, source=source, prefixes=_PREFIXES, skipped=_PRETRAINING)
 
 
-def destination_of(key: str, *, norm_first: bool) -> str | None:
-    """Return our name of their tensor ``key``, with ``[i]`` where it is part i of ours, or None."""
-    if key.startswith(f"{_HEAD}."):
-        return f"ctc.proj.{key.removeprefix(f'{_HEAD}.')}"
-    inner = key.removeprefix("wav2vec2.").removeprefix("hubert.")
-    number = _NUMBER.search(inner)
-    pattern = _NUMBER.sub("*", inner, count=1)
-    module, _, leaf = pattern.rpartition(".")
-    if pattern in _NAMES:
-        ours = _NAMES[pattern]
-    elif module == _OUTER_NORM and leaf in ("weight", "bias"):
-        ours = f"{'norm' if norm_first else 'norm_in'}.{leaf}"
-    elif module in _NAMES and leaf in ("weight", "bias"):
-        name, bracket, part = _NAMES[module].partition("[")
-        ours = f"{name}.{leaf}{bracket}{part}"
-    else:
-        return None
-    return f"encoder.{ours.replace('*', number[0]) if number else ours}"
-
-
-def _read_vocabulary(source: Path, blank_id: int | None) -> CharTokenizer:
+def read_characters(
+    source: Path, blank_id: int | None, *, head: Tensor | None, language: str | None = None
+) -> CharTokenizer:
     """Return the tokenizer of ``vocab.json``: a piece a character, spaces as a delimiter, blank where padding is.
+
+    Args:
+        source: folder with ``vocab.json`` and, perhaps, ``added_tokens.json`` and ``tokenizer_config.json``.
+        blank_id: the id of padding.
+        head: (V, D) its weight has a row for each piece; of those that were added to the vocabulary others are left
+            out.
+        language: where there is a vocabulary of each, the one that is read.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        DataError: it is malformed, of several languages, without an unknown piece, or holds more than characters.
+        DataError: it is malformed, lacks ``language`` or an unknown piece, or holds more than characters.
     """
     path = source / VOCAB_FILE
     if not path.is_file():
         raise ModelNotFoundError(f"{source}: {VOCAB_FILE} is missing; the checkpoint has a CTC head")
-    vocab: dict[str, Any] = read_yaml(path)
-    if (source / ADDED_FILE).is_file():
-        vocab |= read_yaml(source / ADDED_FILE)
-    names = read_yaml(source / TOKENIZER_FILE) if (source / TOKENIZER_FILE).is_file() else {}
+    vocab: Any = read_json(path)
+    names = read_json(source / TOKENIZER_FILE) if (source / TOKENIZER_FILE).is_file() else {}
+    if language is not None:
+        vocab = _of_language(vocab, language, path)
+    else:
+        num_rows = math.inf if head is None else len(head)
+        added = _added_pieces(source / ADDED_FILE, names)
+        vocab = {piece: number for piece, number in added.items() if number < num_rows} | vocab
     places = {number: str(piece) for piece, number in vocab.items() if isinstance(number, int)}
     if len(places) != len(vocab) or sorted(places) != list(range(len(vocab))):
         raise DataError(f"{path}: must map every piece to a number of its own, from 0 on")
@@ -282,7 +283,28 @@ def _read_vocabulary(source: Path, blank_id: int | None) -> CharTokenizer:
     unknown = _content(names.get("unk_token"), "<unk>" if "<unk>" in vocab else "[UNK]")
     delimiter = _content(names.get("word_delimiter_token"), "|")
     renamed = {unknown: UNK, delimiter: WORD_START, places[blank_id]: BLANK}
-    return CharTokenizer([renamed.get(places[i], places[i]) for i in range(len(places))], source=str(path))
+    pieces = [renamed.get(places[i], places[i]) for i in range(len(places))]
+    if names.get("do_lower_case") is True:  # such a model writes lower case and has learnt upper case
+        pieces = [piece.lower() if len(piece) == 1 else piece for piece in pieces]
+    return CharTokenizer(pieces, source=str(path))
+
+
+def _added_pieces(path: Path, names: Mapping[str, Any]) -> dict[str, int]:
+    """Return what was added to a vocabulary, as ``added_tokens.json`` or newer ``tokenizer_config.json`` say."""
+    decoder = names.get("added_tokens_decoder")
+    decoder = decoder if isinstance(decoder, dict) else {}
+    added = {_content(token, ""): int(number) for number, token in decoder.items() if str(number).isdecimal()}
+    older = read_json(path) if path.is_file() else {}
+    return added | {piece: number for piece, number in older.items() if isinstance(number, int)}
+
+
+def _of_language(vocab: Mapping[str, Any], language: str, path: Path) -> dict[str, Any]:
+    if not any(isinstance(values, dict) for values in vocab.values()):
+        return dict(vocab)
+    if not isinstance(vocab.get(language), dict):
+        near = ", ".join(difflib.get_close_matches(language, vocab, n=3)) or ", ".join(sorted(vocab)[:8])
+        raise DataError(f"{path}: has no language {language[:40]!r}; among its {len(vocab)} are {near}")
+    return vocab[language]
 
 
 def _content(token: Any, default: str) -> str:
@@ -298,9 +320,18 @@ def is_wav2vec2(listing: Listing) -> bool:
 
 
 def wanted_of_wav2vec2(listing: Listing) -> tuple[str, ...]:
-    """Return configuration and weights and, where they are, what the samples and the characters are made by."""
-    optional = listed_of(listing, PREPROCESSOR_FILE, VOCAB_FILE, ADDED_FILE, TOKENIZER_FILE)
+    """Return configuration, weights and, where they are, what samples and characters are made by, the default language
+    of MMS, and the card."""
+    optional = list(wanted_of_characters(listing))
+    if transformers_config(listing).get("adapter_attn_dim") is not None:
+        named = listing.path(TOKENIZER_FILE) if TOKENIZER_FILE in listing.names else Path(TOKENIZER_FILE)
+        optional += listed_of(listing, *_adapter_files(_default_language(named)))[:1]
     return (CONFIG_FILE, transformers_weights(listing), *optional)
+
+
+def wanted_of_characters(listing: Listing) -> tuple[str, ...]:
+    """Return what there is of the files that recognisers of characters have besides configuration and weights."""
+    return listed_of(listing, PREPROCESSOR_FILE, PROCESSOR_FILE, VOCAB_FILE, ADDED_FILE, TOKENIZER_FILE, CARD_FILE)
 
 
 WAV2VEC2 = Family(

@@ -1,10 +1,11 @@
-"""Multi-head attention over one SDPA core: self-attention with five kinds of positions, and cross-attention.
+"""Multi-head attention over one SDPA core: self-attention with six kinds of positions, and cross-attention.
 
 Shapes: B utterances, T frames, L cached frames, M memory tokens, D model width, H heads.
 Sources: Vaswani et al. 2017, equation 1; Dai et al., "Transformer-XL", 2019, section 3.3 (relative positions, as in
 ESPnet's ``RelPositionMultiHeadedAttention``); Su et al., "RoFormer", 2021; Shaw et al., "Self-Attention with Relative
-Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``). ``legacy`` are
-the relative positions of old ESPnet and FunASR models, which see the future by the wrong query.
+Position Representations", 2018, section 3.2 (distances beyond a limit count as the limit: ``clipped``, and ``shaw``,
+which is theirs for keys alone). ``legacy`` are the relative positions of old ESPnet and FunASR models, which see the
+future by the wrong query.
 """
 
 import math
@@ -18,7 +19,7 @@ from speechnar.errors import ConfigError
 from speechnar.nn.context import BlockContext, LayerCache
 from speechnar.nn.positions import rotate
 
-PositionKind = Literal["absolute", "relative", "rotary", "clipped", "legacy"]
+PositionKind = Literal["absolute", "relative", "rotary", "clipped", "shaw", "legacy"]
 _BY_DISTANCE = ("relative", "clipped", "legacy")
 
 
@@ -26,10 +27,19 @@ class SelfAttention(nn.Module):
     """Self-attention with one fused projection to queries, keys and values.
 
     ``positions="absolute"`` means that positions were added to the input and attention itself is blind to them.
+    ``max_distances`` are those behind and before a query that ``shaw`` tells apart. With ``block_frames`` a frame sees
+    those of its own block of so many alone, counted from the first one.
     """
 
     def __init__(
-        self, model_dim: int, num_heads: int, *, dropout: float = 0.0, positions: PositionKind = "absolute"
+        self,
+        model_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        positions: PositionKind = "absolute",
+        max_distances: tuple[int, int] = (0, 0),
+        block_frames: int | None = None,
     ) -> None:
         super().__init__()
         if num_heads < 1 or model_dim % num_heads:
@@ -39,14 +49,30 @@ class SelfAttention(nn.Module):
         self.positions = positions
         self.qkv = nn.Linear(model_dim, 3 * model_dim)
         self.out = nn.Linear(model_dim, model_dim)
+        self.max_distances = max_distances
+        self.block_frames = block_frames
+        head_dim = model_dim // num_heads
+        if positions == "shaw":
+            self.distances = nn.Embedding(sum(max_distances) + 1, head_dim)
         if positions in _BY_DISTANCE:
-            head_dim = model_dim // num_heads
             self.pos = nn.Linear(model_dim, model_dim, bias=False)
             self.content_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
             self.distance_bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_heads, head_dim)))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D); rows of padding hold finite garbage."""
+        if self.block_frames is None:
+            return self._attend(x, context)
+        # Every block becomes an utterance of its own.
+        num_frames, size = x.size(1), self.block_frames
+        missing = -num_frames % size
+        blocks = F.pad(x, (0, 0, 0, missing)).view(-1, size, x.size(2))
+        valid = F.pad(context.valid, (0, missing)).view(-1, size)
+        itself = torch.eye(size, dtype=torch.bool, device=x.device)  # a block of padding has nothing else to see
+        within = BlockContext(valid=valid, attn_mask=valid[:, None, None, :] | itself)
+        return self._attend(blocks, within).view(x.size(0), num_frames + missing, -1)[:, :num_frames]
+
+    def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         batch, num_frames, model_dim = x.shape
         q, k, v = (
             self.qkv(x).view(batch, num_frames, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -57,6 +83,8 @@ class SelfAttention(nn.Module):
         if context.cache is not None:
             k, v = _extend(context.cache, k, v, context)
         mask: Tensor | None = context.attn_mask
+        if self.positions == "shaw":
+            mask = self._shaw_scores(q, k, context)
         if self.positions in _BY_DISTANCE:
             match self.positions:
                 case "clipped":
@@ -72,28 +100,30 @@ class SelfAttention(nn.Module):
     def _distance_scores(self, q: Tensor, context: BlockContext) -> Tensor:
         """Return the additive scores (B, H, T, L + T) of Transformer-XL's terms (b) and (d), -inf where not visible."""
         assert context.positions is not None
-        batch, heads, num_queries, head_dim = q.shape
+        heads, head_dim = q.size(1), q.size(3)
         table = (
             self.pos(context.positions.to(q.dtype)).view(1, -1, heads, head_dim).transpose(1, 2)
         )  # (1, H, 2T+L-1, D/H)
         scores = (q + self.distance_bias[:, None]) @ table.transpose(-2, -1) / math.sqrt(head_dim)
-        # Row i is to start at column T - 1 - i: pad a column, read the rows a column shorter (Dai et al., appendix B).
-        num_keys = table.size(2) - num_queries + 1
-        shifted = F.pad(scores, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
-        scores = shifted.reshape(batch, heads, num_queries, -1)[..., :num_keys]
+        scores = align_distances(scores)
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
     def _clipped_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
         """Return the same scores from a table of 2M + 1 distances (key - query), those beyond M read at M."""
         assert context.positions is not None
-        batch, heads, num_queries, head_dim = q.shape
+        heads, head_dim = q.size(1), q.size(3)
         table = self.pos(context.positions.to(q.dtype)).view(-1, heads, head_dim).permute(1, 2, 0)  # (H, D/H, 2M+1)
         by_distance = (q + self.distance_bias[:, None]) @ table / math.sqrt(head_dim)
-        limit, num_keys = table.size(2) // 2, k.size(2)
-        keys = torch.arange(num_keys, device=q.device)
-        distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limit, limit)
-        scores = by_distance.gather(3, (distances + limit).expand(batch, heads, -1, -1))
-        return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+        limit = table.size(2) // 2
+        return _read_distances(by_distance, k.size(2), (limit, limit), context)
+
+    def _shaw_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
+        """Return what the distance (key - query) adds: an embedding that all heads share (Shaw et al., equation 4)."""
+        farthest = k.size(2) - 1  # what is further than that is not there
+        behind, ahead = (min(distance, farthest) for distance in self.max_distances)
+        origin = self.max_distances[0]
+        by_distance = q @ self.distances.weight[origin - behind : origin + ahead + 1].T / math.sqrt(q.size(3))
+        return _read_distances(by_distance, k.size(2), (behind, ahead), context)
 
     def _legacy_scores(self, q: Tensor, context: BlockContext) -> Tensor:
         """Return the scores (B, H, T, T) of ESPnet's ``LegacyRelPositionMultiHeadedAttention``.
@@ -117,6 +147,29 @@ class SelfAttention(nn.Module):
         future = read(F.pad(scores[:, :, 1:], (0, 0, 0, 1)), ahead - 2).masked_fill(ahead == 1, 0.0)
         scores = past.where(ahead <= 0, future)
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
+
+
+def align_distances(by_distance: Tensor) -> Tensor:
+    """Map scores (B, H, T, L + 2 T - 1) by distance to (B, H, T, L + T) by key: row i begins at column T - 1 - i.
+
+    A column is put before, and the rows are read a column shorter (Dai et al., appendix B).
+    """
+    batch, heads, num_queries, num_distances = by_distance.shape
+    shifted = F.pad(by_distance, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
+    return shifted.reshape(batch, heads, num_queries, -1)[..., : num_distances - num_queries + 1]
+
+
+def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int], context: BlockContext) -> Tensor:
+    """Return the scores (B, H, T, L + T) of each key, -inf where not visible; the queries are the last T of the keys.
+
+    ``by_distance`` (B, H, T, N) holds those of the distances from ``-limits[0]`` to ``limits[1]``; these two stand for
+    all beyond as well.
+    """
+    batch, heads, num_queries, _ = by_distance.shape
+    keys = torch.arange(num_keys, device=by_distance.device)
+    distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limits[0], limits[1])
+    scores = by_distance.gather(3, (distances + limits[0]).expand(batch, heads, -1, -1))
+    return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
 
 def _extend(cache: LayerCache, k: Tensor, v: Tensor, context: BlockContext) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 Shapes: B utterances, T frames, F features, D model width, C channels, K kernel.
 Sources: Gulati et al., "Conformer", 2020, section 2.2; Peng et al., "Branchformer", 2022, section 3.3 (cgMLP);
-Kim et al., "E-Branchformer", 2022.
+Kim et al., "E-Branchformer", 2022; Rekesh et al., "Fast Conformer with Linearly Scalable Attention for Efficient Speech
+Recognition", ASRU 2023, section 2.1 (separable subsampling).
 """
 
 from typing import Literal
@@ -20,32 +21,38 @@ ConvNorm = Literal["batch", "layer", "group"]
 
 
 class DepthwiseConv(nn.Conv1d):
-    """Depthwise convolution over (B, T, C), zero outside the utterance and, in chunked mode, beyond the chunk's end."""
+    """Depthwise convolution over (B, T, C), zero outside the utterance and, in chunked mode, beyond the chunk's end.
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    A frame sees as many frames behind it as before it or, with ``causal``, none behind it. With a ``stride``, for which
+    there are no chunks, it is computed for every so many frames, the first included.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, *, causal: bool = False, stride: int = 1) -> None:
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.num_before = kernel_size - 1 if causal else kernel_size // 2
+        super().__init__(channels, channels, kernel_size, stride, self.num_before, groups=channels)
 
     def forward(self, x: Tensor, context: BlockContext, name: str = "conv") -> Tensor:  # type: ignore[override]
-        """Map ``x`` (B, T, C) to (B, T, C); ``name`` tells this convolution's cache from its neighbours'."""
+        """Map ``x`` (B, T, C) to (B, T / stride, C); ``name`` tells this convolution's cache from its neighbours'."""
         if not context.leaky_padding:
             x = zero_padding(x, context.valid)
         if context.chunking is None:
-            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+            return super().forward(x.transpose(1, 2))[..., : x.size(1)].transpose(1, 2)
         return self._by_chunks(x, context, name)
 
     def _by_chunks(self, x: Tensor, context: BlockContext, name: str) -> Tensor:
         assert context.chunking is not None
         batch, num_frames, channels = x.shape
-        half, chunk = self.kernel_size[0] // 2, context.chunking.chunk_frames
+        chunk, num_before = context.chunking.chunk_frames, self.num_before
+        num_behind = self.kernel_size[0] - 1 - num_before
         past = context.cache.conv.get(name) if context.cache else None
-        x = torch.cat([x.new_zeros(batch, half, channels) if past is None else past, x], dim=1)
+        x = torch.cat([x.new_zeros(batch, num_before, channels) if past is None else past, x], dim=1)
         if context.cache is not None:
-            context.cache.conv[name] = x[:, x.size(1) - half :]
+            context.cache.conv[name] = x[:, x.size(1) - num_before :]
         num_chunks = -(-num_frames // chunk)
         x = F.pad(x, (0, 0, 0, num_chunks * chunk - num_frames))
-        windows = F.pad(x.unfold(1, half + chunk, chunk), (0, half))  # (B, N, C, K // 2 + chunk + K // 2)
+        windows = F.pad(x.unfold(1, num_before + chunk, chunk), (0, num_behind))  # (B, N, C, K - 1 + chunk)
         y = F.conv1d(windows.flatten(0, 1), self.weight, self.bias, groups=channels)  # (B N, C, chunk)
         return y.view(batch, num_chunks, channels, chunk).transpose(2, 3).flatten(1, 2)[:, :num_frames]
 
@@ -74,23 +81,34 @@ class MaskedGroupNorm(nn.Module):
 class ConformerConv(nn.Module):
     """Conformer's convolution module: pointwise + GLU, depthwise, norm, Swish, pointwise."""
 
-    def __init__(self, model_dim: int, kernel_size: int, *, norm: ConvNorm = "layer", norm_eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        model_dim: int,
+        kernel_size: int,
+        *,
+        norm: ConvNorm = "layer",
+        norm_eps: float = 1e-5,
+        causal: bool = False,
+        expansion: int = 1,
+        stride: int = 1,
+    ) -> None:
         super().__init__()
-        self.pointwise_in = nn.Linear(model_dim, 2 * model_dim)
-        self.depthwise = DepthwiseConv(model_dim, kernel_size)
+        inner_dim = expansion * model_dim
+        self.pointwise_in = nn.Linear(model_dim, 2 * inner_dim)
+        self.depthwise = DepthwiseConv(inner_dim, kernel_size, causal=causal, stride=stride)
         # Batch statistics would see padding and depend on the batch while training; the others do not.
         self.norm: nn.Module
         match norm:
             case "batch":
-                self.norm = nn.BatchNorm1d(model_dim)
+                self.norm = nn.BatchNorm1d(inner_dim)
             case "layer":
-                self.norm = nn.LayerNorm(model_dim, norm_eps)
+                self.norm = nn.LayerNorm(inner_dim, norm_eps)
             case "group":
-                self.norm = MaskedGroupNorm(model_dim)
-        self.pointwise_out = nn.Linear(model_dim, model_dim)
+                self.norm = MaskedGroupNorm(inner_dim)
+        self.pointwise_out = nn.Linear(inner_dim, model_dim)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """Map ``x`` (B, T, D) to (B, T, D)."""
+        """Map ``x`` (B, T, D) to (B, ceil(T / stride), D)."""
         x = self.depthwise(F.glu(self.pointwise_in(x), dim=-1), context)
         match self.norm:
             case nn.BatchNorm1d():
@@ -137,11 +155,19 @@ class ConvSubsampling(nn.Module):
     alone. Utterances too short for one output frame are extended with zeros to one.
     Differs from ESPnet, which counts a frame in a batch as soon as its first input is real (``leaky_padding``).
     With ``padding=1`` every convolution sees a zero at both ends of time and features, so that T frames become
-    ceil(T / 4), the last of which may look beyond the end (CASS-NAT).
+    ceil(T / 4), the last of which may look beyond the end (CASS-NAT). With ``separable`` all but the first are of each
+    channel by itself, and a linear map of channels follows (Rekesh et al. 2023).
     """
 
     def __init__(
-        self, num_features: int, model_dim: int, *, factor: int = 4, channels: int | None = None, padding: int = 0
+        self,
+        num_features: int,
+        model_dim: int,
+        *,
+        factor: int = 4,
+        channels: int | None = None,
+        padding: int = 0,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         if factor not in SUBSAMPLING_CONVS:
@@ -150,11 +176,11 @@ class ConvSubsampling(nn.Module):
         self.shape = SUBSAMPLING_CONVS[factor]
         self.padding = padding
         channels = channels or model_dim
-        sizes = [1] + [channels] * len(self.shape)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(size_in, size_out, kernel, stride, padding)
-            for size_in, size_out, (kernel, stride) in zip(sizes, sizes[1:], self.shape, strict=False)
-        )
+        first, *others = self.shape
+        self.convs = nn.ModuleList([nn.Conv2d(1, channels, *first, padding)])
+        for kernel, stride in others:
+            conv = nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels if separable else 1)
+            self.convs.append(nn.Sequential(conv, nn.Conv2d(channels, channels, 1)) if separable else conv)
         self.proj = nn.Linear(channels * self._shorten(num_features), model_dim)
 
     def _shorten(self, length: int) -> int:
@@ -206,21 +232,47 @@ class ConvSubsampling(nn.Module):
 class FrameJoining(nn.Module):
     """Neighbouring frames side by side, then a projection to the model width: T frames become ceil(T / factor).
 
-    What a last, incomplete group misses is 0.
+    What a last, incomplete group misses is 0. With ``partial=False`` there is no such group, unless it is the first:
+    floor(T / factor). With ``norm_eps`` a LayerNorm stands before the projection. With ``deltas`` every frame is
+    followed by its slope, half the difference of its neighbours, of which the ends of an utterance are their own.
     """
 
-    def __init__(self, num_features: int, model_dim: int, *, factor: int) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        model_dim: int,
+        *,
+        factor: int,
+        partial: bool = True,
+        norm_eps: float | None = None,
+        deltas: bool = False,
+    ) -> None:
         super().__init__()
         self.factor = self.min_frames = factor
-        self.proj = nn.Linear(factor * num_features, model_dim)
+        self.partial = partial
+        self.deltas = deltas
+        joined_dim = factor * num_features * (1 + deltas)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(joined_dim, norm_eps)
+        self.proj = nn.Linear(joined_dim, model_dim)
 
     def out_lens(self, feat_lens: Tensor) -> Tensor:
         """Map frames (B,) to groups (B,), at least one each."""
-        return torch.div(feat_lens + self.factor - 1, self.factor, rounding_mode="floor").clamp(min=1)
+        counted = feat_lens + self.factor - 1 if self.partial else feat_lens
+        return torch.div(counted, self.factor, rounding_mode="floor").clamp(min=1)
 
     def forward(self, feats: Tensor, feat_lens: Tensor | None = None) -> Tensor:
         """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
-        del feat_lens  # zeros in padding say all that is needed
-        missing = self.factor - feats.size(1) if feats.size(1) < 1 else -feats.size(1) % self.factor
-        padded = F.pad(feats, (0, 0, 0, missing))
-        return self.proj(padded.reshape(len(feats), -1, self.factor * feats.size(2)))
+        if self.deltas:
+            feats = torch.cat([feats, _slopes(feats, feat_lens)], dim=2)
+        num_groups = int(self.out_lens(torch.tensor(feats.size(1))))
+        padded = F.pad(feats, (0, 0, 0, num_groups * self.factor - feats.size(1)))
+        return self.proj(self.norm(padded.reshape(len(feats), num_groups, self.factor * feats.size(2))))
+
+
+def _slopes(feats: Tensor, feat_lens: Tensor | None) -> Tensor:
+    """Return half the difference of the neighbours of each frame (B, T, F), 0 in padding (``feat_lens``: none)."""
+    places = torch.arange(feats.size(1), device=feats.device)
+    last = places.new_full((len(feats), 1), feats.size(1) - 1) if feat_lens is None else feat_lens[:, None] - 1
+    behind = torch.minimum(places + 1, last)[..., None].expand_as(feats)
+    slopes = (feats.gather(1, behind) - F.pad(feats, (0, 0, 1, 0), mode="replicate")[:, :-1]) / 2
+    return slopes.masked_fill((places > last)[..., None], 0.0)

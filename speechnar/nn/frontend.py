@@ -15,8 +15,9 @@ from speechnar.audio.augment import SpecAugment, SpecAugmentConfig
 from speechnar.audio.cmvn import GlobalCmvn, PeakRange, UtteranceCmvn
 from speechnar.nn.lengths import valid_mask, zero_padding
 
-Normalization = Literal["global", "utterance", "peak"]
-"""Features less a stored mean over a stored deviation, or less their own, or Whisper's range below the peak."""
+Normalization = Literal["global", "utterance", "nemo", "seamless", "wav2vec2", "peak"]
+"""Features less a stored mean over a stored deviation; or less their own, as such or to the letter of a toolkit; or
+Whisper's range below the peak."""
 
 
 def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
@@ -26,6 +27,12 @@ def build_normalizer(kind: Normalization, num_features: int) -> nn.Module:
             return GlobalCmvn(num_features)
         case "utterance":
             return UtteranceCmvn()
+        case "nemo":  # ``normalize_batch``, ``per_feature``
+            return UtteranceCmvn(correction=1, std_offset=1e-5)
+        case "seamless":  # transformers' ``SeamlessM4TFeatureExtractor``
+            return UtteranceCmvn(correction=1, variance_offset=1e-7)
+        case "wav2vec2":  # transformers' ``Wav2Vec2FeatureExtractor``
+            return UtteranceCmvn(variance_offset=1e-7)
         case "peak":
             return PeakRange()
 

@@ -165,7 +165,12 @@ class PretrainedTrunkConfig(Config):
     @property
     def subsampling(self) -> int:
         """Feature frames to one output position."""
-        return self.encoder.subsampling * (1 if self.blocks is None else self.blocks.subsampling)
+        return self.encoder.subsampling * (1 if self.blocks is None else self.blocks.total_subsampling)
+
+    @property
+    def total_subsampling(self) -> int:
+        """The same, by the name that it has in encoders of our own."""
+        return self.subsampling
 
 
 class PretrainedTrunk(nn.Module):

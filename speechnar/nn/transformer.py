@@ -67,7 +67,10 @@ class TransformerEncoder(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention and a two-layer perceptron, each with a norm before it or, without ``norm_first``, behind it."""
+    """Self-attention and a two-layer perceptron, each with a norm before it or, without ``norm_first``, behind it.
+
+    With ``adapter_dim`` an adapter of that width follows: another perceptron, with a norm before it and a ReLU.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class TransformerBlock(nn.Module):
         attention_dropout: float,
         activation: Literal["relu", "gelu"] = "relu",
         norm_first: bool = True,
+        adapter_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.norm_first = norm_first
@@ -88,11 +92,15 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
         gate = nn.ReLU() if activation == "relu" else nn.GELU()
         self.ff = FeedForward(model_dim, ff_dim, dropout=dropout, norm_eps=norm_eps, activation=gate)
+        self.adapter: FeedForward | None = None
+        if adapter_dim is not None:
+            self.adapter = FeedForward(model_dim, adapter_dim, dropout=0.0, norm_eps=norm_eps, activation=nn.ReLU())
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, U, D) to (B, U, D)."""
-        if not self.norm_first:
-            x = self.norm_attention(x + self.dropout(self.attention(x, context)))
-            return self.ff.norm_last(x)
-        x = x + self.dropout(self.attention(self.norm_attention(x), context))
-        return x + self.ff(x)
+        if self.norm_first:
+            x = x + self.dropout(self.attention(self.norm_attention(x), context))
+            x = x + self.ff(x)
+        else:
+            x = self.ff.norm_last(self.norm_attention(x + self.dropout(self.attention(x, context))))
+        return x if self.adapter is None else x + self.adapter(x)

@@ -4,25 +4,28 @@ from typing import Annotated
 
 from pydantic import Field
 
-from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
+from speechnar.nn.encoder import AnyBlocksConfig, Encoder
 from speechnar.nn.pretrained import PretrainedTrunk
 from speechnar.nn.wav2vec2 import Wav2Vec2Trunk, Wav2Vec2TrunkConfig
 from speechnar.nn.whisper import WhisperTrunk, WhisperTrunkConfig
+from speechnar.nn.zipformer import Zipformer, ZipformerConfig
 
 EncoderConfig = Annotated[
-    ConformerConfig | EBranchformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, Field(discriminator="kind")
+    AnyBlocksConfig | ZipformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, Field(discriminator="kind")
 ]
 
 
 def build_encoder(
-    config: ConformerConfig | EBranchformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, num_features: int
-) -> Encoder | PretrainedTrunk:
+    config: AnyBlocksConfig | ZipformerConfig | WhisperTrunkConfig | Wav2Vec2TrunkConfig, num_features: int
+) -> Encoder | Zipformer | PretrainedTrunk:
     """Return the encoder that ``config`` describes, of features of ``num_features`` channels.
 
     Raises:
         ConfigError: a pretrained encoder reads other features.
     """
     match config:
+        case ZipformerConfig():
+            return Zipformer(config, num_features)
         case WhisperTrunkConfig():
             return WhisperTrunk(config, num_features)
         case Wav2Vec2TrunkConfig():

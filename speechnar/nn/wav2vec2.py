@@ -7,7 +7,8 @@ before each module.
 Shapes: B utterances, S samples (16,000 a second), T frames (50 a second), C convolution channels, D width, K kernel.
 Sources: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", NeurIPS
 2020, section 2 and appendix B; Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction
-of Hidden Units", TASLP 2021, section II; Salimans and Kingma, "Weight Normalization", 2016, equation 2.
+of Hidden Units", TASLP 2021, section II; Salimans and Kingma, "Weight Normalization", 2016, equation 2; Pratap et al.,
+"Scaling Speech Technology to 1,000+ Languages", JMLR 2024 (MMS).
 
 The convolutions of the samples are never trained, as when the papers fine-tune (Baevski et al., section 4.3): what they
 put out is extracted, as log-mel features are, and SpecAugment masks that.
@@ -59,6 +60,8 @@ class Wav2Vec2Config(PretrainedEncoderConfig):
     ff_dim: PositiveInt = 3072
     norm_first: bool = False
     """Norms stand before the modules of a layer and behind the last layer, not behind the modules."""
+    adapter_dim: PositiveInt | None = None
+    """Width of an adapter behind each layer, of MMS, where there is one of each language (Pratap et al. 2024, 4.2)."""
     position_kernel: PositiveInt = 128
     """Frames that the convolution of positions sees."""
     position_groups: PositiveInt = 16
@@ -69,6 +72,8 @@ class Wav2Vec2Config(PretrainedEncoderConfig):
     def _check_groups(self) -> "Wav2Vec2Config":
         if self.model_dim % self.position_groups:
             raise ValueError(f"model_dim must be a multiple of position_groups={self.position_groups}")
+        if self.adapter_dim is not None and not self.norm_first:
+            raise ValueError("adapters stand behind layers with norm_first; leave adapter_dim out")
         return self
 
     @classmethod
@@ -191,6 +196,7 @@ class Wav2Vec2Encoder(PretrainedEncoder):
                 attention_dropout=0.0,
                 activation="gelu",
                 norm_first=config.norm_first,
+                adapter_dim=config.adapter_dim,
             )
             for index in range(config.num_layers)
         )

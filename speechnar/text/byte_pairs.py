@@ -62,8 +62,10 @@ class BytePairTokenizer(PieceTokenizer):
         self._known: dict[str, list[int]] = {}
 
     @classmethod
-    def from_json(cls, path: str | Path) -> "BytePairTokenizer":
+    def from_json(cls, path: str | Path, *, blank_id: int | None = None) -> "BytePairTokenizer":
         """Read Hugging Face's ``tokenizer.json``; ids are kept, ``<blank>`` and ``<unk>`` come last.
+
+        With ``blank_id`` its piece of this id is ``<blank>``, and one that is called ``<unk>`` is that.
 
         Raises:
             DataError: it is not the file of a byte-level BPE, or its ids have gaps.
@@ -82,7 +84,12 @@ class BytePairTokenizer(PieceTokenizer):
         pieces = [by_id[token_id] for token_id in range(len(by_id))]
         # Whisper has an id that stands for no text at all.
         named = [piece or f"<|{token_id}|>" for token_id, piece in enumerate(pieces)]
-        return cls([*named, BLANK, UNK], merges, source=str(path))
+        if blank_id is None:
+            return cls([*named, BLANK, UNK], merges, source=str(path))
+        if not 0 <= blank_id < len(named):
+            raise DataError(f"{path}: the blank must be one of its {len(named)} pieces, got {blank_id}")
+        named[blank_id] = BLANK
+        return cls([*named, *(() if UNK in named else (UNK,))], merges, source=str(path))
 
     def cut(self, texts: Iterable[str], specials: Sequence[str] = (), *, min_count: int = 1) -> "BytePairTokenizer":
         """Return a tokenizer of the pieces that ``texts`` hold at least ``min_count`` times, and of all bytes.

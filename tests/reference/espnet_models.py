@@ -134,8 +134,36 @@ def published_options(pieces: tuple[str, ...], num_mels: int, stats: Path) -> di
     )
 
 
-def conformer_options(pieces: tuple[str, ...], *, dim: int, num_blocks: int, decoder: bool = False) -> dict[str, Any]:
-    """Return the content of ``config.yaml`` of a Conformer as ESPnet's ASR recipes configure it."""
+_RELATIVE = {"rel_pos_type": "latest", "pos_enc_layer_type": "rel_pos"}
+_GATING = {**_RELATIVE, "attention_layer_type": "rel_selfattn", "cgmlp_linear_units": 96, "cgmlp_conv_kernel": 15}
+ASR_ENCODERS: dict[str, dict[str, Any]] = {
+    "conformer": {
+        **_RELATIVE,
+        "linear_units": 256,
+        "macaron_style": True,
+        "selfattention_layer_type": "rel_selfattn",
+        "activation_type": "swish",
+        "use_cnn_module": True,
+        "cnn_module_kernel": 15,
+    },
+    "e_branchformer": {
+        **_GATING,
+        "linear_units": 128,
+        "use_ffn": True,
+        "macaron_ffn": True,
+        "positionwise_layer_type": "linear",
+        "merge_conv_kernel": 7,
+    },
+    "branchformer": {**_GATING, "merge_method": "concat", "stochastic_depth_rate": 0.0},
+    "transformer": {"linear_units": 128, "normalize_before": True},
+}
+"""What ESPnet's ASR recipes say of each encoder, but for sizes."""
+
+
+def asr_options(
+    pieces: tuple[str, ...], encoder: str, *, dim: int, num_blocks: int, decoder: bool = False
+) -> dict[str, Any]:
+    """Return the content of ``config.yaml`` of a recogniser as ESPnet's ASR recipes configure it."""
     return {
         "token_list": list(pieces),
         "token_type": "bpe",
@@ -150,25 +178,18 @@ def conformer_options(pieces: tuple[str, ...], *, dim: int, num_blocks: int, dec
         "normalize_conf": {"norm_vars": True},
         "preencoder": None,
         "preencoder_conf": {},
-        "encoder": "conformer",
+        "encoder": encoder,
         "encoder_conf": {
             "output_size": dim,
             "attention_heads": 4,
-            "linear_units": 4 * dim,
             "num_blocks": num_blocks,
             "input_layer": "conv2d",
-            "macaron_style": True,
-            "rel_pos_type": "latest",
-            "pos_enc_layer_type": "rel_pos",
-            "selfattention_layer_type": "rel_selfattn",
-            "activation_type": "swish",
-            "use_cnn_module": True,
-            "cnn_module_kernel": 15,
+            **ASR_ENCODERS[encoder],
         },
         "postencoder": None,
         "postencoder_conf": {},
         "decoder": "transformer" if decoder else None,
-        "decoder_conf": {"attention_heads": 4, "linear_units": dim, "num_blocks": 1} if decoder else {},
+        "decoder_conf": {"attention_heads": 4, "linear_units": dim, "num_blocks": 2} if decoder else {},
         "ctc_conf": {},
         "model": "espnet",
         "model_conf": {"ctc_weight": 0.3 if decoder else 1.0, "report_cer": False, "report_wer": False},

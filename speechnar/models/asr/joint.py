@@ -116,7 +116,8 @@ class Joint(AsrModel):
             "refiner": RefinerHead,
             "transformer_ar": TransformerArHead,
         }
-        ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of("<sos>"), "eos_id": tokenizer.id_of("<eos>")}
+        sos = "<sos>" if "<sos>" in tokenizer.pieces else "<eos>"  # ESPnet's recognisers have one piece for both
+        ids = {"blank_id": tokenizer.blank_id, "sos_id": tokenizer.id_of(sos), "eos_id": tokenizer.id_of("<eos>")}
         # The width of the frames, for heads that read them with another width of their own.
         widths = {name: {"enc_dim": config.trunk.encoder.model_dim} for name in ("cassnat", "refiner")}
         self.decoders = nn.ModuleDict(
@@ -181,6 +182,11 @@ class Joint(AsrModel):
     def decoder_names(self) -> tuple[str, ...]:
         """What can be asked to decode; the first is the default."""
         return (CTC, *self.decoders)
+
+    @property
+    def clip_s(self) -> float | None:
+        """Seconds to which recognition pads shorter clips; None: it does not."""
+        return self.trunk.clip_s
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map waveforms (B, S) to what the trained part of the trunk reads; see `OwsmCtc.features`."""

@@ -13,8 +13,9 @@ Komatsu, "Relaxing the Conditional Independence Assumption of CTC-based ASR by C
 Predictions", 2021 (self-conditioning); Yao et al., "CR-CTC: Consistency regularization on CTC", ICLR 2025, section 3.2.
 
 Differs from the paper:
-- utterances need not be padded to 30 s.
-- ``prompt=None`` leaves out prefix and prompt: a plain self-conditioned CTC recogniser.
+- utterances need not be padded to 30 s, unless ``clip_s`` says that the model was trained on nothing else.
+- ``prompt=None`` leaves out prefix and prompt: a plain self-conditioned CTC recogniser, or one without intermediate
+  heads, on a Zipformer for one, which CR-CTC's authors have.
 - ``consistency_weight`` adds CR-CTC.
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +44,7 @@ from speechnar.nn.positions import sinusoids
 from speechnar.nn.pretrained import PretrainedTrunk
 from speechnar.nn.transformer import TransformerEncoder
 from speechnar.nn.trunks import EncoderConfig, build_encoder, check_frontend
+from speechnar.nn.zipformer import Zipformer, ZipformerConfig
 from speechnar.text.tokenizer import Tokenizer
 
 
@@ -79,11 +81,15 @@ class OwsmCtcConfig(ModelConfig):
     """For each of them: True learns the transcript whatever the task is."""
     interctc_weight: float = Field(default=0.5, ge=0, lt=1)
     """Share of the mean of the intermediate losses in the total; the published models weigh all heads equally."""
+    interctc_norm: bool = False
+    """The encoder's last norm stands before the intermediate heads as well, as in ESPnet's Conformer."""
     prompt: PromptConfig | None = PromptConfig(model_dim=384, num_layers=4, num_heads=6, ff_dim=1536)
     """None: no prompt, language or task; targets are plain text."""
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
     consistency_weight: NonNegativeFloat = 0.0
     """CR-CTC: weight of the divergence between the posteriors of two differently masked copies; 0.2 in the paper."""
+    clip_s: PositiveFloat | None = None
+    """Seconds that the model knows its clips to last: recognition pads shorter ones with silence. None: any length."""
 
     @model_validator(mode="after")
     def _check(self) -> "OwsmCtcConfig":
@@ -95,6 +101,13 @@ class OwsmCtcConfig(ModelConfig):
         if self.prompt is not None and not self.encoder.num_layers:
             raise ValueError(
                 "the blocks on a pretrained encoder read the prompt; set encoder.blocks, or prompt to null"
+            )
+        if isinstance(self.encoder, ZipformerConfig) and (layers or self.prompt is not None):
+            raise ValueError("a zipformer has neither intermediate heads nor a prompt; leave both out")
+        if getattr(self.encoder, "num_adapters", 0) and (layers or self.prompt is not None):
+            raise ValueError(
+                "behind num_adapters positions are others than behind blocks: leave interctc_layers empty, and set "
+                "prompt to null"
             )
         check_frontend(self.frontend.kind, self.encoder.kind)
         return self
@@ -133,6 +146,7 @@ class OwsmCtcConfig(ModelConfig):
             interctc_asr_only=(True, True, True, False),
             interctc_weight=0.8,
             prompt=PromptConfig(),
+            clip_s=30.0,
         )
 
 
@@ -234,6 +248,13 @@ class OwsmCtc(AsrModel):
         return ("ctc",)
 
     @property
+    def blocks(self) -> Encoder | None:
+        """The encoder's own blocks; None of a Zipformer, or on a pretrained encoder without any."""
+        if isinstance(self.encoder, PretrainedTrunk):
+            return self.encoder.blocks
+        return self.encoder if isinstance(self.encoder, Encoder) else None
+
+    @property
     def num_prefix(self) -> int:
         """Positions of the output that belong to language and task, before the first frame."""
         return 0 if self.prompt_encoder is None else 2
@@ -246,7 +267,12 @@ class OwsmCtc(AsrModel):
     @property
     def frame_shift_s(self) -> float:
         """Seconds from one output frame to the next."""
-        return float(self.frontend.frame_shift_s) * self.config.encoder.subsampling
+        return float(self.frontend.frame_shift_s) * self.config.encoder.total_subsampling
+
+    @property
+    def clip_s(self) -> float | None:
+        """Seconds to which recognition pads shorter clips; None: it does not."""
+        return self.config.clip_s
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to normalised features (B, T, F), float32 under any autocast, and lengths.
@@ -337,19 +363,19 @@ class OwsmCtc(AsrModel):
             raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
         inter: list[Tensor] = []
         states = state_lens = None
-        blocks: Encoder | None
         if isinstance(self.encoder, PretrainedTrunk):
             if chunking is not None:
                 raise ConfigError(
                     f"an encoder of kind {self.encoder.kind} sees the whole utterance; leave out chunking"
                 )
             feats, feat_lens = states, state_lens = self.encoder.pretrained(feats, feat_lens)
-            blocks = self.encoder.blocks
-        else:
-            blocks = self.encoder
         enc, lens = feats, feat_lens
-        if blocks is not None:
-            enc, lens = blocks(
+        if isinstance(self.encoder, Zipformer):
+            if chunking is not None:
+                raise ConfigError("a Zipformer sees the whole utterance; leave out chunking")
+            enc, lens = self.encoder(feats, feat_lens)
+        if self.blocks is not None:
+            enc, lens = self.blocks(
                 feats,
                 feat_lens,
                 prefix=prefix_embeds,
@@ -374,8 +400,8 @@ class OwsmCtc(AsrModel):
         """
         if number not in self.config.interctc_layers:
             return x
-        assert self.conditioning is not None
-        log_probs = self.ctc(x)
+        assert self.conditioning is not None and self.blocks is not None
+        log_probs = self.ctc(self.blocks.norm(x) if self.config.interctc_norm else x)
         inter.append(log_probs)
         fed_back: Tensor = self.conditioning(log_probs.exp().to(x.dtype))
         return x + fed_back

@@ -202,7 +202,7 @@ class Paraformer(AsrModel):
     @property
     def frame_shift_s(self) -> float:
         """Seconds from one encoder frame to the next."""
-        subsampling = self.config.encoder.subsampling if isinstance(self.config.encoder, ConformerConfig) else 1
+        subsampling = self.config.encoder.total_subsampling if isinstance(self.config.encoder, ConformerConfig) else 1
         return float(self.frontend.frame_shift_s) * subsampling
 
     def features(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Clips to tokens: batches, specials, and the language of what is heard in many windows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from speechnar.asr.transcriber import Transcriber
 from speechnar.decode.align import CtcPath
 from speechnar.decode.lm import TokenNgram, WordNgram
 from speechnar.errors import ConfigError
-from speechnar.models.asr.owsm_ctc import CtcOutput
+from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.text.byte_pairs import BYTE_LETTERS
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, save_tiny_whisper, speechlike, vowels
@@ -96,6 +98,31 @@ def test_sizes_in_samples(loaded):
     silent = np.concatenate([clip, np.zeros(24_000, dtype=np.float32)])
     (bare,), (whole,) = padded.decode([clip]), decoder.decode([silent])
     assert bare.path.tokens == whole.path.tokens
+
+
+def test_models_of_padded_clips_are_given_them(loaded):
+    config = loaded.config.model_copy(update={"clip_s": 2.0})
+    trained = OwsmCtc(config, loaded.tokenizer).eval()
+    trained.load_state_dict(loaded.model.state_dict())
+    padded = replace(loaded, model=trained)
+    clip = speechlike(1.0)
+    silent = np.concatenate([clip, np.zeros(RATE, dtype=np.float32)])
+    for options, of_clip, heard in (
+        (DecodeOptions(), padded, silent),
+        (DecodeOptions(pad=True), padded, silent),
+        (DecodeOptions(pad=False), padded, clip),
+        (DecodeOptions(), loaded, clip),
+    ):
+        decoder = ClipDecoder(of_clip, options=options)
+        assert decoder.pads == (heard is silent)
+        (found,), (expected,) = decoder.decode([clip]), ClipDecoder(loaded).decode([heard])
+        assert found.path.tokens == expected.path.tokens
+    # A recording that is decoded in windows is padded to whole ones.
+    (windowed, _), (whole, _) = (
+        ClipDecoder(model, options=DecodeOptions(window_s=2.0, pad=pad)).decode_windows([clip])
+        for model, pad in ((padded, None), (loaded, True))
+    )
+    assert windowed.path.tokens == whole.path.tokens
 
 
 def test_specials_are_dropped_and_unknown_pieces_kept(loaded):

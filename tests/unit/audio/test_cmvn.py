@@ -82,6 +82,16 @@ def test_global_and_utterance_normalisation_ignore_padding():
         compute_cmvn([])
 
 
+def test_deviations_of_other_toolkits_by_their_definitions():
+    feats, lens = torch.tensor(FEATS[None, :30]) * 1e-3, torch.tensor([30])
+    centred = feats - feats.mean(1)
+    sample = UtteranceCmvn(correction=1, std_offset=1e-2)(feats, lens)
+    torch.testing.assert_close(sample, centred / (feats.std(1) + 1e-2))
+    offset = UtteranceCmvn(variance_offset=1e-7)(feats, lens)
+    torch.testing.assert_close(offset, centred / (feats.var(1, correction=0) + 1e-7).sqrt())
+    assert not UtteranceCmvn(correction=1)(feats[:, :1], torch.tensor([1])).any()  # one frame is no sample of any
+
+
 def whisper_features(wav, num_mels=80):
     """Whisper's ``log_mel_spectrogram`` line by line (openai/whisper, ``audio.py``, MIT), with our mel matrix."""
     window = torch.hann_window(400)

@@ -3,6 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from speechnar.audio.fbank import (
     KaldiFbank,
@@ -12,6 +13,7 @@ from speechnar.audio.fbank import (
     Waveform,
     WaveformConfig,
     build_frontend,
+    htk_mel_matrix,
     slaney_mel_matrix,
     stack_frames,
 )
@@ -40,6 +42,23 @@ def test_mel_matrix_equals_torchaudio(sample_rate, n_fft, num_mels):
     )
     ours = slaney_mel_matrix(sample_rate, n_fft, num_mels, 0.0, sample_rate / 2)
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-6)
+    expected = functional.melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate)
+    ours = htk_mel_matrix(sample_rate, n_fft, num_mels, 0.0, sample_rate / 2)
+    np.testing.assert_allclose(ours, expected.numpy(), atol=2e-5)
+
+
+def test_frames_are_even_where_pairs_are_wanted():
+    """A frame that is added is that of the same sound, or of one with a silent sample more where there is no other."""
+    even, centred = LogMel(LogMelConfig.for_granite()), LogMel(LogMelConfig(mel_scale="htk"))
+    for num_samples, num_frames in ((3200, 20), (3359, 20), (3360, 22), (3361, 22), (100, 0), (160, 2)):
+        wav, lens = speechlike(num_samples)[None], torch.tensor([num_samples])
+        feats, feat_lens = even(wav, lens)
+        assert feats.size(1) == int(feat_lens) == num_frames
+        if num_frames:
+            missing = max(0, (num_frames - 1) * 160 + 1 - num_samples)
+            longer = torch.nn.functional.pad(wav, (0, missing))
+            expected, _ = centred(longer, lens + missing)
+            torch.testing.assert_close(feats, expected[:, :num_frames])
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 400, 257])
@@ -52,6 +71,21 @@ def test_log_mel_equals_its_definition(num_samples):
     expected = mel.clamp(min=1e-10).log().T
     assert int(lens) == num_samples // 160 + 1 == feats.size(1)
     torch.testing.assert_close(feats[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16001, 5555, 160])
+def test_features_of_nemo_equal_their_definition(num_samples):
+    """Pre-emphasis, zeros at the edges, a symmetric window, 2**-24 in the logarithm, a frame for each whole hop."""
+    wav = speechlike(num_samples)
+    layer = LogMel(LogMelConfig.for_nemo())
+    feats, lens = layer(F.pad(wav, (0, 500), value=torch.nan)[None], torch.tensor([num_samples]))
+    emphasized = torch.cat([wav[:1], wav[1:] - 0.97 * wav[:-1]])
+    window = torch.hann_window(400, periodic=False)
+    spectrum = torch.stft(emphasized, 512, 160, 400, window, center=True, pad_mode="constant", return_complex=True)
+    expected = (layer.mel_matrix.T @ spectrum.abs().square() + 2**-24).log().T
+    assert int(lens) == num_samples // 160
+    torch.testing.assert_close(feats[0, : int(lens)], expected[: int(lens)], atol=1e-4, rtol=1e-4)
+    assert not feats[0, int(lens) :].any()
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16001, 12345, 257])
@@ -84,12 +118,14 @@ def test_short_utterances_are_reflected_repeatedly(num_samples):
     "config",
     [
         LogMelConfig(),
+        LogMelConfig.for_granite(),
         LogMelConfig.for_vocoder(24000),
         LogMelConfig.for_vocoder(16000),
         KaldiFbankConfig(),
         KaldiFbankConfig(lfr_window=7, lfr_shift=6),
+        KaldiFbankConfig(snip_edges=False),
     ],
-    ids=["mel", "vocoder_24k", "vocoder_16k", "kaldi", "lfr"],
+    ids=["mel", "granite", "vocoder_24k", "vocoder_16k", "kaldi", "lfr", "icefall"],
 )
 def test_an_utterance_has_the_same_features_in_any_batch(config):
     frontend = build_frontend(config)
@@ -105,6 +141,26 @@ def test_an_utterance_has_the_same_features_in_any_batch(config):
         assert int(alone_lens) == int(feat_lens[i])
         torch.testing.assert_close(feats[i, : feat_lens[i]], alone[0, : feat_lens[i]], atol=1e-4, rtol=1e-4)
         assert (feats[i, feat_lens[i] :] == 0).all()
+
+
+@pytest.mark.parametrize("num_samples", [16000, 16079, 16080, 799, 400, 170])
+def test_frames_of_mirrored_edges_equal_kaldi_native_fbank(num_samples):
+    """As icefall has them: samples in [-1, 1], and bands that end 400 Hz below half the sample rate."""
+    knf = pytest.importorskip("kaldi_native_fbank")
+    wav = speechlike(num_samples)
+    config = KaldiFbankConfig(window="povey", snip_edges=False, high_freq=-400.0, scale=1.0)
+    feats, lens = KaldiFbank(config)(wav[None], torch.tensor([num_samples]))
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.high_freq = -400.0
+    native = knf.OnlineFbank(options)
+    native.accept_waveform(16000, wav.tolist())
+    native.input_finished()
+    expected = np.stack([native.get_frame(i) for i in range(native.num_frames_ready)])
+    assert int(lens) == len(expected) == (num_samples + 80) // 160
+    np.testing.assert_allclose(feats[0].numpy(), expected, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_samples", [16000, 16123, 799, 400])

@@ -7,12 +7,17 @@ import pytest
 import torch
 import yaml
 
+from speechnar.asr.clips import ClipDecoder
+from speechnar.asr.transcriber import Transcriber
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
-from speechnar.interop import convert_espnet
+from speechnar.interop import convert_espnet, family_of
+from speechnar.interop.espnet import ESPNET
 from speechnar.interop.espnet_names import MODULE_NAMES, destination_of, map_state
 from speechnar.interop.espnet_options import parse_options
+from speechnar.interop.family import FolderListing, check_wanted
 from speechnar.models.base import load_model
 from speechnar.text.tokenizer import SentencePieceTokenizer
+from tests.unit.tiny import speechlike
 
 GOLDEN_PATH = Path(__file__).parents[2] / "reference" / "golden" / "owsm_ctc.npz"
 
@@ -173,7 +178,11 @@ def test_every_unsupported_option_is_named_at_once(options):
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("", {"encoder": "branchformer"}, "encoder must be e_branchformer_ctc or conformer"),
+        (
+            "",
+            {"encoder": "rnn"},
+            "encoder must be one of e_branchformer_ctc, conformer, e_branchformer, branchf",
+        ),
         ("", {"normalize": "utterance_mvn"}, "norm_vars"),
         ("", {"normalize": None}, "normalize"),
         ("", {"token_type": "phn"}, "token_type"),
@@ -221,6 +230,33 @@ def test_cross_attention_of_every_nth_block(options, pattern, every):
     assert parse_options(options).to_config().encoder.cross_attention_every == every
 
 
+@pytest.mark.parametrize(
+    ("encoder", "positions"), [("conformer", "legacy"), ("branchformer", "relative"), ("transformer", "absolute")]
+)
+def test_recognisers_take_espnets_defaults(options, encoder, positions):
+    asr = {name: options[name] for name in ("token_list", "token_type", "normalize", "normalize_conf")}
+    conf = {"macaron_style": True} if encoder == "conformer" else {}
+    asr |= {"encoder": encoder, "encoder_conf": conf}
+    parsed = parse_options(asr)
+    config = parsed.to_config()
+    assert (config.encoder.kind, config.encoder.positions, config.encoder.subsampling) == (encoder, positions, 4)
+    assert (config.prompt, config.clip_s, config.interctc_layers) == (None, None, ())
+    assert parsed.head_config() is None
+    asr |= {"decoder": "transformer", "decoder_conf": {"num_blocks": 3}}
+    assert parse_options(asr).head_config().num_layers == 3
+    assert parse_options({**asr, "model_conf": {"ctc_weight": 1.0}}).head_config() is None
+    for conf, message in (({"concat_after": True}, "concat_after"), ({"brand_new": 1}, "brand_new")):
+        with pytest.raises(ConfigError, match=message):
+            parse_options({**asr, "decoder_conf": conf}).head_config()
+    with pytest.raises(ConfigError, match="ctc_weight"):
+        parse_options({**asr, "model_conf": {"ctc_weight": 0.0}})
+
+
+@pytest.mark.parametrize(("given", "clip_s"), [({}, 30.0), ({"speech_length": 20, "anything": "goes"}, 20.0)])
+def test_the_length_of_padded_clips_comes_with_the_model(options, given, clip_s):
+    assert parse_options({**options, "preprocessor_conf": given}).to_config().clip_s == clip_s
+
+
 def test_subword_model_is_found_beside_the_configuration(folder, options, tmp_path):
     tokenizer = SentencePieceTokenizer.train(
         ["abc def ab de"], 30, ("<na>", "<nolang>", "<eng>", "<asr>"), model_type="char"
@@ -238,6 +274,60 @@ def test_subword_model_is_found_beside_the_configuration(folder, options, tmp_pa
     (folder / "config.yaml").write_text(yaml.safe_dump(options))
     with pytest.raises(DataError, match="strange"):
         convert_espnet(folder, tmp_path / "ours")
+
+
+OWSM_EXP = "exp/s2t_train_s2t_multitask-ctc_ebf27_conv2d8_size1024_raw_bpe50000"
+OWSM_WEIGHTS = f"{OWSM_EXP}/valid.total_count.ave_5best.till45epoch.pth"
+OWSM_BPE = "data/token_list/bpe_unigram50000/bpe.model"
+
+
+@pytest.fixture
+def published(tmp_path, options, state):
+    """A folder with the files of OWSM-CTC's published repositories, whose vocabulary is of subwords."""
+    tokenizer = SentencePieceTokenizer.train(["a bad cab"], 20, ("<na>", "<nolang>", "<eng>", "<asr>"), "char")
+    options |= {"token_list": list(tokenizer.pieces), "token_type": "bpe", "bpemodel": OWSM_BPE}
+    options["normalize_conf"] = {"stats_file": "exp/s2t_stats_raw_bpe50000/train/feats_stats.npz"}
+    options["preprocessor_conf"] = {"speech_length": 30, "speech_init_silence": 30, "nolang_symbol": "<nolang>"}
+    rows = torch.arange(tokenizer.vocab_size) % len(state["ctc.ctc_lo.bias"])
+    for name in ("embed.weight", "ctc.ctc_lo.weight", "ctc.ctc_lo.bias"):
+        state[name] = state[name][rows]
+    state["encoder.conditioning_layer.weight"] = state["encoder.conditioning_layer.weight"][:, rows]
+    root = tmp_path / "published"
+    for name in (f"{OWSM_EXP}/images/loss.png", "exp/s2t_stats_raw_bpe50000/train/feats_stats.npz", "README.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"not read")
+    (root / OWSM_BPE).parent.mkdir(parents=True)
+    tokenizer.save(tmp_path / "saved")
+    (tmp_path / "saved" / "tokenizer.model").rename(root / OWSM_BPE)
+    (root / OWSM_EXP / "config.yaml").write_text(yaml.safe_dump(options, allow_unicode=True))
+    torch.save(state, root / OWSM_WEIGHTS)
+    meta = {
+        "espnet": "202402",
+        "files": {"s2t_model_file": OWSM_WEIGHTS},
+        "yaml_files": {"s2t_train_config": f"{OWSM_EXP}/config.yaml"},
+    }
+    (root / "meta.yaml").write_text(yaml.safe_dump(meta))
+    return root
+
+
+@pytest.mark.parametrize("with_meta", [True, False])
+def test_the_published_layout_is_read_as_it_is(published, tmp_path, with_meta):
+    if not with_meta:
+        (published / "meta.yaml").unlink()
+    listing = FolderListing(published)
+    assert family_of(listing) is ESPNET
+    wanted = check_wanted(ESPNET, listing)
+    needed = {f"{OWSM_EXP}/config.yaml", OWSM_WEIGHTS, OWSM_BPE}
+    assert set(wanted) == needed | ({"meta.yaml"} if with_meta else set())
+    for name in wanted:  # the rest is not there
+        (tmp_path / "fetched" / name).parent.mkdir(parents=True, exist_ok=True)
+        (published / name).rename(tmp_path / "fetched" / name)
+    report = convert_espnet(tmp_path / "fetched", tmp_path / "ours")
+    assert all(key.destination for key in report.keys)
+    assert ClipDecoder(load_model(tmp_path / "ours")).shortest_samples == 30 * 16000
+    transcriber = Transcriber.load(tmp_path / "ours")
+    segments = transcriber.transcribe(speechlike(2.0), sample_rate=16000, word_timestamps=True).segments
+    assert all(segment.words is not None and segment.end <= 2.0 for segment in segments)
 
 
 def test_folders_without_a_model_are_not_found(folder, state, tmp_path):
@@ -271,6 +361,8 @@ def test_names(key, ours):
     assert destination_of(key) == ours
 
 
-def test_no_two_modules_share_a_name_but_for_the_two_kinds_of_attention():
-    names = [name for key, name in MODULE_NAMES.items() if ".self_attn." not in key and not key.endswith("embed.out.0")]
+def test_no_two_modules_share_a_name_but_for_those_of_different_encoders():
+    twice = (".self_attn.", "embed.out.0", "encoder.encoders.*.norm1", "encoder.encoders.*.norm2")
+    encoders = {key: name for key, name in MODULE_NAMES.items() if not key.startswith(("prompt", "decoder"))}
+    names = [name for key, name in encoders.items() if not any(part in key for part in twice)]
     assert len(set(names)) == len(names)

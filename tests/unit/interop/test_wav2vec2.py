@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from speechnar import Transcriber
+from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
 from speechnar.interop import convert
-from speechnar.interop.wav2vec2 import convert_wav2vec2
+from speechnar.interop.family import FolderListing
+from speechnar.interop.wav2vec2 import convert_wav2vec2, wanted_of_wav2vec2
 from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.models.asr.wav2vec2 import Wav2Vec2
 from speechnar.models.base import load_model
@@ -187,6 +189,85 @@ def test_a_vocabulary_may_be_written_in_other_ways(tmp_path):
     assert loaded.model.blank_id == 11
 
 
+def test_of_mms_one_language_is_kept(tmp_path):
+    """Published: weights with the adapters of one language, a vocabulary of each, and a file of adapters of each."""
+    options = make_options("large", adapter_attn_dim=4)
+    generator = torch.Generator().manual_seed(2)
+    shapes = {"norm.weight": (DIM,), "norm.bias": (DIM,), "linear_1.weight": (4, DIM), "linear_1.bias": (4,)}
+    shapes |= {"linear_2.weight": (DIM, 4), "linear_2.bias": (DIM,)}
+    names = [f"encoder.layers.{i}.adapter_layer.{name}" for i in range(LAYERS) for name in shapes]
+    tensors = {name: torch.randn(shapes[name.split("layer.")[1]], generator=generator) for name in names}
+    state = with_head(make_state("large") | tensors)
+    folder = write_folder(tmp_path / "theirs", options, state, vocab={"eng": vocabulary(), "fra": vocabulary("abc")})
+    convert(folder, tmp_path / "eng")
+    loaded = load_model(tmp_path / "eng")
+    adapter = loaded.model.encoder.pretrained.layers[1].adapter
+    torch.testing.assert_close(adapter[4].weight, tensors["encoder.layers.1.adapter_layer.linear_2.weight"])
+    assert loaded.tokenizer.pieces[5:] == PIECES[5:]
+    assert Transcriber.load(tmp_path / "eng").transcribe(speechlike(0.5), sample_rate=16000).language == "eng"
+
+    french = (*PIECES, "É")
+    (folder / "vocab.json").write_text(json.dumps({"eng": vocabulary(), "fra": vocabulary(french)}))
+    with pytest.raises(ModelNotFoundError, match=r"need adapter.fra.safetensors or adapter.fra.bin"):
+        convert(folder, tmp_path / "fra", language="fra")
+    other = {f"wav2vec2.{name}": tensor + 1 for name, tensor in tensors.items()}
+    other |= {"lm_head.weight": torch.randn(len(french), DIM, generator=generator), "lm_head.bias": torch.ones(13)}
+    save_file(other, folder / "adapter.fra.safetensors")
+    report = convert(folder, tmp_path / "fra", language="fra")
+    assert {key.source for key in report.keys} == set(state)
+    loaded = load_model(tmp_path / "fra")
+    adapter = loaded.model.encoder.pretrained.layers[1].adapter
+    torch.testing.assert_close(adapter[4].weight, tensors["encoder.layers.1.adapter_layer.linear_2.weight"] + 1)
+    torch.testing.assert_close(loaded.model.ctc.proj.weight, other["lm_head.weight"])
+    assert loaded.tokenizer.pieces[-1] == "É"
+    assert Transcriber.load(tmp_path / "fra").transcribe(speechlike(0.5), sample_rate=16000).language == "fra"
+
+    (folder / "tokenizer_config.json").write_text(json.dumps({"target_lang": "fra"}))
+    assert "adapter.fra.safetensors" in wanted_of_wav2vec2(FolderListing(folder))
+    convert(folder, tmp_path / "again")
+    assert load_model(tmp_path / "again").tokenizer.pieces[-1] == "É"
+    save_file(other, folder / "adapter.fre.safetensors")
+    with pytest.raises(DataError, match=r"no language 'fre'; among its 2 are"):
+        convert(folder, tmp_path / "fre", language="fre")
+    with pytest.raises(ConfigError, match="language must be one that the files of"):
+        convert(folder, tmp_path / "fre", language="../fra")
+
+
+def test_a_language_is_for_mms_alone(tmp_path):
+    folder = write_folder(tmp_path / "theirs", make_options(), with_head(make_state()), vocab=vocabulary())
+    with pytest.raises(ConfigError, match=r"language is for models with adapters \(MMS\)"):
+        convert(folder, tmp_path / "ours", language="eng")
+    (folder / "config.json").write_text(json.dumps({"model_type": "parakeet_ctc"}))
+    with pytest.raises(ConfigError, match=r"--language is for MMS, .* is of Parakeet-CTC"):
+        convert(folder, tmp_path / "ours", language="eng")
+    with pytest.raises(ConfigError, match="adapters stand behind layers with norm_first"):
+        parse_config({"adapter_dim": 4}, Wav2Vec2Config, source="x")
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_of_tokens_that_were_added_those_without_a_row_are_left_out(tmp_path, is_new):
+    """The tokenizer of many a model knows <s> and </s>, which its head does not."""
+    letters = ("[UNK]", "[PAD]", "|", *"abcdefgh")
+    options = make_options(pad_token_id=1)
+    folder = write_folder(tmp_path / "theirs", options, with_head(make_state()), vocab=vocabulary(letters))
+    added = {"<s>": 11, "</s>": 12}
+    if is_new:
+        decoder = {str(number): {"content": piece, "special": True} for piece, number in added.items()}
+        decoder |= {"0": {"content": "[UNK]"}, "1": {"content": "[PAD]"}}
+        (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    else:
+        (folder / "added_tokens.json").write_text(json.dumps(added))
+    convert_wav2vec2(folder, tmp_path / "ours")
+    assert load_model(tmp_path / "ours").tokenizer.pieces == ("<unk>", "<blank>", "▁", *"abcdefgh", "<s>")
+
+
+def test_a_model_that_writes_lower_case_may_have_learnt_upper_case(tmp_path):
+    folder = write_folder(tmp_path / "theirs", make_options(), with_head(make_state()), vocab=vocabulary())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    convert_wav2vec2(folder, tmp_path / "ours")
+    assert load_model(tmp_path / "ours").tokenizer.pieces[4:] == ("▁", *"eatoni'")
+
+
 def test_a_checkpoint_without_masks_gets_an_embedding_of_them(tmp_path):
     state = make_state()
     del state["masked_spec_embed"]
@@ -203,8 +284,8 @@ def test_what_is_missing_or_unknown_is_named(tmp_path):
     del state["encoder.layers.0.attention.k_proj.bias"]
     with pytest.raises(CheckpointError, match=r"missing of encoder.layers.0.attention.qkv.bias"):
         convert_wav2vec2(write_folder(tmp_path / "b", make_options(), state), tmp_path / "ours")
-    state = make_state() | {"encoder.layers.0.adapter_layer.norm.weight": torch.ones(DIM)}
-    with pytest.raises(CheckpointError, match=r"1 tensors have no counterpart: encoder.layers.0.adapter_layer.norm"):
+    state = make_state() | {"encoder.layers.0.another_layer.norm.weight": torch.ones(DIM)}
+    with pytest.raises(CheckpointError, match=r"1 tensors have no counterpart: encoder.layers.0.another_layer.norm"):
         convert_wav2vec2(write_folder(tmp_path / "c", make_options(), state), tmp_path / "ours")
     with pytest.raises(CheckpointError, match=r"unknown: encoder.convolutions.convs.0.bias"):
         convert_wav2vec2(write_folder(tmp_path / "d", make_options(), make_state("large")), tmp_path / "ours")
@@ -233,12 +314,21 @@ def test_samples_prepared_otherwise_are_refused(tmp_path):
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000}))
     with pytest.raises(ConfigError, match="sampling_rate must be 16000, got 8000"):
         convert_wav2vec2(folder, tmp_path / "ours")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
-    with pytest.raises(ConfigError, match="do_normalize must be true with feat_extract_norm layer"):
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_samples_that_are_not_normalised_there_are_not_here(tmp_path, kind):
+    for do_normalize, normalize in ((True, "wav2vec2"), (False, "global")):
+        folder = tmp_path / normalize
+        write_folder(folder, make_options(kind), with_head(make_state(kind)), vocab=vocabulary())
+        (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
         convert_wav2vec2(folder, tmp_path / "ours")
-    base = write_folder(tmp_path / "base", make_options(), make_state())
-    (base / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "sampling_rate": 16000}))
-    convert_wav2vec2(base, tmp_path / "ours")
+        model = load_model(tmp_path / "ours").model
+        assert model.config.normalize == normalize
+        wav = torch.from_numpy(speechlike(0.2))
+        feats = model.normalizer(wav[None, :, None], torch.tensor([len(wav)]))[0, :, 0]
+        expected = (wav - wav.mean()) / (wav.var(correction=0) + 1e-7).sqrt() if do_normalize else wav
+        torch.testing.assert_close(feats, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -267,5 +357,5 @@ def test_files_that_are_missing_or_run_code_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="must be a checkpoint of tensors only"):
         convert(folder, tmp_path / "ours")
     (folder / "config.json").write_text(json.dumps({"model_type": "wavlm"}))
-    with pytest.raises(ModelNotFoundError, match=r"or wav2vec 2.0 or HuBERT of Hugging Face"):
+    with pytest.raises(ModelNotFoundError, match=r"wav2vec 2.0 or HuBERT of Hugging Face .*found the files of none"):
         convert(folder, tmp_path / "ours")

@@ -17,7 +17,7 @@ WIDTH = DIM // HEADS
 
 def build(positions: str) -> SelfAttention:
     torch.manual_seed(0)
-    attention = SelfAttention(DIM, HEADS, positions=positions).eval()
+    attention = SelfAttention(DIM, HEADS, positions=positions, max_distances=LIMITS).eval()
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.7)
     return attention
@@ -52,6 +52,10 @@ def scores(attention: SelfAttention, x: Tensor):
             angles = rotary_angles(0, len(x), WIDTH, x.device)
             turned_q, turned_k = (rotate(y.transpose(0, 1)[None], angles)[0] for y in (q, k))
             return lambda h, i, j: turned_q[h, i] @ turned_k[h, j]
+        case "shaw":  # Shaw et al. 2018, equation 4, with keys' embeddings alone
+            behind, ahead = LIMITS
+            places = attention.distances.weight
+            return lambda h, i, j: q[i, h] @ (k[j, h] + places[max(-behind, min(ahead, j - i)) + behind])
 
     def table(distance: int) -> Tensor:
         place = torch.tensor([distance if attention.positions == "relative" else distance + LIMIT])
@@ -68,7 +72,9 @@ def scores(attention: SelfAttention, x: Tensor):
 
 LIMIT = 2
 """Of clipped distances."""
-KINDS = ("absolute", "rotary", "relative", "clipped")
+LIMITS = (3, 1)
+"""Of Shaw's: behind and before a query."""
+KINDS = ("absolute", "rotary", "relative", "clipped", "shaw")
 
 
 def positions_of(kind: str, num_frames: int, *, first: int = 0) -> Tensor | None:
@@ -90,6 +96,25 @@ def test_self_attention_is_its_sums(kind):
     y = attention(x, BlockContext(valid=valid, attn_mask=None, positions=positions_of(kind, FRAMES)))
     for row in range(2):
         torch.testing.assert_close(y[row], by_sums(attention, x[row], scores(attention, x[row])), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_blocks_attend_to_themselves_alone():
+    """As with a mask that hides other blocks; the last one is not full, and one utterance ends before it."""
+    options = {"positions": "shaw", "max_distances": (3, 2)}
+    attention, blocks = SelfAttention(DIM, HEADS, **options), SelfAttention(DIM, HEADS, **options, block_frames=4)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    blocks.load_state_dict(attention.state_dict())
+    x, lens = torch.randn(2, 11, DIM), [11, 5]
+    valid = torch.arange(11) < torch.tensor(lens)[:, None]
+    number = torch.arange(11) // 4
+    mask = (number == number[:, None]) & valid[:, None, None, :] | torch.eye(11, dtype=torch.bool)
+    expected = attention(x, BlockContext(valid=valid, attn_mask=mask))
+    found = blocks(x, BlockContext(valid=valid, attn_mask=valid[:, None, None, :]))
+    assert found.isfinite().all()
+    for row, length in enumerate(lens):
+        torch.testing.assert_close(found[row, :length], expected[row, :length], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,14 @@ from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
-from speechnar.nn.conv import ConformerConv, ConvGatingMlp, ConvSubsampling, DepthwiseConv, MaskedGroupNorm
+from speechnar.nn.conv import (
+    ConformerConv,
+    ConvGatingMlp,
+    ConvSubsampling,
+    DepthwiseConv,
+    FrameJoining,
+    MaskedGroupNorm,
+)
 from speechnar.nn.lengths import valid_mask
 
 LENS = torch.tensor([9, 4, 1])
@@ -26,21 +33,23 @@ def frames(channels: int) -> torch.Tensor:
 def sums(conv: nn.Conv1d, x: torch.Tensor, *, first: int = 0, end: int | None = None) -> torch.Tensor:
     """Return the frames [first, end) of a depthwise convolution over ``x`` (T, C), of which no later ones are seen."""
     end = len(x) if end is None else min(end, len(x))
-    half = conv.kernel_size[0] // 2
+    before = conv.num_before
     rows = []
     for t in range(first, end):
         y = conv.bias.clone()
         for k in range(conv.kernel_size[0]):
-            if 0 <= t + k - half < end:
-                y += conv.weight[:, 0, k] * x[t + k - half]
+            if 0 <= t + k - before < end:
+                y += conv.weight[:, 0, k] * x[t + k - before]
         rows.append(y)
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
-def test_depthwise_convolution_is_a_sum_within_the_utterance():
+def test_depthwise_convolution_is_a_sum_within_the_utterance(causal):
     torch.manual_seed(0)
-    conv, x = DepthwiseConv(4, 5), frames(4)
+    conv, x = DepthwiseConv(4, 5, causal=causal), frames(4)
+    assert conv.num_before == (4 if causal else 2)
     y = conv(x, context())
     for row, length in enumerate(LENS.tolist()):
         torch.testing.assert_close(y[row, :length], sums(conv, x[row, :length]))
@@ -55,10 +64,11 @@ def test_leaky_padding_sees_what_stands_there():
 
 
 @pytest.mark.parametrize("chunk_frames", [1, 2, 4, 20])
+@pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
-def test_chunks_see_no_later_ones(chunk_frames):
+def test_chunks_see_no_later_ones(chunk_frames, causal):
     torch.manual_seed(0)
-    conv, x = DepthwiseConv(4, 5), torch.randn(2, 9, 4)
+    conv, x = DepthwiseConv(4, 5, causal=causal), torch.randn(2, 9, 4)
     everything = context(valid=torch.ones(2, 9, dtype=torch.bool), chunking=Chunking(chunk_frames=chunk_frames))
     y = conv(x, everything)
     starts = range(0, 9, chunk_frames)
@@ -73,7 +83,9 @@ def test_chunks_see_no_later_ones(chunk_frames):
         parts.append(conv(part, alone, "a name"))
     torch.testing.assert_close(torch.cat(parts, dim=1), y)
     assert list(cache.conv) == ["a name"]
-    torch.testing.assert_close(cache.conv["a name"], x[:, -2:])
+    torch.testing.assert_close(cache.conv["a name"], x[:, -conv.num_before :])
+    if causal:
+        torch.testing.assert_close(y, conv(x, context(valid=everything.valid)))
 
 
 @torch.no_grad()
@@ -198,6 +210,52 @@ def test_padded_subsampling_is_blind_to_what_follows():
         alone = module(feats[row : row + 1, :length], lens[row : row + 1])
         assert alone.size(1) == num_out
         torch.testing.assert_close(together[row, :num_out], alone[0])
+
+
+@torch.no_grad()
+def test_separable_subsampling_mixes_frames_of_each_channel_then_channels():
+    """Rekesh et al. 2023: a depthwise convolution, then one of width 1; the first sees features and is as before."""
+    torch.manual_seed(0)
+    module = ConvSubsampling(16, 6, factor=8, channels=4, padding=1, separable=True)
+    dense = ConvSubsampling(16, 6, factor=8, channels=4, padding=1)
+    dense.proj, dense.convs[0] = module.proj, module.convs[0]
+    for conv, (depthwise, pointwise) in zip(dense.convs[1:], list(module.convs)[1:], strict=True):
+        mix = pointwise.weight[:, :, 0, 0]
+        conv.weight.copy_(mix[:, :, None, None] * depthwise.weight[None, :, 0])
+        conv.bias.copy_(mix @ depthwise.bias + pointwise.bias)
+    lens = torch.tensor([50, 17, 1])
+    feats = torch.randn(3, 50, 16) * valid_mask(lens, 50)[..., None]
+    assert module.out_lens(lens).tolist() == [7, 3, 1]
+    torch.testing.assert_close(module(feats, lens), dense(feats, lens), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_frames_are_joined_and_normed_and_a_last_incomplete_group_may_not_count():
+    torch.manual_seed(0)
+    feats, lens = torch.randn(1, 7, 3), torch.tensor([7, 6, 1])
+    counted, whole = FrameJoining(3, 5, factor=2), FrameJoining(3, 5, factor=2, partial=False, norm_eps=0.1)
+    assert counted.out_lens(lens).tolist() == [4, 3, 1]
+    assert whole.out_lens(lens).tolist() == [3, 3, 1]
+    nn.init.normal_(whole.norm.weight)
+    joined = feats[:, :6].reshape(1, 3, 6)
+    torch.testing.assert_close(whole(feats), whole.proj(F.layer_norm(joined, (6,), whole.norm.weight, eps=0.1)))
+    torch.testing.assert_close(counted(feats)[:, :3], counted.proj(joined))
+    torch.testing.assert_close(counted(feats)[:, 3], counted.proj(F.pad(feats[:, 6], (0, 3))))
+    assert whole(feats[:, :1]).shape == (1, 1, 5)
+
+
+@torch.no_grad()
+def test_joined_frames_are_followed_by_their_slopes():
+    """Of t * t it is 2 t within, and half a step at the ends, which are their own neighbours."""
+    joining = FrameJoining(1, 4, factor=2, deltas=True)
+    nn.init.eye_(joining.proj.weight)
+    nn.init.zeros_(joining.proj.bias)
+    frames = torch.tensor([0.0, 1.0, 4.0, 9.0, 16.0])
+    feats = torch.stack([frames, frames * (torch.arange(5) < 3)])[..., None]
+    long, short = joining(feats, torch.tensor([5, 3]))
+    assert long.tolist() == [[0, 0.5, 1, 2], [4, 4, 9, 6], [16, 3.5, 0, 0]]
+    assert short.tolist() == [[0, 0.5, 1, 2], [4, 1.5, 0, 0], [0, 0, 0, 0]]
+    assert joining(feats[1:, :3]).tolist() == [short[:2].tolist()]
 
 
 def test_espnets_rule_counts_frames_whose_first_input_is_real():

@@ -9,7 +9,17 @@ from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.nn.frontend import augmented, build_augmenter, build_normalizer, extended, normalized_features
 
 
-@pytest.mark.parametrize(("kind", "cls"), [("global", GlobalCmvn), ("utterance", UtteranceCmvn), ("peak", PeakRange)])
+@pytest.mark.parametrize(
+    ("kind", "cls"),
+    [
+        ("global", GlobalCmvn),
+        ("utterance", UtteranceCmvn),
+        ("nemo", UtteranceCmvn),
+        ("seamless", UtteranceCmvn),
+        ("wav2vec2", UtteranceCmvn),
+        ("peak", PeakRange),
+    ],
+)
 def test_every_normaliser_leaves_padding_zero_and_knows_the_utterance_alone(kind, cls):
     frontend, normalizer = LogMel(LogMelConfig(num_mels=8)), build_normalizer(kind, 8)
     assert isinstance(normalizer, cls)

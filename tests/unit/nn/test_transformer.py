@@ -1,6 +1,7 @@
 import torch
 
-from speechnar.nn.transformer import TransformerEncoder
+from speechnar.nn.context import BlockContext
+from speechnar.nn.transformer import TransformerBlock, TransformerEncoder
 
 
 def make(*, causal):
@@ -37,3 +38,16 @@ def test_sequences_do_not_depend_on_their_batch():
         x = torch.randn(2, 5, 16)
         both = encoder(x, torch.tensor([5, 3]))
         torch.testing.assert_close(both[1:, :3], encoder(x[1:, :3], torch.tensor([3])), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_an_adapter_adds_to_what_leaves_the_layer():
+    torch.manual_seed(0)
+    options = {"dropout": 0.0, "norm_eps": 1e-5, "attention_dropout": 0.0}
+    block = TransformerBlock(16, 2, 32, adapter_dim=4, **options).eval()
+    plain = TransformerBlock(16, 2, 32, **options).eval()
+    plain.load_state_dict({k: v for k, v in block.state_dict().items() if not k.startswith("adapter.")})
+    x = torch.randn(1, 5, 16)
+    context = BlockContext(valid=torch.ones(1, 5, dtype=torch.bool), attn_mask=None)
+    y, (norm, down, _, _, up, _) = plain(x, context), block.adapter
+    torch.testing.assert_close(block(x, context), y + up(down(norm(y)).relu()))

@@ -7,6 +7,7 @@ from speechnar.nn.encoder import ConformerConfig, EBranchformerConfig, Encoder
 from speechnar.nn.trunks import build_encoder, check_frontend
 from speechnar.nn.wav2vec2 import Wav2Vec2Config, Wav2Vec2Trunk, Wav2Vec2TrunkConfig
 from speechnar.nn.whisper import WhisperConfig, WhisperTrunk, WhisperTrunkConfig
+from speechnar.nn.zipformer import Zipformer, ZipformerConfig
 
 SIZES = {"model_dim": 24, "num_layers": 1, "num_heads": 2, "ff_dim": 48}
 WHISPER = WhisperTrunkConfig(whisper=WhisperConfig(num_mels=80, model_dim=32, num_layers=1, num_heads=2))
@@ -17,6 +18,7 @@ WHISPER = WhisperTrunkConfig(whisper=WhisperConfig(num_mels=80, model_dim=32, nu
     [
         (ConformerConfig(**SIZES), 80, Encoder),
         (EBranchformerConfig(**SIZES, gate_dim=48), 80, Encoder),
+        (ZipformerConfig(), 80, Zipformer),
         (WHISPER, 80, WhisperTrunk),
         (Wav2Vec2TrunkConfig(wav2vec2=Wav2Vec2Config.debug()), 1, Wav2Vec2Trunk),
     ],

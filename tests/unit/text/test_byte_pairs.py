@@ -154,6 +154,17 @@ def test_tokenizer_json_keeps_its_ids(tmp_path):
         assert pieces(tokenizer, "the cat") == ["Ġthe", "Ġcat"]
 
 
+def test_a_blank_of_its_own_keeps_its_id(tmp_path):
+    vocab = {piece: number for number, piece in enumerate(("<|blank|>", *BYTE_LETTERS.values()))}
+    path = tmp_path / "tokenizer.json"
+    for more, size in (({}, 258), ({UNK: 257}, 258)):
+        path.write_text(json.dumps({"model": {"vocab": vocab | more, "merges": []}, "added_tokens": []}))
+        tokenizer = BytePairTokenizer.from_json(path, blank_id=0)
+        assert (tokenizer.blank_id, tokenizer.unk_id, tokenizer.vocab_size) == (0, 257, size)
+    with pytest.raises(DataError, match="the blank must be one of its 258 pieces, got 258"):
+        BytePairTokenizer.from_json(path, blank_id=258)
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [

@@ -236,3 +236,7 @@ def test_wrong_layers_are_refused():
     for layers in ((6, 3), (3, 3), (3, 9)):
         with pytest.raises(ValueError, match="interctc_layers must rise and stay below num_layers=9"):
             OwsmCtcConfig(interctc_layers=layers)
+    halving = OwsmCtcConfig.debug().encoder.model_copy(update={"num_adapters": 1})
+    for changes in ({"interctc_layers": (), "interctc_asr_only": ()}, {"prompt": None, "interctc_layers": (1, 2)}):
+        with pytest.raises(ValueError, match="behind num_adapters positions are others than behind blocks"):
+            OwsmCtcConfig(encoder=halving, **changes)
