@@ -21,7 +21,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from speechnar.asr.clips import CTC, SpeechModel
+from speechnar.asr.clips import CTC, PaddedModel, SpeechModel
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
 from speechnar.models.base import CARD_FILE, CONFIG_FILE, SCHEMA_VERSION, LoadedModel, ModelConfig
@@ -47,6 +47,8 @@ class OnnxConfig(ModelConfig):
     blank_id: NonNegativeInt
     default_prefix: tuple[NonNegativeInt, ...]
     """Language and task where none are given."""
+    clip_s: PositiveFloat | None = None
+    """Seconds that shorter clips are padded to, as the model was trained."""
     opset: PositiveInt = OPSET
     precision: Precision = "fp32"
 
@@ -73,6 +75,7 @@ class OnnxCtc(nn.Module):
         self.num_prefix = config.num_prefix
         self.sample_rate = config.sample_rate
         self.frame_shift_s = config.frame_shift_s
+        self.clip_s = config.clip_s
         self._session = session
 
     def encode(
@@ -151,6 +154,7 @@ def export_onnx(loaded: LoadedModel, source: Path, out: str | Path, *, precision
         num_prefix=model.num_prefix,
         blank_id=model.blank_id,
         default_prefix=getattr(model, "default_prefix", ()) if model.num_prefix else (),
+        clip_s=model.clip_s if isinstance(model, PaddedModel) else None,
         precision=precision,
     )
     out = Path(out)
