@@ -22,7 +22,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from speechnar.asr.clips import CTC
-from speechnar.asr.speech_models import SpeechModel, TaggingModel
+from speechnar.asr.speech_models import PaddedModel, SpeechModel, TaggingModel
 from speechnar.config import SCHEMA_VERSION
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
@@ -49,6 +49,8 @@ class OnnxConfig(ModelConfig):
     blank_id: NonNegativeInt
     default_prefix: tuple[NonNegativeInt, ...]
     """Language and task where none are given."""
+    clip_s: PositiveFloat | None = None
+    """Seconds that shorter clips are padded to, as the model was trained."""
     opset: PositiveInt = OPSET
     precision: Precision = "fp32"
 
@@ -75,6 +77,7 @@ class OnnxCtc(nn.Module):
         self.num_prefix = config.num_prefix
         self.sample_rate = config.sample_rate
         self.frame_shift_s = config.frame_shift_s
+        self.clip_s = config.clip_s
         self._session = session
 
     def encode(
@@ -157,6 +160,7 @@ def export_onnx(loaded: LoadedModel, source: Path, out: str | Path, *, precision
         num_prefix=model.num_prefix,
         blank_id=model.blank_id,
         default_prefix=getattr(model, "default_prefix", ()) if model.num_prefix else (),
+        clip_s=model.clip_s if isinstance(model, PaddedModel) else None,
         precision=precision,
     )
     out = Path(out)

@@ -172,10 +172,8 @@ class LogMel(nn.Module):
         num_frames = wav.size(1) // config.hop_length + one_more
         if config.even:
             num_frames, feat_lens = num_frames + num_frames % 2, feat_lens + feat_lens % 2
-            needed = ((feat_lens - 1) * config.hop_length + 1).maximum(wav_lens)
-            wav = wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)
-            wav = F.pad(wav, (0, max(0, int(needed.max()) - wav.size(1)) if len(needed) else 0))
-            wav_lens = needed
+            wav = F.pad(wav.masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0), (0, 1))
+            wav_lens = wav_lens.maximum((feat_lens - 1) * config.hop_length + 1)  # one more, or none
         width = (config.n_fft if is_centered else config.n_fft - config.hop_length) // 2
         with torch.autocast(wav.device.type, enabled=False):
             wav = wav.float().masked_fill(~frame_mask(wav_lens, wav.size(1)), 0.0)

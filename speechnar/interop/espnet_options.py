@@ -222,8 +222,8 @@ class _AsrModelOptions(Config):
     """Without CTC there is nothing here to decode with."""
     interctc_weight: Rate = 0.0
     sym_blank: Literal["<blank>"] = "<blank>"
-    sym_sos: Literal["<sos/eos>"] = "<sos/eos>"
-    sym_eos: Literal["<sos/eos>"] = "<sos/eos>"
+    sym_sos: str = "<sos/eos>"
+    sym_eos: str = "<sos/eos>"
 
 
 class _DecoderOptions(Config):
@@ -297,6 +297,9 @@ class AsrOptions(_CommonOptions):
             return None
         if self.decoder != "transformer":
             raise ConfigError(f"decoder must be transformer, got {self.decoder[:60]!r}")
+        symbols = {self.model_conf.sym_sos, self.model_conf.sym_eos}
+        if symbols != {"<sos/eos>"} or "<sos/eos>" not in self.token_list:
+            raise ConfigError("sym_sos and sym_eos must be <sos/eos>, one of token_list")
         ours = parse_config(self.decoder_conf, _DecoderOptions, source="decoder_conf").ours()
         return parse_config(ours, TransformerArHeadConfig, source="ESPnet options")
 

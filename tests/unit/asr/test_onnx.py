@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from speechnar import Transcriber
-from speechnar.asr.onnx import export_onnx, load_onnx
+from speechnar.asr.clips import ClipDecoder
+from speechnar.asr.onnx import OnnxConfig, OnnxCtc, export_onnx, load_onnx
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
-from speechnar.models.base import load_model
+from speechnar.models.base import LoadedModel, load_model
 from tests.unit.tiny import (
     RATE,
     save_tiny_model,
@@ -62,6 +63,21 @@ def test_it_transcribes_as_the_model_does(folder, exported, tmp_path):
         for one, other in zip(found.segments, wanted.segments, strict=True):
             assert [word.start for word in one.words] == [word.start for word in other.words]
     assert theirs.translate(paths[0], to="de").text == ours.translate(paths[0], to="de").text
+
+
+def test_clips_that_were_padded_still_are(folder):
+    config = OnnxConfig(
+        source="owsm_ctc",
+        sample_rate=RATE,
+        frame_shift_s=0.08,
+        num_prefix=0,
+        blank_id=0,
+        default_prefix=(),
+        clip_s=2.0,
+    )
+    tokenizer = load_model(folder).tokenizer
+    decoder = ClipDecoder(LoadedModel(OnnxCtc(config, session=None), tokenizer, config, "graph"))
+    assert decoder.shortest_samples == 2 * RATE
 
 
 def test_eight_bits_are_smaller_and_almost_the_same(folder, exported, tmp_path):

@@ -243,6 +243,9 @@ def test_recognisers_take_espnets_defaults(options, encoder, positions):
     assert (config.prompt, config.clip_s, config.interctc_layers) == (None, None, ())
     assert parsed.head_config() is None
     asr |= {"decoder": "transformer", "decoder_conf": {"num_blocks": 3}}
+    with pytest.raises(ConfigError, match="must be <sos/eos>, one of token_list"):
+        parse_options(asr).head_config()
+    asr["token_list"] = [*options["token_list"][:-3], "<sos/eos>"]
     assert parse_options(asr).head_config().num_layers == 3
     assert parse_options({**asr, "model_conf": {"ctc_weight": 1.0}}).head_config() is None
     for conf, message in (({"concat_after": True}, "concat_after"), ({"brand_new": 1}, "brand_new")):
