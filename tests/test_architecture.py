@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"audio", "text"}),
     frozenset({"hub"}),
     frozenset({"config", "extras"}),
+    frozenset({"files", "plain_yaml"}),
     frozenset({"errors"}),
 )
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

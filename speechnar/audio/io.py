@@ -21,17 +21,15 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechnar.audio.samples import Mixer, Samples, array_samples, check_format, check_level
 from speechnar.errors import AudioError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 SampleType: TypeAlias = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 DEFAULT_MAX_SECONDS = 24 * 3600.0
-MIN_RATE, MAX_RATE = 1000, 384_000
-MAX_CHANNELS = 64
 # Text that makes FFmpeg open other files; never audio.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD", b"v=0\r", b"v=0\n")
 # All that FFmpeg may take content for. None of these opens another file or address, as playlists, manifests and
@@ -109,31 +107,30 @@ def read_audio(
     """Return all of ``source`` as mono float32 at ``target_rate``.
 
     Args:
-        source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples; integers
-            are scaled by their type's range.
+        source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples
+            (`speechnar.audio.samples`).
         sample_rate: rate of an array, in Hz; None for anything encoded, which has its own.
         target_rate: Hz.
         max_seconds: longest audio accepted; None means 24 hours.
         channel: the channel to take; None averages all.
 
     Raises:
-        AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are not finite.
+        AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are none.
         ConfigError: a rate is given for anything encoded.
     """
     if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
         refuse_rate(sample_rate)
         stream = AudioStream(source, target_rate=target_rate, max_seconds=max_seconds, channel=channel)
         return Audio(np.concatenate(list(stream)), target_rate)
-    samples = _array_samples(source)
+    samples = array_samples(source)
     if samples.size == 0:
         raise AudioError("array: holds no audio samples")
     if sample_rate is None:
         raise AudioError("an array needs its sample_rate, in Hz")
-    _check_format(sample_rate, 1, "array")
+    check_format(sample_rate, 1, "array")
     limit = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
     if len(samples) > limit * sample_rate:
         raise AudioError(f"array: at most {limit:g} s of audio are accepted, got {len(samples) / sample_rate:.0f} s")
-    _check_finite(samples, 0.0, "array")
     return Audio(resample(samples, sample_rate, target_rate), target_rate)
 
 
@@ -171,7 +168,7 @@ class PushedAudio:
     """
 
     def __init__(self, sample_rate: int, target_rate: int) -> None:
-        _check_format(sample_rate, 1, "stream")
+        check_format(sample_rate, 1, "stream")
         self.sample_rate = sample_rate
         self._resampler: soxr.ResampleStream | None = None
         if sample_rate != target_rate:
@@ -182,10 +179,9 @@ class PushedAudio:
         """Take an array or tensor (S,) of floats or signed integers, S perhaps 0; return what is certain by now.
 
         Raises:
-            AudioError: it is something else, or has samples that are not finite; nothing of it was taken then.
+            AudioError: it is something else, or has samples that are none; nothing of it was taken.
         """
-        taken = _array_samples(samples)
-        _check_finite(taken, self._num_pushed / self.sample_rate, "stream")
+        taken = array_samples(samples, start_s=self._num_pushed / self.sample_rate)
         self._num_pushed += len(taken)
         if self._resampler is None or not len(taken):
             return taken
@@ -238,12 +234,13 @@ class AudioStream:
         num_read, empty = 0, True
         resampler: soxr.ResampleStream | None = None
         blocks = self._decode()
+        mix = Mixer(self.channel, self.name)
         with closing(blocks):
             for rate, block in blocks:
                 if resampler is None and rate != self.target_rate:
                     resampler = soxr.ResampleStream(rate, self.target_rate, 1, dtype="float32")
-                mono = self._mix(block)
-                _check_finite(mono, num_read / rate, self.name)
+                mono = mix(block)
+                check_level(mono, num_read / rate, self.name)
                 num_read += len(mono)
                 if num_read > self.max_seconds * rate:
                     raise AudioError(f"{self.name}: at most {self.max_seconds:g} s of audio are accepted; it is longer")
@@ -257,13 +254,6 @@ class AudioStream:
             tail = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
             if len(tail) or empty:  # fewer samples than one at the target rate still are audio
                 yield tail if len(tail) else mono[:1] if len(mono) else np.zeros(1, dtype=np.float32)
-
-    def _mix(self, block: Samples) -> Samples:
-        if self.channel is None:
-            return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        if not 0 <= self.channel < block.shape[1]:
-            raise AudioError(f"{self.name}: has {block.shape[1]} channels, there is no channel {self.channel}")
-        return block[:, self.channel]
 
     def _decode(self) -> Generator[tuple[int, Samples], None, None]:
         """Yield (rate, (S, C) float32) by soundfile, or by PyAV where soundfile cannot."""
@@ -317,7 +307,7 @@ class AudioStream:
 
     def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[tuple[int, Samples]]:
         rate = int(sound.samplerate)
-        _check_format(rate, sound.channels, self.name)
+        check_format(rate, sound.channels, self.name)
         size = max(1, min(round(self.block_seconds * rate), _MAX_BLOCK_VALUES // sound.channels))
         num_read = 0
         while True:
@@ -348,7 +338,7 @@ class AudioStream:
                 if stream.codec_context is None:
                     raise AudioError(f"{self.name}: is of a codec that FFmpeg cannot decode")
                 rate, channels = int(stream.codec_context.sample_rate or 0), stream.codec_context.channels
-                _check_format(rate, channels, self.name)
+                check_format(rate, channels, self.name)
                 size = min(self.block_seconds * rate, _MAX_BLOCK_VALUES // channels)
                 resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
                 pending: list[Samples] = []
@@ -394,7 +384,7 @@ def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio
     samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if not len(samples):
         raise AudioError(f"{stream.name}: holds no audio samples")
-    _check_finite(samples, 0.0, stream.name)
+    check_level(samples, 0.0, stream.name)
     return Audio(samples, rates.pop()), _find_sample_type(stream)
 
 
@@ -430,31 +420,6 @@ def _decode_packets(packets: Iterable[Any], name: str, invalid_data: type[Except
 
 def _has_media_extra() -> bool:
     return importlib.util.find_spec("av") is not None
-
-
-def _array_samples(array: Any) -> Samples:
-    if hasattr(array, "detach"):  # a torch tensor, without importing torch
-        array = array.detach().cpu().numpy()
-    array = np.asarray(array)
-    if array.ndim != 1:
-        raise AudioError(f"an array of samples must be 1-D, got shape {array.shape}; mix the channels first")
-    if array.dtype.kind == "i":
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    if array.dtype.kind != "f":
-        raise AudioError(f"an array of samples must be float or signed integer, got {array.dtype}")
-    return array.astype(np.float32, copy=False)
-
-
-def _check_format(rate: int, channels: int, name: str) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: the sample rate must lie in [{MIN_RATE}, {MAX_RATE}] Hz, got {rate}")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(f"{name}: must have 1 to {MAX_CHANNELS} channels, got {channels}")
-
-
-def _check_finite(samples: Samples, start_s: float, name: str) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: has NaN or infinite samples (after {start_s:.1f} s); re-export it")
 
 
 def _name(source: Any) -> str:

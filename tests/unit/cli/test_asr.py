@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -124,27 +122,12 @@ def test_hostile_names(recognizer, capsys, tmp_path, name):
     assert complaint[0].isprintable()
 
 
-def test_an_undecodable_name(recognizer, tmp_path):
+def test_an_undecodable_name(interpreter, recognizer, tmp_path):
     path = tmp_path / "x.wav"
     write_speechlike(path, 0.5)
     odd = os.fsencode(tmp_path) + b"/\xff.wav"
     path.rename(os.fsdecode(odd))
-    found = subprocess.run(
-        [
-            os.fsencode(sys.executable),
-            b"-m",
-            b"speechnar",
-            b"transcribe",
-            odd,
-            b"-m",
-            recognizer.encode(),
-            b"-f",
-            b"json",
-        ],
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    )
+    found = interpreter.speechnar("transcribe", odd, "-m", recognizer, "-f", "json")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["duration"] == 0.5
 
