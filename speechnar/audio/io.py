@@ -21,8 +21,10 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechnar.audio.headers import SHARE_THAT_COUNTS, is_cut, looks_like_mp3
 from speechnar.audio.samples import Mixer, Samples, array_samples, check_format, check_level
 from speechnar.errors import AudioError, ConfigError
+from speechnar.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ _MEDIA_FORMATS = (
 )
 _MAX_BLOCK_VALUES = 1 << 24
 """Samples times channels decoded at a time, 64 MiB of float32: it bounds long blocks of many channels."""
+_WRITTEN_SAMPLES = 1 << 16
 # Raw codecs without a header, by suffix: FFmpeg must be told.
 _RAW_FORMATS = {".g722": "g722"}
 
@@ -72,17 +75,24 @@ class Audio:
             AudioError: the format is unknown, has no such samples, or the place is not writable.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
-        # libsndfile multiplies floats by 32767, although it has divided integers by 32768.
-        samples = self.samples if subtype == "FLOAT" else to_int16(self.samples)
-        if subtype == "PCM_24":
-            samples = np.clip(np.rint(self.samples * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
         try:
-            soundfile.write(temporary, samples, self.sample_rate, subtype=subtype)
-            temporary.replace(path)
-        except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-            temporary.unlink(missing_ok=True)
+            with replacing(path) as temporary:
+                _write(temporary, self.samples, self.sample_rate, subtype)
+        # What soundfile could not write whole, as on a full disk, it asserts to be impossible.
+        except (soundfile.SoundFileError, OSError, ValueError, TypeError, AssertionError) as error:
             raise AudioError(f"{path}: cannot be written ({_reason(error)})") from None
+
+
+def _write(path: Path, samples: Samples, sample_rate: int, subtype: SampleType | None) -> None:
+    """Write a file block by block: libsndfile's encoder of Vorbis overflows the stack by some megabytes at one go."""
+    with soundfile.SoundFile(path, "w", sample_rate, 1, subtype) as file:
+        for start in range(0, len(samples), _WRITTEN_SAMPLES):
+            block: NDArray[Any] = samples[start : start + _WRITTEN_SAMPLES]
+            if subtype == "PCM_24":
+                block = np.clip(np.rint(block * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
+            elif subtype != "FLOAT":  # libsndfile multiplies floats by 32767, although it has divided integers by 32768
+                block = to_int16(block)
+            file.write(block)
 
 
 def to_int16(samples: Samples) -> NDArray[np.int16]:
@@ -266,7 +276,13 @@ class AudioStream:
             if any(head.lstrip().startswith(mark) for mark in _PLAYLISTS):
                 raise AudioError(f"{self.name}: is text or a playlist, not audio")
             raw_format = _RAW_FORMATS.get(Path(self.name).suffix.lower())
-            if raw_format is None:
+            if raw_format is not None:
+                refusal = f"{raw_format} is not for it"
+            elif looks_like_mp3(head) and _has_media_extra():
+                # Of several MP3 files joined into one, libsndfile ends where the first says it does, and of damaged
+                # ones its libmpg123 tells stderr by itself.
+                refusal = "MP3 is left to FFmpeg"
+            else:
                 try:
                     # By its number, libsndfile reads a file itself. Callbacks into Python drop an interrupt, and what
                     # they return instead is taken for the end of a damaged file.
@@ -275,13 +291,8 @@ class AudioStream:
                     refusal = _reason(error)
                 else:
                     with sound:
-                        if sound.format != "MP3" or not _has_media_extra():
-                            yield from self._soundfile_blocks(sound)
-                            return
-                    # Of several MP3 files joined into one, libsndfile ends where the first says it does.
-                    refusal = "MP3 is left to FFmpeg"
-            else:
-                refusal = f"{raw_format} is not for it"
+                        yield from self._soundfile_blocks(sound, file)
+                    return
             file.seek(0)
             yield from self._media_blocks(file, raw_format, refusal)
 
@@ -305,9 +316,12 @@ class AudioStream:
             raise AudioError(f"{self.name}: the file object must be opened in binary mode")
         return io.BytesIO(self.source)
 
-    def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[tuple[int, Samples]]:
+    def _soundfile_blocks(
+        self, sound: soundfile.SoundFile, file: io.FileIO | io.BytesIO
+    ) -> Iterator[tuple[int, Samples]]:
         rate = int(sound.samplerate)
         check_format(rate, sound.channels, self.name)
+        self._check_length(sound.frames / rate)
         size = max(1, min(round(self.block_seconds * rate), _MAX_BLOCK_VALUES // sound.channels))
         num_read = 0
         while True:
@@ -316,9 +330,21 @@ class AudioStream:
             except (soundfile.SoundFileError, OSError) as error:
                 raise AudioError(f"{self.name}: is damaged after {num_read / rate:.1f} s ({_reason(error)})") from None
             if not len(block):
-                return
+                break
             num_read += len(block)
             yield rate, block
+        if is_cut(sound, file, num_read):
+            self._warn_of_cut(num_read / rate)
+
+    def _check_length(self, seconds: float) -> None:
+        """Refuse a recording by what its header says, before any of it is decoded."""
+        if seconds > self.max_seconds:
+            raise AudioError(
+                f"{self.name}: at most {self.max_seconds:g} s of audio are accepted, it lasts {seconds:.0f} s"
+            )
+
+    def _warn_of_cut(self, seconds: float) -> None:
+        logger.warning("%s: ends after %.1f s, before its header says; is it cut off?", self.name, seconds)
 
     def _media_blocks(
         self, file: io.FileIO | io.BytesIO, raw_format: str | None, refusal: str
@@ -339,16 +365,24 @@ class AudioStream:
                     raise AudioError(f"{self.name}: is of a codec that FFmpeg cannot decode")
                 rate, channels = int(stream.codec_context.sample_rate or 0), stream.codec_context.channels
                 check_format(rate, channels, self.name)
+                # Of these, FFmpeg guesses it by their size.
+                is_guess = container.format.name in ("mp3", "aac")
+                told_s = 0.0 if is_guess else (container.duration or 0) / av.time_base
+                self._check_length(told_s)
                 size = min(self.block_seconds * rate, _MAX_BLOCK_VALUES // channels)
+                num_read = 0
                 resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
                 pending: list[Samples] = []
                 for frame in _decode_packets(container.demux(stream), self.name, av.error.InvalidDataError):
                     pending += [part.to_ndarray().T.astype(np.float32) for part in resampler.resample(frame)]
+                    num_read += sum(map(len, pending[-1:]))
                     if sum(map(len, pending)) >= size:
                         yield rate, np.concatenate(pending)
                         pending = []
                 if pending:
                     yield rate, np.concatenate(pending)
+                if num_read / rate < SHARE_THAT_COUNTS * told_s - 1.0:
+                    self._warn_of_cut(num_read / rate)
         except (av.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, AudioError):
                 raise

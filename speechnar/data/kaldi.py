@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import soundfile
 
 from speechnar.errors import DataError
+from speechnar.text.scripts import check_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -440,6 +441,11 @@ def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
                 raise DataError(f"{folder}: {name} must be one word, got {token!r}")
         texts = [utterance.text, *utterance.translations.values()]
         texts += [] if utterance.prev_text is None else [utterance.prev_text]
+        try:
+            for text in (utterance.utt_id, utterance.spk_id, *texts):
+                check_unicode(text)
+        except DataError as error:
+            raise DataError(f"{folder}: utterance {utterance.utt_id!r}: {error}") from None
         if any(not text.strip() or "\n" in text or "\r" in text for text in texts):
             raise DataError(f"{folder}: utterance {utterance.utt_id!r}: a text must be one line and not blank")
 

@@ -24,7 +24,7 @@ from speechnar.nn.context import BlockContext, Chunking, LayerCache
 from speechnar.nn.conv import ConvNorm, ConvSubsampling, FrameJoining
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
-from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
+from speechnar.nn.positions import MAX_DISTANCE, distance_sinusoids, rotary_angles, sinusoids
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 LEGACY_TABLE_FRAMES = 5000
@@ -39,7 +39,7 @@ class _EncoderConfig(Config):
     ff_dim: PositiveInt = 1024
     positions: PositionKind = "relative"
     """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
-    max_distance: PositiveInt = 20
+    max_distance: int = Field(default=20, gt=0, le=MAX_DISTANCE)
     """Of clipped positions: positions further apart count as this far apart."""
     subsampling: Literal[1, 2, 4, 6, 8] = 4
     """Frames to one position: by convolutions, or, 1 and 2, by joining frames that are encoded already."""

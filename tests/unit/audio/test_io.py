@@ -1,5 +1,6 @@
 import io
 import logging
+import resource
 import tracemalloc
 import wave
 
@@ -253,6 +254,46 @@ def test_g722_through_pyav(tmp_path):
     audio = read_audio(path)
     assert abs(audio.duration - 0.5) < 0.05
     assert abs(np.abs(np.fft.rfft(audio.samples, 16000)).argmax() - 440) <= 3
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("num_samples", [1, 2_600_000])
+def test_long_recordings_are_written(tmp_path, suffix, num_samples):
+    """Vorbis at one go overflowed the stack at 2.5 million samples."""
+    path = tmp_path / f"a{suffix}"
+    Audio(np.zeros(num_samples, dtype=np.float32), 24000).save(path)
+    assert soundfile.info(path).frames >= num_samples
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "subtype"), [(".wav", "PCM_24"), (".flac", None), (".ogg", None), (".mp3", None)])
+def test_half_an_hour_is_written_and_comes_back(tmp_path, suffix, subtype):
+    path = tmp_path / f"a{suffix}"
+    audio = Audio(tone(1800, 24000), 24000)
+    audio.save(path, subtype=subtype)
+    back = read_audio(path, target_rate=24000)
+    assert back.duration == pytest.approx(1800, abs=0.1)
+    assert np.abs(back.samples[:24000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, suffix):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).normal(0, 0.1, 200_000).astype(np.float32)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
+        with pytest.raises(AudioError, match=rf"a\{suffix}: cannot be written"):
+            Audio(noise, 24000).save(tmp_path / f"a{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_names_are_written(tmp_path):
+    path = tmp_path / f"{'я' * 125}.wav"
+    Audio(tone(0.1, 16000), 16000).save(path)
+    assert read_audio(path).duration == pytest.approx(0.1)
 
 
 def test_saving_is_refused_clearly(tmp_path):
