@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever ends the program that writes them, and files of bounded size."""
 
+import logging
 import os
 import secrets
 import time
@@ -7,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speechnar.errors import DataError
+from speechnar.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 PREFIX = ".speechnar-"
+LOCK_NAME = ".lock"
 LEFT_ALONE_S = 3600.0
 """A temporary file that nobody has written to for so long belongs to nobody."""
 
@@ -28,6 +32,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` alone, as far as others ask for the same; whatever ends this process lets go of it.
+
+    Raises:
+        ConfigError: another process works there.
+    """
+    try:
+        import fcntl  # noqa: PLC0415  # of systems that are like Unix
+    except ImportError:
+        yield
+        return
+    with (folder / LOCK_NAME).open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another process works there; wait for it, or give another folder") from None
+        except OSError as error:  # some network folders know no locks
+            logger.warning("%s: cannot be locked (%s); see that nothing else works there", folder, error.strerror)
+        yield
 
 
 def check_writable(folder: Path) -> None:

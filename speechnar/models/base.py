@@ -268,6 +268,9 @@ def save_model(
         tokenizer: saved beside the weights.
         card: Markdown text of the model card.
         dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
+
+    Raises:
+        CheckpointError: the weights cannot be written, as on a full disk.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,8 +288,12 @@ def save_model(
         if name not in tied
     }
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
-    save_file(stored, temporary, metadata={"format": "pt"})
-    temporary.replace(folder / WEIGHTS_FILE)
+    try:
+        save_file(stored, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{folder / WEIGHTS_FILE}: cannot be written ({_one_line(error)})") from None
 
 
 def config_of(model: nn.Module) -> ModelConfig:

@@ -1,6 +1,5 @@
 import io
 import logging
-import resource
 import tracemalloc
 import wave
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from speechnar.audio.io import Audio, AudioStream, PushedAudio, read_audio, resample
 from speechnar.errors import AudioError, ConfigError
+from tests.unit.disk import file_size_limit
 
 
 def tone(seconds, rate, hz=440.0):
@@ -279,14 +279,9 @@ def test_half_an_hour_is_written_and_comes_back(tmp_path, suffix, subtype):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, suffix):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0).normal(0, 0.1, 200_000).astype(np.float32)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
-        with pytest.raises(AudioError, match=rf"a\{suffix}: cannot be written"):
-            Audio(noise, 24000).save(tmp_path / f"a{suffix}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_size_limit(8000), pytest.raises(AudioError, match=rf"a\{suffix}: cannot be written"):
+        Audio(noise, 24000).save(tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 

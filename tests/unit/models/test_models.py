@@ -130,7 +130,7 @@ SIZE = 10**6
         ("owsm_ctc", "frontend.hop_length", SIZE),
         ("owsm_ctc", "frontend.sample_rate", SIZE),
         ("owsm_ctc", "frontend.num_mels", SIZE),
-        ("cassnat", "trunk.encoder.max_distance", SIZE),
+        ("cassnat", "head.max_distance", SIZE),
         ("encodec", "sample_rate", SIZE),
         ("encodec", "codebook_size", SIZE),
         ("encodec", "latent_dim", SIZE),
@@ -139,7 +139,6 @@ SIZE = 10**6
         ("vocos", "frontend.num_mels", SIZE),
         ("mel_pca", "latent_dim", SIZE),
         ("mel_pca", "frames_per_latent", SIZE),
-        ("monophones", "num_densities", SIZE),
     ],
 )
 def test_sizes_that_would_exhaust_memory_are_refused_before_it_is_taken(kind, path, value, tmp_path, monkeypatch):

@@ -250,6 +250,7 @@ def test_best_checkpoints_are_kept_by_the_chosen_metric(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "best.json",
         "last.pt",
+        "previous.pt",
         "step-00000020.pt",
         "step-00000040.pt",
     ]
