@@ -4,14 +4,16 @@
     python -m tests.fuzz audio --seed 4711       one case again, with its traceback
 
 A case is a target and a seed, which say what is changed in a file that is right. It is a finding if anything but an
-error of ours comes out, if it takes longer than 30 s or more than 1.5 GB, if it ends the process, or if it opens a file
-for writing, or any file outside its folder and the installation, or starts a program, or looks for a network.
+error of ours comes out, if it takes longer than 30 s or more than 1.5 GB, if it ends the process, if it opens a file for
+writing, or any file outside its folder and the installation, if it starts a program or looks for a network, or if a
+library writes to stderr by itself.
 """
 
 import argparse
 import gzip
 import io
 import json
+import logging
 import os
 import random
 import resource
@@ -275,13 +277,28 @@ def watched(folder: Path, *, may_write: bool) -> Iterator[list[str]]:
         WATCH.folder = None
 
 
+@contextmanager
+def stderr_heard(path: Path) -> Iterator[list[str]]:
+    """Yield what will hold the lines that libraries write to stderr by themselves."""
+    heard: list[str] = []
+    before, file = os.dup(2), os.open(path, os.O_RDWR | os.O_CREAT)
+    os.dup2(file, 2)
+    try:
+        yield heard
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(file)
+        heard += [f"stderr: {line}" for line in path.read_text(errors="replace").splitlines()]
+
+
 def run_case(target: str, seed: int) -> str | None:
     """Return what is wrong with what happened, with the traceback if there is one; None: all is well."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
         folder = Path(root) / "case"
         folder.mkdir()
         write_case(target, seed, folder)
-        with watched(folder, may_write=target in WRITES) as seen:
+        with stderr_heard(Path(root) / "stderr") as heard, watched(folder, may_write=target in WRITES) as seen:
             started = time.monotonic()
             try:
                 TARGETS[target][1](folder)
@@ -289,10 +306,11 @@ def run_case(target: str, seed: int) -> str | None:
                 if "\n" in str(error) and target != "data directory":  # which lists faults, one a line
                     return f"a message of several lines: {error}"
             except BaseException:
+                WATCH.folder = None
                 return traceback.format_exc()
             taken_s = time.monotonic() - started
-        if seen:
-            return "; ".join(seen)
+        if seen or heard:
+            return "; ".join([*seen, *heard])[:2000]
         return f"took {taken_s:.0f} s" if taken_s > MAX_S else None
 
 
@@ -312,7 +330,6 @@ def fuzz(target: str, first: int, seconds: float) -> Iterator[tuple[int, str | N
 def _work(target: str, seed: int, until: float, progress: Path) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MAX_BYTES,) * 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while time.monotonic() < until:
         progress.write_text(str(seed))
         found = run_case(target, seed)
@@ -355,6 +372,7 @@ def main() -> int:
         found = [run_case(target, args.seed) for target in targets]
         print("\n".join(map(str, found)))
         return int(any(found))
+    logging.getLogger("speechnar").addHandler(logging.NullHandler())
     count = 0
     for target in targets:
         for seed, what in fuzz(target, args.first, 60 * args.minutes / len(targets)):

@@ -357,7 +357,7 @@ class AudioStream:
         try:
             # A file object and whitelists: whatever the content says, nothing else is opened.
             options = {"protocol_whitelist": "file,pipe", "format_whitelist": _MEDIA_FORMATS}
-            with av.open(file, mode="r", format=raw_format, options=options) as container:
+            with av.open(_ForFfmpeg(file), mode="r", format=raw_format, options=options) as container:
                 if not container.streams.audio:
                     raise AudioError(f"{self.name}: has no audio stream")
                 stream = container.streams.audio[0]
@@ -387,6 +387,22 @@ class AudioStream:
             if isinstance(error, AudioError):
                 raise
             raise AudioError(f"{self.name}: is not audio that soundfile or FFmpeg can decode ({refusal})") from None
+
+
+class _ForFfmpeg:
+    """A file in which a seek to where nothing is fails without an exception, of which PyAV would tell stderr."""
+
+    def __init__(self, file: io.FileIO | io.BytesIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio, SampleType | None]:

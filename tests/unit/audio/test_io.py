@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.audio.io import Audio, AudioStream, PushedAudio, read_audio, resample
+from speechnar.audio.io import Audio, AudioStream, PushedAudio, _has_media_extra, read_audio, resample
 from speechnar.errors import AudioError, ConfigError
+from tests.fuzz import write_case
 from tests.unit.disk import file_size_limit
 
 
@@ -222,6 +223,18 @@ def test_no_address_is_ever_opened():
     for source in ("http://127.0.0.1:9/a.wav", "concat:a.wav|b.wav", "pipe:0", "-"):
         with pytest.raises(AudioError, match="does not exist"):
             read_audio(source)
+
+
+@pytest.mark.skipif(not _has_media_extra(), reason="PyAV is not installed")
+def test_damaged_media_say_nothing_on_stderr_by_themselves(tmp_path, capfd):
+    """PyAV tells of exceptions in the files that it is given, as of a seek to before their beginning."""
+    for seed in (1215, 2412, 2972):  # of the fuzzer, which found it
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_case("audio", seed, folder)
+        with pytest.raises(AudioError):
+            read_audio(next(folder.iterdir()))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_long_file_needs_memory_for_a_block_only():
