@@ -4,8 +4,8 @@
     python -m tests.fuzz audio --seed 4711       one case again, with its traceback
 
 A case is a target and a seed, which say what is changed in a file that is right. It is a finding if anything but an
-error of ours comes out, if it takes longer than 30 s or more than 1.5 GB, if it ends the process, if it opens a file for
-writing, or any file outside its folder and the installation, if it starts a program or looks for a network, or if a
+error of ours comes out, if it takes longer than 30 s or more than 1.5 GB, if it ends the process, if it opens a file
+for writing, or any file outside its folder and the installation, if it starts a program or looks for a network, or if a
 library writes to stderr by itself.
 """
 
