@@ -57,12 +57,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder if it is absent, and a file in it that goes again.
+    """Make a file in the folder that goes again.
 
     Raises:
         OSError: that cannot be done.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"speechnar")  # where a disk is full, an empty file still has room

@@ -25,6 +25,7 @@ for line in sys.stdin:
         file = os.open(task[name], os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
+    sys.stdin = open(0, closefd=False)
     exec(task["code"])
     break
 """

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,6 +237,8 @@ def _score(args: argparse.Namespace) -> int:
 
 def _check_output(args: argparse.Namespace) -> None:
     if args.output_dir is not None:
+        with suppress(OSError):  # which is told next
+            args.output_dir.mkdir(parents=True, exist_ok=True)
         check_folder(args.output_dir)
         return
     if args.format == "all":

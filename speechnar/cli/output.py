@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import SpeechnarError
 from speechnar.files import check_writable
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ def close_stdout() -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder of results, and see that they can be written, before they are computed.
+    """See that results can be written, before they are computed.
 
     Raises:
-        ConfigError: they cannot.
+        SpeechnarError: they cannot.
     """
     try:
         check_writable(folder)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); give another place by -o") from None
+        raise SpeechnarError(f"{folder}: cannot be written ({error.strerror}); give another place by -o") from None
 
 
 def put_json(values: dict[str, Any]) -> None:

@@ -136,8 +136,11 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
             if count > MAX_MEMBERS:
                 raise DataError(f"{archive}: holds more than {MAX_MEMBERS} files")
             written += _write_member(partial / name, content, limit - written, archive)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error})") from None
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives make the modules that read them fail in any way
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{archive}: cannot be unpacked ({reason})") from None
     (partial / ORIGIN_NAME).write_text(origin, encoding="utf-8")
     partial.replace(dest)
     return dest

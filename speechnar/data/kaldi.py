@@ -290,7 +290,7 @@ class _Reader:
                 path = self.audio_root / path
                 if not path.resolve().is_relative_to(self.audio_root.resolve()):
                     self.faults.append(f"{entry.where}: {entry.value!r} lies outside {self.audio_root}")
-            if not path.is_file():
+            if not _is_file(path):
                 self.faults.append(f"{entry.where}: no such audio file: {path}")
             found[key] = _Recording(path, None)
         return found
@@ -314,7 +314,7 @@ class _Reader:
                 self.faults.append(f"{entry.where}: recording {fields[0]!r} is not in wav.scp")
                 continue
             recording = recordings[fields[0]]
-            known = recording.pipe is None and recording.path.is_file()
+            known = recording.pipe is None and _is_file(recording.path)
             length = self._file_duration(recording, entry.where) if known else None
             if length is not None and end > length + DURATION_TOLERANCE_S:
                 self.faults.append(f"{entry.where}: ends at {end} s, but its recording lasts {length:.2f} s")
@@ -389,6 +389,13 @@ class _Reader:
             except DataError as error:
                 self.faults.append(f"{where}: {error}")
         return self.durations[path]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long, for example
+        return False
 
 
 def _header(path: Path) -> Any:

@@ -69,7 +69,7 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
-                raise CheckpointError(f"{path}: is damaged (the sum of {damaged} is another)")
+                raise CheckpointError(f"{path}: is damaged (the sum of {damaged[:60]!r} is another)")
         payload = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise

@@ -54,8 +54,10 @@ def test_what_killed_programs_left_goes_at_the_next_start(tmp_path):
 
 
 def test_a_folder_is_tried(tmp_path):
-    check_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        check_writable(tmp_path / "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         check_writable(tmp_path / "file")

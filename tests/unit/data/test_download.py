@@ -12,6 +12,7 @@ from speechnar.cli.main import main
 from speechnar.data import download
 from speechnar.data.download import extract_archive, fetch, find_corpus, unpacked_corpus
 from speechnar.errors import DataError
+from tests.fuzz import write_case
 
 CONTENT = b"some bytes" * 1000
 
@@ -186,6 +187,15 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match="tar or zip"):
         extract_archive(tmp_path / "file", tmp_path / "out")
+
+
+def test_damage_inside_is_an_error_of_ours(tmp_path):
+    for seed in (1178, 3380, 3410):  # of the fuzzer, which found zlib's errors, and those of names without a letter
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_case("archive", seed, folder)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            extract_archive(folder / "a.archive", folder / "out")
 
 
 def test_cut_archive_is_refused_and_can_be_retried(tmp_path):
