@@ -6,12 +6,6 @@ import speechnar
 from tests.interpreter import Interpreter
 
 
-@pytest.fixture(scope="module")
-def interpreter():
-    with Interpreter() as interpreter:
-        yield interpreter
-
-
 def models_after(interpreter: Interpreter, code: str) -> set[str]:
     """Return the modules of models that are imported once ``code`` has run where nothing of ours was imported."""
     done = interpreter.run(f"import speechnar; {code}; print(*sys.modules)")

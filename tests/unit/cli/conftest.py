@@ -1,13 +1,11 @@
 """Tiny models and speech that the verbs are given."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from speechnar.asr.transcriber import Transcriber
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
-from tests.interpreter import Interpreter
 from tests.unit.tiny import save_tiny_joint, save_tiny_model, write_speechlike
 
 
@@ -26,12 +24,6 @@ def joint(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def wav(tmp_path_factory) -> str:
     return str(write_speechlike(tmp_path_factory.mktemp("wavs") / "talk.wav", 3.0))
-
-
-@pytest.fixture(scope="session")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as interpreter:
-        yield interpreter
 
 
 @pytest.fixture
