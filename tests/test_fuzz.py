@@ -52,11 +52,11 @@ def test_errors_of_ours_are_none(monkeypatch):
 
 
 def test_processes_that_end_or_hang_are_findings(monkeypatch):
-    monkeypatch.setattr(fuzz, "MAX_S", 0.2)
-    for does, says in (
-        (lambda folder: os.kill(os.getpid(), signal.SIGSEGV), "ended with status -11"),
-        (lambda folder: time.sleep(60), "hung"),
+    for does, max_s, says in (
+        (lambda folder: os.kill(os.getpid(), signal.SIGKILL), 20.0, "ended with status -9"),
+        (lambda folder: time.sleep(60), 0.2, "hung for 0.4 s"),
     ):
+        monkeypatch.setattr(fuzz, "MAX_S", max_s)
         monkeypatch.setitem(fuzz.TARGETS, "card", (fuzz.TARGETS["card"][0], does))
         seed, what = next(fuzz.fuzz("card", 7, 5))
         assert seed == 7
