@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speechnar.errors import ConfigError
+from speechnar.plain_yaml import parse_yaml
 
 SCHEMA_VERSION = 1
 """Of model folders; raised when what is written there changes its meaning."""
@@ -66,12 +66,11 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in seen or len(seen) >= MAX_BASES:
         raise ConfigError(f"{path}: `base` files must form a chain of at most {MAX_BASES} without a loop")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: must be plain YAML without tags ({reason})") from None
+    except ValueError as error:  # ours, or a UnicodeDecodeError
+        raise ConfigError(f"{path}: must be plain YAML without tags ({error})") from None
     if values is None:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -104,8 +103,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override must look like key.path=value, got {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ConfigError:
         raise ConfigError(f"override {dotted}: the value must be plain YAML, got {text!r}") from None
     *parents, last = dotted.split(".")
     for name in parents:

@@ -15,6 +15,7 @@ import yaml
 
 from speechnar import store
 from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.plain_yaml import parse_yaml
 from speechnar.store import Address
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ MODEL_FILES = (
 )
 """What a model folder on the hub may hold; nothing of it could run."""
 
-MAX_CARD_CHARS = 1 << 20
+MAX_CARD_CHARS = 1 << 16
+MAX_CARD_ITEMS = 1000
+"""OWSM speaks 151 languages, Whisper 99."""
 MAX_SEED = 2**63 - 1
 
 
@@ -189,15 +192,22 @@ def list_models() -> list[ModelInfo]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Return the YAML front matter of a model's README.md; an absent or malformed one is empty."""
+    """Return the YAML front matter of a model's README.md, scalars and short lists; a malformed one is empty."""
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
             text = file.read(MAX_CARD_CHARS)
         match = re.match(r"---\n(.*?)\n---\s", text + "\n", flags=re.DOTALL)
-        values = yaml.safe_load(match[1]) if match else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        values = parse_yaml(match[1]) if match else None
+    except (OSError, ValueError):  # among these are ours, and of what is not UTF-8
         return {}
-    return values if isinstance(values, dict) else {}
+    return {key: value for key, value in values.items() if _is_short(value)} if isinstance(values, dict) else {}
+
+
+def _is_short(value: Any) -> bool:
+    """Return whether a card says a scalar or a list of few: nothing that we read is more."""
+    if isinstance(value, list):
+        return len(value) <= MAX_CARD_ITEMS and not any(isinstance(item, list | dict) for item in value)
+    return not isinstance(value, dict)
 
 
 def card_languages(card: Mapping[str, Any]) -> tuple[str, ...]:

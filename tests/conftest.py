@@ -3,6 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.interpreter import Interpreter
+
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
@@ -11,3 +13,9 @@ def logging_as_before() -> Iterator[None]:
     before = list(logger.handlers), logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    with Interpreter() as interpreter:
+        yield interpreter

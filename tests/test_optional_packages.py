@@ -1,13 +1,11 @@
 """Inference needs none of the packages of the extras: each of them may be broken, and only what needs it fails."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import soundfile
 
+from tests.interpreter import ROOT, Interpreter
 from tests.unit.tiny import write_speechlike
 
 BROKEN = (
@@ -22,20 +20,15 @@ def speechnar(tmp_path_factory):
     folder = tmp_path_factory.mktemp("broken")
     for name in BROKEN:
         (folder / f"{name}.py").write_text(f"raise OSError('lib{name}.so: undefined symbol: broken')\n")
-    paths = [str(folder), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "speechnar", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-    return run
+    paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with Interpreter({"PYTHONPATH": os.pathsep.join(paths)}) as interpreter:
+        yield interpreter.speechnar
 
 
 def test_speech_is_transcribed(speechnar, tmp_path):
     done = speechnar("transcribe", write_speechlike(tmp_path / "speech.wav", 2.0), "-l", "eng", "-f", "json")
     assert done.returncode == 0, done.stderr
-    assert '"language": "eng"' in done.stdout
+    assert b'"language": "eng"' in done.stdout
 
 
 def test_text_is_spoken(speechnar, tmp_path):
@@ -53,7 +46,7 @@ def test_music_is_generated(speechnar, tmp_path):
 def test_text_is_translated(speechnar):
     done = speechnar("translate", "--from", "eng", "--to", "deu", "--text", "A man is riding a bicycle.")
     assert done.returncode == 0, done.stderr
-    assert "Mann" in done.stdout
+    assert b"Mann" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -68,5 +61,5 @@ def test_text_is_translated(speechnar):
 def test_what_needs_one_says_in_a_line_what_to_install(speechnar, verb, extra):
     done = speechnar(*verb)
     assert done.returncode != 0
-    assert f"pip install 'speechnar[{extra}]'" in done.stderr and "undefined symbol" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert f"pip install 'speechnar[{extra}]'" in line and "undefined symbol" in line

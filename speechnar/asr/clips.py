@@ -6,6 +6,8 @@ Source: OWSM-CTC (Peng et al., ACL 2024, section 3) for language and task as the
 
 import logging
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +26,7 @@ from speechnar.decode.align import WORD_START, CtcPath
 from speechnar.decode.ctc import greedy, prefix_beam_search
 from speechnar.decode.lm import HotwordBooster, NgramLm, PrefixScorer, TokenNgram, WordNgram
 from speechnar.decode.longform import LongformConfig, transcribe_stream
-from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.models.base import LoadedModel
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.languages import UNDETERMINED, to_iso3
@@ -33,6 +35,7 @@ from speechnar.text.transcript import AudioTags
 logger = logging.getLogger(__name__)
 
 CTC = "ctc"
+_NO_LETTER = re.compile(r"[^\w\s']|_")
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
 SCORED_BEAM_SIZE = 16
@@ -375,7 +378,9 @@ class ClipDecoder:
             scorer = TokenNgram(lm, self.tokenizer.pieces) if is_of_pieces else WordNgram(lm, pieces)
         if not self.options.hotwords or self.decoder != CTC:
             return scorer, None
-        phrases = [self.spell(phrase, "hotword") for phrase in self.options.hotwords]
+        phrases = self._spell_hotwords()
+        if not phrases:
+            return scorer, None
         weight = self.options.hotword_weight
         return scorer, HotwordBooster(phrases, DEFAULT_HOTWORD_WEIGHT if weight is None else weight, pieces=pieces)
 
@@ -390,9 +395,25 @@ class ClipDecoder:
                     f"hotword_weight must lie in [0, 1] for decoder {self.decoder}, where it is the share of the bias "
                     f"decoder; got {weight}"
                 )
-            phrases = [self.spell(phrase, "hotword") for phrase in options.hotwords]
-            given |= {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases), "hotword_weight": weight}
+            phrases = self._spell_hotwords()
+            if phrases:
+                given |= {"hotwords": cast(HotwordModel, self.model).hotword_vectors(phrases), "hotword_weight": weight}
         return {name: value for name, value in given.items() if value is not None}
+
+    def _spell_hotwords(self) -> list[list[int]]:
+        """Return the tokens of each hotword in the first form that the model can spell; those without one are named."""
+        spelled = []
+        for phrase in self.options.hotwords:
+            normalized = unicodedata.normalize("NFKC", phrase)
+            forms = [phrase, normalized, normalized.lower(), normalized.upper()]
+            forms += [_NO_LETTER.sub("", form) for form in forms]
+            form = next((form for form in forms if form.strip() and not self._unknown_letters(form)), None)
+            if form is None and phrase.strip():
+                unknown = ", ".join(map(repr, self._unknown_letters(phrase)))
+                logger.warning("hotword %r is left out: model %s cannot spell %s", phrase, self.name, unknown)
+            else:
+                spelled.append(self.spell(form or phrase, "hotword"))
+        return spelled
 
     def spell(self, text: str, what: str) -> list[int]:
         """Return the tokens of ``text``.
@@ -400,13 +421,31 @@ class ClipDecoder:
         Raises:
             ConfigError: naming ``what``, when there are none or a letter is unknown.
         """
+        unknown = self._unknown_letters(text)
+        if unknown:
+            shown = ", ".join(map(repr, unknown[:20]))
+            forms = {"small": text.lower(), "capital": text.upper()}
+            known = [f"; it knows {name} letters" for name, form in forms.items() if not self._unknown_letters(form)]
+            raise ConfigError(f"{what} has letters that model {self.name} cannot spell: {shown}{''.join(known)}")
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise ConfigError(f"{what} must not be empty, got {text!r}")
-        if self.tokenizer.unk_id in tokens:
-            shown = " ".join(self.tokenizer.decode(tokens).split())
-            raise ConfigError(f"{what} {text!r} has letters that model {self.name} cannot spell ({shown[:80]})")
         return tokens
+
+    def _unknown_letters(self, text: str) -> list[str]:
+        """Return what the model cannot spell: single letters, or the words in which they stand.
+
+        Raises:
+            ConfigError: it is no text.
+        """
+        encode, unk_id = self.tokenizer.encode, self.tokenizer.unk_id
+        try:
+            if unk_id not in encode(text):
+                return []
+        except DataError as error:
+            raise ConfigError(str(error)) from None
+        letters = [letter for letter in dict.fromkeys(text) if unk_id in encode(letter)]
+        return letters or [word for word in text.split() if unk_id in encode(word)] or [text]
 
 
 def translation_targets(pieces: Iterable[str]) -> list[str]:

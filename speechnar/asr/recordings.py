@@ -22,8 +22,11 @@ from speechnar.text.transcript import AudioTags, Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
-POOLED_BATCHES = 8
-"""Batches of short recordings read ahead, so that clips of like length can share one."""
+POOLED_BATCHES = 2
+"""Batches of short recordings read ahead, so that clips of like length can share one. What was read and not yet
+yielded is lost when the program is killed."""
+SPEECH_BATCHES = 8
+"""Batches of a long recording's clips that are decoded together, likewise."""
 
 
 def utterances(window_s: float) -> VadConfig:
@@ -99,7 +102,7 @@ class RecordingTranscriber:
 
         Raises:
             ConfigError: the model has no CTC to align by, the text is empty, or the model cannot spell it.
-            AudioError: the recording is longer than a window, or too short for the text.
+            AudioError: the recording is longer than a window, too short for the text, or in no language.
         """
         decoder = self.decoder
         if CTC not in decoder.model.decoder_names:
@@ -111,6 +114,8 @@ class RecordingTranscriber:
             raise AudioError(f"{recording.name or 'audio'}: align takes up to {limit_s:g} s; cut it first")
         out = decoder.encode([clip])
         language, probability = decoder.decide_language(decoder.language_mass(out)[0])
+        if decoder.language_ids and language not in decoder.language_ids:
+            raise AudioError(f"{recording.name or 'audio'}: its language cannot be told, nobody speaks; give it")
         targets = torch.tensor([decoder.target_head(language) + tokens])
         target_lens = torch.tensor([targets.size(1)])
         aligned = viterbi_align(out.log_probs, out.lens, targets, target_lens, decoder.model.blank_id)
@@ -181,7 +186,7 @@ class RecordingTranscriber:
         spans = [(round(segment.start_s * rate), round(segment.end_s * rate)) for segment in speech]
         clips = cut(recording.blocks(rate), spans)
         unfinished = _Unfinished(recording.name, duration_s)
-        for some in gather(clips, POOLED_BATCHES * decoder.batch_samples):
+        for some in gather(clips, SPEECH_BATCHES * decoder.batch_samples):
             done = len(unfinished.decoded)
             for segment, decoded in zip(speech[done : done + len(some)], decoder.decode(some), strict=True):
                 unfinished.decoded.append((segment.start_s, decoded.if_speech(segment.is_sure)))

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
+from speechnar.audio.samples import MAX_RATE
 from speechnar.config import Config
 from speechnar.errors import ConfigError
 
+MAX_FFT, MAX_MELS, MAX_STACKED = 1 << 15, 512, 64
+"""A configuration may be anybody's: what a front end allocates stays below 100 MB."""
 MAGNITUDE_FLOOR = 1e-9
 """Added to the power before its root, whose slope at 0 is infinite; BigVGAN's ``meldataset.py`` has the same."""
 
@@ -31,15 +34,15 @@ class LogMelConfig(Config):
     """Log-mel energies as ESPnet's ``DefaultFrontend`` computes them; the defaults are OWSM-CTC's."""
 
     kind: Literal["log_mel"] = "log_mel"
-    sample_rate: int = Field(default=16000, gt=0)
+    sample_rate: int = Field(default=16000, gt=0, le=MAX_RATE)
     """Samples per second of the waveform."""
-    n_fft: int = Field(default=512, ge=2, multiple_of=2)
+    n_fft: int = Field(default=512, ge=2, le=MAX_FFT, multiple_of=2)
     """FFT size, samples."""
     win_length: int = Field(default=400, gt=0)
     """Length of the Hann window, samples; it sits in the middle of the FFT frame."""
-    hop_length: int = Field(default=160, gt=0)
+    hop_length: int = Field(default=160, gt=0, le=MAX_FFT)
     """Frame shift, samples."""
-    num_mels: int = Field(default=80, gt=0)
+    num_mels: int = Field(default=80, gt=0, le=MAX_MELS)
     """Mel bands."""
     mel_scale: Literal["slaney", "htk"] = "slaney"
     """``slaney``: bands of unit area, as librosa has them; ``htk``: of height 1, as torchaudio has them."""
@@ -262,9 +265,9 @@ class KaldiFbankConfig(Config):
     """Kaldi's ``compute-fbank-feats``, optionally stacked to a low frame rate (LFR)."""
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
-    sample_rate: int = Field(default=16000, gt=0)
+    sample_rate: int = Field(default=16000, gt=0, le=MAX_RATE)
     """Samples per second of the waveform."""
-    num_mels: int = Field(default=80, gt=0)
+    num_mels: int = Field(default=80, gt=0, le=MAX_MELS)
     """Mel bands."""
     frame_length_ms: float = Field(default=25.0, gt=0)
     """Window length."""
@@ -283,17 +286,17 @@ class KaldiFbankConfig(Config):
     -400 in Kaldi's ``mfcc_hires.conf``)."""
     snip_edges: bool = True
     """Frames lie within the utterance; else one stands for every shift, and the edges are mirrored (icefall)."""
-    lfr_window: int = Field(default=1, gt=0)
+    lfr_window: int = Field(default=1, gt=0, le=MAX_STACKED)
     """Frames stacked into one (FunASR's ``lfr_m``)."""
-    lfr_shift: int = Field(default=1, gt=0)
+    lfr_shift: int = Field(default=1, gt=0, le=MAX_STACKED)
     """Frames between stacks (FunASR's ``lfr_n``)."""
     scale: float = Field(default=32768.0, gt=0)
     """Factor on samples: Kaldi works in 16-bit units."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
-        if self.frame_length_samples < 2 or self.frame_shift_samples < 1:
-            raise ValueError("frames must be at least 2 samples long and 1 sample apart")
+        if not (2 <= self.frame_length_samples <= MAX_FFT and 1 <= self.frame_shift_samples <= MAX_FFT):
+            raise ValueError(f"frames must be 2 to {MAX_FFT} samples long and 1 to {MAX_FFT} samples apart")
         if not self.low_freq < self.top_freq <= self.sample_rate / 2:
             raise ValueError(
                 f"need low_freq < high_freq <= {self.sample_rate / 2} Hz, got {self.low_freq} and {self.top_freq}"
@@ -430,7 +433,7 @@ class WaveformConfig(Config):
     """Samples as they are, for an encoder with convolutions of its own (wav2vec 2.0, HuBERT)."""
 
     kind: Literal["waveform"] = "waveform"
-    sample_rate: int = Field(default=16000, gt=0)
+    sample_rate: int = Field(default=16000, gt=0, le=MAX_RATE)
     """Samples per second of the waveform."""
 
 

@@ -21,17 +21,17 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechnar.audio.headers import SHARE_THAT_COUNTS, is_cut, looks_like_mp3
+from speechnar.audio.samples import Mixer, Samples, array_samples, check_format, check_level
 from speechnar.errors import AudioError, ConfigError
+from speechnar.files import replacing
 
 logger = logging.getLogger(__name__)
 
-Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 SampleType: TypeAlias = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 DEFAULT_MAX_SECONDS = 24 * 3600.0
-MIN_RATE, MAX_RATE = 1000, 384_000
-MAX_CHANNELS = 64
 # Text that makes FFmpeg open other files; never audio.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD", b"v=0\r", b"v=0\n")
 # All that FFmpeg may take content for. None of these opens another file or address, as playlists, manifests and
@@ -42,6 +42,7 @@ _MEDIA_FORMATS = (
 )
 _MAX_BLOCK_VALUES = 1 << 24
 """Samples times channels decoded at a time, 64 MiB of float32: it bounds long blocks of many channels."""
+_WRITTEN_SAMPLES = 1 << 16
 # Raw codecs without a header, by suffix: FFmpeg must be told.
 _RAW_FORMATS = {".g722": "g722"}
 
@@ -74,17 +75,24 @@ class Audio:
             AudioError: the format is unknown, has no such samples, or the place is not writable.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
-        # libsndfile multiplies floats by 32767, although it has divided integers by 32768.
-        samples = self.samples if subtype == "FLOAT" else to_int16(self.samples)
-        if subtype == "PCM_24":
-            samples = np.clip(np.rint(self.samples * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
         try:
-            soundfile.write(temporary, samples, self.sample_rate, subtype=subtype)
-            temporary.replace(path)
-        except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-            temporary.unlink(missing_ok=True)
+            with replacing(path) as temporary:
+                _write(temporary, self.samples, self.sample_rate, subtype)
+        # What soundfile could not write whole, as on a full disk, it asserts to be impossible.
+        except (soundfile.SoundFileError, OSError, ValueError, TypeError, AssertionError) as error:
             raise AudioError(f"{path}: cannot be written ({_reason(error)})") from None
+
+
+def _write(path: Path, samples: Samples, sample_rate: int, subtype: SampleType | None) -> None:
+    """Write a file block by block: libsndfile's encoder of Vorbis overflows the stack by some megabytes at one go."""
+    with soundfile.SoundFile(path, "w", sample_rate, 1, subtype) as file:
+        for start in range(0, len(samples), _WRITTEN_SAMPLES):
+            block: NDArray[Any] = samples[start : start + _WRITTEN_SAMPLES]
+            if subtype == "PCM_24":
+                block = np.clip(np.rint(block * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
+            elif subtype != "FLOAT":  # libsndfile multiplies floats by 32767, although it has divided integers by 32768
+                block = to_int16(block)
+            file.write(block)
 
 
 def to_int16(samples: Samples) -> NDArray[np.int16]:
@@ -109,31 +117,30 @@ def read_audio(
     """Return all of ``source`` as mono float32 at ``target_rate``.
 
     Args:
-        source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples; integers
-            are scaled by their type's range.
+        source: path, encoded bytes, binary file object, or a 1-D numpy array or torch tensor of samples
+            (`speechnar.audio.samples`).
         sample_rate: rate of an array, in Hz; None for anything encoded, which has its own.
         target_rate: Hz.
         max_seconds: longest audio accepted; None means 24 hours.
         channel: the channel to take; None averages all.
 
     Raises:
-        AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are not finite.
+        AudioError: it is missing, empty, too long, no audio, damaged, or has samples that are none.
         ConfigError: a rate is given for anything encoded.
     """
     if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
         refuse_rate(sample_rate)
         stream = AudioStream(source, target_rate=target_rate, max_seconds=max_seconds, channel=channel)
         return Audio(np.concatenate(list(stream)), target_rate)
-    samples = _array_samples(source)
+    samples = array_samples(source)
     if samples.size == 0:
         raise AudioError("array: holds no audio samples")
     if sample_rate is None:
         raise AudioError("an array needs its sample_rate, in Hz")
-    _check_format(sample_rate, 1, "array")
+    check_format(sample_rate, 1, "array")
     limit = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
     if len(samples) > limit * sample_rate:
         raise AudioError(f"array: at most {limit:g} s of audio are accepted, got {len(samples) / sample_rate:.0f} s")
-    _check_finite(samples, 0.0, "array")
     return Audio(resample(samples, sample_rate, target_rate), target_rate)
 
 
@@ -171,7 +178,7 @@ class PushedAudio:
     """
 
     def __init__(self, sample_rate: int, target_rate: int) -> None:
-        _check_format(sample_rate, 1, "stream")
+        check_format(sample_rate, 1, "stream")
         self.sample_rate = sample_rate
         self._resampler: soxr.ResampleStream | None = None
         if sample_rate != target_rate:
@@ -182,10 +189,9 @@ class PushedAudio:
         """Take an array or tensor (S,) of floats or signed integers, S perhaps 0; return what is certain by now.
 
         Raises:
-            AudioError: it is something else, or has samples that are not finite; nothing of it was taken then.
+            AudioError: it is something else, or has samples that are none; nothing of it was taken.
         """
-        taken = _array_samples(samples)
-        _check_finite(taken, self._num_pushed / self.sample_rate, "stream")
+        taken = array_samples(samples, start_s=self._num_pushed / self.sample_rate)
         self._num_pushed += len(taken)
         if self._resampler is None or not len(taken):
             return taken
@@ -238,12 +244,13 @@ class AudioStream:
         num_read, empty = 0, True
         resampler: soxr.ResampleStream | None = None
         blocks = self._decode()
+        mix = Mixer(self.channel, self.name)
         with closing(blocks):
             for rate, block in blocks:
                 if resampler is None and rate != self.target_rate:
                     resampler = soxr.ResampleStream(rate, self.target_rate, 1, dtype="float32")
-                mono = self._mix(block)
-                _check_finite(mono, num_read / rate, self.name)
+                mono = mix(block)
+                check_level(mono, num_read / rate, self.name)
                 num_read += len(mono)
                 if num_read > self.max_seconds * rate:
                     raise AudioError(f"{self.name}: at most {self.max_seconds:g} s of audio are accepted; it is longer")
@@ -258,13 +265,6 @@ class AudioStream:
             if len(tail) or empty:  # fewer samples than one at the target rate still are audio
                 yield tail if len(tail) else mono[:1] if len(mono) else np.zeros(1, dtype=np.float32)
 
-    def _mix(self, block: Samples) -> Samples:
-        if self.channel is None:
-            return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        if not 0 <= self.channel < block.shape[1]:
-            raise AudioError(f"{self.name}: has {block.shape[1]} channels, there is no channel {self.channel}")
-        return block[:, self.channel]
-
     def _decode(self) -> Generator[tuple[int, Samples], None, None]:
         """Yield (rate, (S, C) float32) by soundfile, or by PyAV where soundfile cannot."""
         file = self._open()
@@ -276,7 +276,13 @@ class AudioStream:
             if any(head.lstrip().startswith(mark) for mark in _PLAYLISTS):
                 raise AudioError(f"{self.name}: is text or a playlist, not audio")
             raw_format = _RAW_FORMATS.get(Path(self.name).suffix.lower())
-            if raw_format is None:
+            if raw_format is not None:
+                refusal = f"{raw_format} is not for it"
+            elif looks_like_mp3(head) and _has_media_extra():
+                # Of several MP3 files joined into one, libsndfile ends where the first says it does, and of damaged
+                # ones its libmpg123 tells stderr by itself.
+                refusal = "MP3 is left to FFmpeg"
+            else:
                 try:
                     # By its number, libsndfile reads a file itself. Callbacks into Python drop an interrupt, and what
                     # they return instead is taken for the end of a damaged file.
@@ -285,13 +291,8 @@ class AudioStream:
                     refusal = _reason(error)
                 else:
                     with sound:
-                        if sound.format != "MP3" or not _has_media_extra():
-                            yield from self._soundfile_blocks(sound)
-                            return
-                    # Of several MP3 files joined into one, libsndfile ends where the first says it does.
-                    refusal = "MP3 is left to FFmpeg"
-            else:
-                refusal = f"{raw_format} is not for it"
+                        yield from self._soundfile_blocks(sound, file)
+                    return
             file.seek(0)
             yield from self._media_blocks(file, raw_format, refusal)
 
@@ -315,9 +316,12 @@ class AudioStream:
             raise AudioError(f"{self.name}: the file object must be opened in binary mode")
         return io.BytesIO(self.source)
 
-    def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[tuple[int, Samples]]:
+    def _soundfile_blocks(
+        self, sound: soundfile.SoundFile, file: io.FileIO | io.BytesIO
+    ) -> Iterator[tuple[int, Samples]]:
         rate = int(sound.samplerate)
-        _check_format(rate, sound.channels, self.name)
+        check_format(rate, sound.channels, self.name)
+        self._check_length(sound.frames / rate)
         size = max(1, min(round(self.block_seconds * rate), _MAX_BLOCK_VALUES // sound.channels))
         num_read = 0
         while True:
@@ -326,9 +330,21 @@ class AudioStream:
             except (soundfile.SoundFileError, OSError) as error:
                 raise AudioError(f"{self.name}: is damaged after {num_read / rate:.1f} s ({_reason(error)})") from None
             if not len(block):
-                return
+                break
             num_read += len(block)
             yield rate, block
+        if is_cut(sound, file, num_read):
+            self._warn_of_cut(num_read / rate)
+
+    def _check_length(self, seconds: float) -> None:
+        """Refuse a recording by what its header says, before any of it is decoded."""
+        if seconds > self.max_seconds:
+            raise AudioError(
+                f"{self.name}: at most {self.max_seconds:g} s of audio are accepted, it lasts {seconds:.0f} s"
+            )
+
+    def _warn_of_cut(self, seconds: float) -> None:
+        logger.warning("%s: ends after %.1f s, before its header says; is it cut off?", self.name, seconds)
 
     def _media_blocks(
         self, file: io.FileIO | io.BytesIO, raw_format: str | None, refusal: str
@@ -341,28 +357,52 @@ class AudioStream:
         try:
             # A file object and whitelists: whatever the content says, nothing else is opened.
             options = {"protocol_whitelist": "file,pipe", "format_whitelist": _MEDIA_FORMATS}
-            with av.open(file, mode="r", format=raw_format, options=options) as container:
+            with av.open(_ForFfmpeg(file), mode="r", format=raw_format, options=options) as container:
                 if not container.streams.audio:
                     raise AudioError(f"{self.name}: has no audio stream")
                 stream = container.streams.audio[0]
                 if stream.codec_context is None:
                     raise AudioError(f"{self.name}: is of a codec that FFmpeg cannot decode")
                 rate, channels = int(stream.codec_context.sample_rate or 0), stream.codec_context.channels
-                _check_format(rate, channels, self.name)
+                check_format(rate, channels, self.name)
+                # Of these, FFmpeg guesses it by their size.
+                is_guess = container.format.name in ("mp3", "aac")
+                told_s = 0.0 if is_guess else (container.duration or 0) / av.time_base
+                self._check_length(told_s)
                 size = min(self.block_seconds * rate, _MAX_BLOCK_VALUES // channels)
+                num_read = 0
                 resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
                 pending: list[Samples] = []
                 for frame in _decode_packets(container.demux(stream), self.name, av.error.InvalidDataError):
                     pending += [part.to_ndarray().T.astype(np.float32) for part in resampler.resample(frame)]
+                    num_read += sum(map(len, pending[-1:]))
                     if sum(map(len, pending)) >= size:
                         yield rate, np.concatenate(pending)
                         pending = []
                 if pending:
                     yield rate, np.concatenate(pending)
+                if num_read / rate < SHARE_THAT_COUNTS * told_s - 1.0:
+                    self._warn_of_cut(num_read / rate)
         except (av.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, AudioError):
                 raise
             raise AudioError(f"{self.name}: is not audio that soundfile or FFmpeg can decode ({refusal})") from None
+
+
+class _ForFfmpeg:
+    """A file in which a seek to where nothing is fails without an exception, of which PyAV would tell stderr."""
+
+    def __init__(self, file: io.FileIO | io.BytesIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio, SampleType | None]:
@@ -394,7 +434,7 @@ def read_original(source: Any, *, sample_rate: int | None = None) -> tuple[Audio
     samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if not len(samples):
         raise AudioError(f"{stream.name}: holds no audio samples")
-    _check_finite(samples, 0.0, stream.name)
+    check_level(samples, 0.0, stream.name)
     return Audio(samples, rates.pop()), _find_sample_type(stream)
 
 
@@ -430,31 +470,6 @@ def _decode_packets(packets: Iterable[Any], name: str, invalid_data: type[Except
 
 def _has_media_extra() -> bool:
     return importlib.util.find_spec("av") is not None
-
-
-def _array_samples(array: Any) -> Samples:
-    if hasattr(array, "detach"):  # a torch tensor, without importing torch
-        array = array.detach().cpu().numpy()
-    array = np.asarray(array)
-    if array.ndim != 1:
-        raise AudioError(f"an array of samples must be 1-D, got shape {array.shape}; mix the channels first")
-    if array.dtype.kind == "i":
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    if array.dtype.kind != "f":
-        raise AudioError(f"an array of samples must be float or signed integer, got {array.dtype}")
-    return array.astype(np.float32, copy=False)
-
-
-def _check_format(rate: int, channels: int, name: str) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: the sample rate must lie in [{MIN_RATE}, {MAX_RATE}] Hz, got {rate}")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(f"{name}: must have 1 to {MAX_CHANNELS} channels, got {channels}")
-
-
-def _check_finite(samples: Samples, start_s: float, name: str) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: has NaN or infinite samples (after {start_s:.1f} s); re-export it")
 
 
 def _name(source: Any) -> str:

@@ -49,7 +49,7 @@ class _EncodedAudio:
 class _ArrayAudio:
     """Samples in memory."""
 
-    samples: npt.NDArray[Any]
+    samples: npt.NDArray[Any] | Tensor
     sample_rate: int | None
     name: str | None = None
 
@@ -73,9 +73,7 @@ def open_audio(audio: Any, sample_rate: int | None) -> Recording:
     if isinstance(audio, bytes):
         refuse_rate(sample_rate)
         return _EncodedAudio(None, audio)
-    if isinstance(audio, Tensor):
-        audio = audio.detach().cpu().numpy()
-    if isinstance(audio, np.ndarray):
+    if isinstance(audio, Tensor | np.ndarray):
         if sample_rate is None:
             raise ConfigError("an array needs its sample_rate, in Hz")
         return _ArrayAudio(audio, sample_rate)

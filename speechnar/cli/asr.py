@@ -1,9 +1,9 @@
 """Speech to text: transcribe, caption, detect-language, align; decode and score data directories."""
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from speechnar.cli.options import (
     load_transcriber,
     load_translator,
 )
-from speechnar.cli.output import complain_of, log, one_line, put, put_json, with_progress
+from speechnar.cli.output import check_folder, complain_of, flush, log, one_line, put, put_json, with_progress
+from speechnar.cli.stdin import stdin_bytes
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MT_MODEL
 
@@ -143,7 +144,13 @@ def recognize(args: argparse.Namespace, to: str | None) -> int:
             num_failed += 1
             continue
         audio_s += outcome.duration
-        _put_transcript(outcome, args, stem)
+        try:
+            _put_transcript(outcome, args, stem)
+        except OSError as error:
+            if args.output_dir is None:
+                raise
+            complain_of(file, error, debug=args.debug)
+            num_failed += 1
     wall_s = time.monotonic() - started
     log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
     return FAILED if num_failed else OK
@@ -156,6 +163,7 @@ def _caption(args: argparse.Namespace) -> int:
         raise ConfigError("say into which language --translator is to translate: --to LANG")
     if args.sample_rate is not None and args.file != "-":
         raise ConfigError("--sample-rate is that of raw PCM on stdin; a FILE says its own, leave that out")
+    pcm = stdin_bytes() if args.file == "-" else None
     transcriber = load_transcriber(args, args.model)
     from speechnar.audio.io import AudioStream, pcm_blocks  # noqa: PLC0415
     from speechnar.captions import CaptionStream  # noqa: PLC0415
@@ -168,8 +176,8 @@ def _caption(args: argparse.Namespace) -> int:
     speech = transcriber.stream(sample_rate=rate, language=args.language, options=decode_options(args))
     stream = CaptionStream(speech, translation)
     blocks = (
-        pcm_blocks(sys.stdin.buffer, round(args.chunk * rate))
-        if args.file == "-"
+        pcm_blocks(pcm, round(args.chunk * rate))
+        if pcm is not None
         else AudioStream(args.file, target_rate=rate, block_seconds=args.chunk)
     )
     started = time.monotonic()
@@ -235,6 +243,9 @@ def _score(args: argparse.Namespace) -> int:
 
 def _check_output(args: argparse.Namespace) -> None:
     if args.output_dir is not None:
+        with suppress(OSError):  # which is told next
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+        check_folder(args.output_dir)
         return
     if args.format == "all":
         raise ConfigError("-f all writes files; say where by -o DIR")
@@ -285,7 +296,7 @@ def _put_captions(updates: Iterable["CaptionUpdate"], *, as_json: bool) -> None:
         else:
             shown = update.translation or update
             put(f"{shown.stable}\t{shown.unstable}\n")
-    sys.stdout.flush()
+    flush()
 
 
 VERBS = {

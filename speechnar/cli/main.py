@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from speechnar import __version__
 from speechnar.cli import asr, data, models, mt, recipe, serve, sound, tts
 from speechnar.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, Verb, add_common
-from speechnar.cli.output import complain, configure_logging
+from speechnar.cli.output import STDOUT, close_stdout, complain, configure_logging, flush, open_streams
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
 from speechnar.store import OFFLINE
 
@@ -48,6 +48,7 @@ GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
+    open_streams()
     given = sys.argv[1:] if argv is None else argv
     try:
         args = parse_arguments(build_parser(given), given)
@@ -62,15 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _interruptible():
             status = verb.run(args)
-        sys.stdout.flush()
+        flush()
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read stdout has left; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read stdout has left
+        close_stdout()
         return FAILED
     except Exception as error:  # the last resort: one line for the user, a traceback on request
+        if isinstance(error, OSError) and error.filename == STDOUT:
+            close_stdout()
         if args.debug:
             raise
         known = isinstance(error, SpeechnarError | OSError)

@@ -1,10 +1,7 @@
 """Text, and speech, to text in another language: translate; decode and score directories of texts."""
 
 import argparse
-import io
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from speechnar.cli.asr import add_decoding, add_writing, recognize
 from speechnar.cli.options import OK, Verb, add_direction, add_loading, load_translator, refuse
-from speechnar.cli.output import log, put, put_json
+from speechnar.cli.output import flush, log, put, put_json
+from speechnar.cli.stdin import is_terminal, stdin_lines
 from speechnar.errors import ConfigError
 from speechnar.extras import require
 from speechnar.hub import DEFAULT_MT_MODEL, DEFAULT_ST_MODEL
@@ -90,24 +88,24 @@ def _translate(args: argparse.Namespace) -> int:
 
 def _translate_text(args: argparse.Namespace) -> int:
     languages = {"source": getattr(args, "from"), "target": args.to}
-    if args.text is None and sys.stdin.isatty() and not (args.live or any(languages.values())):
+    if args.text is None and is_terminal() and not (args.live or any(languages.values())):
         raise ConfigError("say what to translate: FILE... of speech, --text TEXT, or lines of text on stdin")
+    given_lines = stdin_lines() if args.text is None else iter([args.text])
     translator = load_translator(args, args.model)
     started = time.monotonic()
     num_lines = 0
     if args.live:
-        for update in translator.live(_stdin_lines() if args.text is None else args.text.split(), **languages):
+        for update in translator.live(given_lines if args.text is None else args.text.split(), **languages):
             _put_update(update, as_json=args.json)
             num_lines += 1
     else:
-        lines = _stdin_lines() if args.text is None else iter([args.text])
-        while given := list(islice(lines, 1 if sys.stdin.isatty() else LINES_AT_ONCE)):
+        while given := list(islice(given_lines, 1 if is_terminal() else LINES_AT_ONCE)):
             for translation in translator.translate(given, **languages):
                 if args.json:
                     put_json(translation.to_dict())
                 else:
                     put(f"{translation.text}\n")
-            sys.stdout.flush()
+            flush()
             num_lines += len(given)
     log().info("%d lines in %.2f s", num_lines, time.monotonic() - started)
     return OK
@@ -118,14 +116,7 @@ def _put_update(update: "TranslationUpdate", *, as_json: bool) -> None:
         put_json({**asdict(update), "text": update.text, "seconds": round(update.seconds, 6)})
     else:
         put(f"{update.stable}\t{update.unstable}\n")
-    sys.stdout.flush()
-
-
-def _stdin_lines() -> Iterator[str]:
-    """Yield lines as they come; what is not text in them is replaced."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
-    yield from sys.stdin
+    flush()
 
 
 def _decode(args: argparse.Namespace) -> int:

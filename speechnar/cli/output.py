@@ -2,21 +2,75 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechnar.errors import SpeechnarError
+from speechnar.files import check_writable
 
 if TYPE_CHECKING:
     from speechnar.sound.generator import Progress
 
 
+STDOUT = "stdout"
+"""What errors of writing to it call it."""
+
+
 def put(text: str) -> None:
-    """Write a result to stdout, whatever its encoding can show."""
+    """Write a result to stdout, whatever its encoding can show.
+
+    Raises:
+        OSError: of the file name `STDOUT`, as for a full disk.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    with _naming_stdout():
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def flush() -> None:
+    """Let whoever reads stdout have what was put.
+
+    Raises:
+        OSError: as of `put`.
+    """
+    with _naming_stdout():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _naming_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # a BrokenPipeError is made one again
+        raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
+def open_streams() -> None:
+    """Let stdout and stderr lead nowhere where they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
+
+
+def close_stdout() -> None:
+    """Let stdout lead nowhere, so that Python does not complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def check_folder(folder: Path) -> None:
+    """See that results can be written, before they are computed.
+
+    Raises:
+        SpeechnarError: they cannot.
+    """
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise SpeechnarError(f"{folder}: cannot be written ({error.strerror}); give another place by -o") from None
 
 
 def put_json(values: dict[str, Any]) -> None:
@@ -29,7 +83,7 @@ def complain(message: str) -> None:
     sys.stderr.write(f"speechnar: {one_line(message)}\n")
 
 
-def complain_of(file: str, error: SpeechnarError, *, debug: bool) -> None:
+def complain_of(file: str, error: SpeechnarError | OSError, *, debug: bool) -> None:
     """Complain of a file, with the traceback where ``debug`` asks for it."""
     name, message = one_line(file), one_line(error)
     complain(message if message.startswith(name) else f"{name}: {message}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechnar.cli.options import OK, Verb, add_computing, add_loading, add_seed, add_systems, set_threads
-from speechnar.cli.output import log, put, stages_shown
+from speechnar.cli.output import check_folder, log, put, stages_shown
 from speechnar.hub import DEFAULT_MUSIC_MODEL
 
 
@@ -73,6 +73,7 @@ def _steps(text: str) -> int | tuple[int, ...]:
 def _generate(args: argparse.Namespace) -> int:
     from speechnar.sound.generator import Generator, GeneratorOptions  # noqa: PLC0415
 
+    check_folder(Path(args.output).parent)
     set_threads(args.threads)
     generator = Generator.load(args.model, device=args.device)
     started = time.monotonic()

@@ -17,7 +17,8 @@ from speechnar.cli.options import (
     name_and_path,
     set_threads,
 )
-from speechnar.cli.output import log, put, put_json
+from speechnar.cli.output import check_folder, log, put, put_json
+from speechnar.cli.stdin import stdin_text
 from speechnar.errors import ConfigError
 from speechnar.extras import require
 from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
@@ -149,11 +150,13 @@ def _synthesize(args: argparse.Namespace) -> int:
         raise ConfigError("say where the speech goes: -o OUT.wav, or --stream for raw PCM on stdout")
     if is_streamed and sys.stdout.isatty():
         raise ConfigError("raw PCM is not for a terminal; pipe stdout into a player, or write a file by -o OUT.wav")
-    text = sys.stdin.read() if args.text == "-" else args.text
+    text = stdin_text() if args.text == "-" else args.text
     if args.voice is not None:
         log().warning("%s", CONSENT)
     from speechnar.tts.options import SynthesizeOptions  # noqa: PLC0415
 
+    if not is_streamed:
+        check_folder(Path(args.output).parent)
     options = SynthesizeOptions(steps=args.steps, speed=args.speed)
     synthesizer = load_synthesizer(args)
     started = time.monotonic()
@@ -183,6 +186,7 @@ def _edit(args: argparse.Namespace) -> int:
     from speechnar.tts.options import EditOptions  # noqa: PLC0415
 
     log().warning("%s", CONSENT)
+    check_folder(Path(args.output).parent)
     options = EditOptions(steps=args.steps, candidates=args.candidates)
     edited = load_synthesizer(args).edit(
         args.file,

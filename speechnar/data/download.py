@@ -30,20 +30,42 @@ MAX_RATIO = 200
 MIN_JUDGED_BYTES = 64 << 20
 
 
+_LIBRISPEECH = "https://www.openslr.org/resources/12"
+SUMS = {
+    f"{_LIBRISPEECH}/dev-clean.tar.gz": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+    f"{_LIBRISPEECH}/dev-other.tar.gz": "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
+    f"{_LIBRISPEECH}/test-clean.tar.gz": "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23",
+    f"{_LIBRISPEECH}/test-other.tar.gz": "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29",
+    f"{_LIBRISPEECH}/train-clean-100.tar.gz": "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
+    f"{_LIBRISPEECH}/train-clean-360.tar.gz": "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
+    f"{_LIBRISPEECH}/train-other-500.tar.gz": "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+    "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2": (
+        "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
+    ),
+}
+"""SHA-256 of what recipes fetch, where it is known to us: as torchaudio 2.11 has them."""
+
+
 def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
     """Download ``url`` to the file ``dest`` unless it is there, and return ``dest``.
 
     Args:
         url: http or https.
         dest: written under a temporary name and renamed once it is complete and its sum is right.
-        sha256: the expected sum in hex; a file already at ``dest`` must have it, too.
+        sha256: the expected sum in hex, by default that of `SUMS`; a file already at ``dest`` must have it, too. Where
+            it is not known, that of the first download is written beside it (``<dest>.sha256``) and expected later on.
 
     Raises:
-        DataError: the download fails, is cut short, or has another sum.
+        DataError: the download fails, is cut short, is sent on from https to elsewhere, or has another sum.
     """
     dest = Path(dest)
+    noted = dest.with_name(f"{dest.name}.sha256")
+    known = sha256 or SUMS.get(url)
     if dest.exists():
-        _check_sum(dest, sha256)
+        if known is None and noted.exists():
+            known = noted.read_text(encoding="utf-8").split(" ")[0]
+        if known is not None:
+            _check_sum(dest, known)
         return dest
     if not url.startswith(("http://", "https://")):
         raise DataError(f"can only fetch http and https, got {url!r}")
@@ -52,13 +74,18 @@ def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
     logger.info("fetching %s", url)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, partial.open("wb") as file:  # noqa: S310  # scheme checked
+            if url.startswith("https://") and not response.geturl().startswith("https://"):
+                raise DataError(f"{url}: is sent on to {response.geturl()}, which anybody on the way can change")
             expected = response.headers.get("Content-Length")
             shutil.copyfileobj(response, file, BLOCK_BYTES)
     except (urllib.error.URLError, OSError) as error:
         raise DataError(f"{url}: cannot be fetched ({error}); fetch it yourself and give its path") from None
     if expected is not None and partial.stat().st_size != int(expected):
         raise DataError(f"{url}: got {partial.stat().st_size} of {expected} bytes; try again")
-    _check_sum(partial, sha256)
+    found = _check_sum(partial, known)
+    if known is None:
+        logger.warning("%s: its sum is not known to us, so that nobody has verified it: sha256 %s", dest, found)
+        noted.write_text(f"{found}  {dest.name}\n", encoding="utf-8")
     partial.replace(dest)
     return dest
 
@@ -109,8 +136,11 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
             if count > MAX_MEMBERS:
                 raise DataError(f"{archive}: holds more than {MAX_MEMBERS} files")
             written += _write_member(partial / name, content, limit - written, archive)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error})") from None
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives make the modules that read them fail in any way
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{archive}: cannot be unpacked ({reason})") from None
     (partial / ORIGIN_NAME).write_text(origin, encoding="utf-8")
     partial.replace(dest)
     return dest
@@ -133,15 +163,15 @@ def unpacked_corpus(name_or_path: str | Path, unpack_to: str | Path, *, holds: s
     return found[0]
 
 
-def _check_sum(path: Path, sha256: str | None) -> None:
-    if sha256 is None:
-        return
+def _check_sum(path: Path, sha256: str | None) -> str:
+    """Return the sum of a file, which must be ``sha256`` if that is given."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
-    if digest.hexdigest() != sha256.lower():
+    if sha256 is not None and digest.hexdigest() != sha256.lower():
         raise DataError(f"{path}: sha256 must be {sha256}, got {digest.hexdigest()}; delete the file and try again")
+    return digest.hexdigest()
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import soundfile
 
 from speechnar.errors import DataError
+from speechnar.text.scripts import check_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ class _Reader:
                 path = self.audio_root / path
                 if not path.resolve().is_relative_to(self.audio_root.resolve()):
                     self.faults.append(f"{entry.where}: {entry.value!r} lies outside {self.audio_root}")
-            if not path.is_file():
+            if not _is_file(path):
                 self.faults.append(f"{entry.where}: no such audio file: {path}")
             found[key] = _Recording(path, None)
         return found
@@ -313,7 +314,7 @@ class _Reader:
                 self.faults.append(f"{entry.where}: recording {fields[0]!r} is not in wav.scp")
                 continue
             recording = recordings[fields[0]]
-            known = recording.pipe is None and recording.path.is_file()
+            known = recording.pipe is None and _is_file(recording.path)
             length = self._file_duration(recording, entry.where) if known else None
             if length is not None and end > length + DURATION_TOLERANCE_S:
                 self.faults.append(f"{entry.where}: ends at {end} s, but its recording lasts {length:.2f} s")
@@ -390,6 +391,13 @@ class _Reader:
         return self.durations[path]
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long, for example
+        return False
+
+
 def _header(path: Path) -> Any:
     """Return soundfile's description of a file that holds at least one sample."""
     try:
@@ -440,6 +448,11 @@ def _check_writable(ordered: Sequence[Utterance], folder: Path) -> None:
                 raise DataError(f"{folder}: {name} must be one word, got {token!r}")
         texts = [utterance.text, *utterance.translations.values()]
         texts += [] if utterance.prev_text is None else [utterance.prev_text]
+        try:
+            for text in (utterance.utt_id, utterance.spk_id, *texts):
+                check_unicode(text)
+        except DataError as error:
+            raise DataError(f"{folder}: utterance {utterance.utt_id!r}: {error}") from None
         if any(not text.strip() or "\n" in text or "\r" in text for text in texts):
             raise DataError(f"{folder}: utterance {utterance.utt_id!r}: a text must be one line and not blank")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from speechnar.config import parse_config
@@ -24,6 +23,7 @@ from speechnar.interop.files import ConversionReport, existing, why_refused
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.plain_yaml import parse_yaml
 from speechnar.text.tokenizer import BLANK, UNK, LexiconTokenizer
 
 MODEL_FILE, CODEC_FILE = "state_dict.bin", "compression_state_dict.bin"
@@ -148,9 +148,9 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]
     if not isinstance(content, dict) or not {"best_state", "xp.cfg"} <= content.keys():
         raise CheckpointError(f"{path}: must hold best_state and xp.cfg, as audiocraft exports models")
     try:
-        options = yaml.safe_load(content["xp.cfg"])
-    except (yaml.YAMLError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: xp.cfg must be plain YAML ({' '.join(str(error).split())[:200]})") from None
+        options = parse_yaml(content["xp.cfg"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: xp.cfg must be plain YAML ({error})") from None
     weights = content["best_state"]
     weights = weights.get("model", weights) if isinstance(weights, dict) else weights
     if not isinstance(options, dict) or not isinstance(weights, dict):

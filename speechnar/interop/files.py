@@ -7,11 +7,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, listed
+from speechnar.plain_yaml import parse_yaml
 
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -62,9 +62,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: the file holds anything else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise CheckpointError(f"{path}: must be plain YAML ({' '.join(str(error).split())[:200]})") from None
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: must be plain YAML ({error})") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must hold a mapping, got {type(values).__name__}")
     return values

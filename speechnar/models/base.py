@@ -5,12 +5,12 @@ files and ``README.md``. Reading one executes nothing and needs no other file; a
 """
 
 import json
-import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
@@ -19,7 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from speechnar.config import SCHEMA_VERSION, Config, parse_config
 from speechnar.decode.align import CtcPath
@@ -31,8 +34,11 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 MAX_CONFIG_BYTES = 1 << 20
-MAX_CONFIG_NUMBER = 1e9
-"""No size, count or rate of a model comes near; larger numbers are typing errors or attacks."""
+MAX_CONFIG_NUMBER, MAX_CONFIG_INTEGER = 1e9, 1 << 20
+"""No rate of a model, and no size or count of one, comes near; larger ones are typing errors or attacks."""
+
+MAX_BUFFERS = 1 << 25
+"""Elements of buffers that need not be in the file of weights, as windows and mel bands are not."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +267,9 @@ def save_model(
         tokenizer: saved beside the weights.
         card: Markdown text of the model card.
         dtype: of the stored parameters, float16 or bfloat16 to ship half the size; buffers stay as they are.
+
+    Raises:
+        CheckpointError: the weights cannot be written, as on a full disk.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,8 +287,12 @@ def save_model(
         if name not in tied
     }
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
-    save_file(stored, temporary, metadata={"format": "pt"})
-    temporary.replace(folder / WEIGHTS_FILE)
+    try:
+        save_file(stored, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{folder / WEIGHTS_FILE}: cannot be written ({_one_line(error)})") from None
 
 
 def config_of(model: nn.Module) -> ModelConfig:
@@ -347,14 +360,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a safetensors file of tensors that are plain or half-precision floats, or integers.
 
     Raises:
-        CheckpointError: the file is missing, truncated or not safetensors.
+        CheckpointError: the file is missing, truncated or not safetensors, or a weight is not finite.
     """
     try:
         with safe_open(str(path), framework="pt") as header:  # the header is checked before anything is allocated
             header.keys()
-        return load_file(path)
+        state = load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable weights ({_one_line(error)})") from None
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise CheckpointError(f"{path}: weights must be finite, {name} is not; damaged, or of a run that failed")
+    return state
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
@@ -406,28 +423,32 @@ def tied_names(state: dict[str, Tensor]) -> dict[str, str]:
 
 @contextmanager
 def _parameter_budget(budget: int) -> Iterator[None]:
-    """Let this thread register at most ``budget`` parameter elements.
+    """Let this thread register at most ``budget`` parameter elements, and `MAX_BUFFERS` more in buffers.
 
     A hostile configuration names a million layers beside a file of three tensors; it must not be built.
     """
     used = 0
     owner = threading.get_ident()
 
-    def count(_module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    def count(_module: nn.Module, name: str, tensor: Tensor | None, limit: int) -> None:
         nonlocal used
-        if parameter is None or threading.get_ident() != owner:
+        if tensor is None or threading.get_ident() != owner:
             return
-        used += parameter.numel() + 1
-        if used > budget:
+        used += tensor.numel() + 1
+        if used > limit:
             raise CheckpointError(
-                f"{CONFIG_FILE} describes a larger model than {WEIGHTS_FILE} holds (reached at a parameter {name!r})"
+                f"{CONFIG_FILE} describes a larger model than {WEIGHTS_FILE} holds (reached at {name!r})"
             )
 
-    handle = register_module_parameter_registration_hook(count)
+    handles = [
+        register_module_parameter_registration_hook(partial(count, limit=budget)),
+        register_module_buffer_registration_hook(partial(count, limit=budget + MAX_BUFFERS)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _check_numbers(value: Any, path: Path) -> None:
@@ -436,8 +457,10 @@ def _check_numbers(value: Any, path: Path) -> None:
     if isinstance(value, list):
         for item in value:
             _check_numbers(item, path)
-    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= MAX_CONFIG_NUMBER):
-        raise CheckpointError(f"{path}: numbers must be finite and at most {MAX_CONFIG_NUMBER:g}")
+    elif isinstance(value, int | float):
+        limit = MAX_CONFIG_INTEGER if isinstance(value, int) else MAX_CONFIG_NUMBER
+        if not abs(value) <= limit:  # which NaN is not
+            raise CheckpointError(f"{path}: numbers must be finite and at most {limit:g}, got {_one_line(value)[:30]}")
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from speechnar.nn.context import BlockContext, Chunking, LayerCache
 from speechnar.nn.conv import ConvNorm, ConvSubsampling, FrameJoining
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.lengths import key_mask, valid_mask, zero_padding
-from speechnar.nn.positions import distance_sinusoids, rotary_angles, sinusoids
+from speechnar.nn.positions import MAX_DISTANCE, distance_sinusoids, rotary_angles, sinusoids
 from speechnar.nn.transformer import TransformerBlock
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -42,9 +42,9 @@ class _EncoderConfig(Config):
     num_heads: PositiveInt = 4
     positions: PositionKind = "relative"
     """``legacy`` reproduces ESPnet's and FunASR's models from before their relative positions were corrected."""
-    max_distance: PositiveInt = 20
+    max_distance: int = Field(default=20, gt=0, le=MAX_DISTANCE)
     """Of clipped positions and Shaw's: positions further apart count as this far apart."""
-    max_distance_ahead: PositiveInt | None = None
+    max_distance_ahead: Annotated[int, Field(gt=0, le=MAX_DISTANCE)] | None = None
     """Of Shaw's: the same of a position behind the query; None: ``max_distance``."""
     subsampling: Literal[1, 2, 4, 6, 8] = 4
     """Frames to one position: by convolutions, or, 1 and 2, by joining frames that are encoded already."""

@@ -8,6 +8,9 @@ Sources: Vaswani et al. 2017, section 3.5 (sinusoids, sine and cosine interleave
 import torch
 from torch import Tensor
 
+MAX_DISTANCE = 10_000
+"""Of tables of relative positions, beyond which a configuration is an attack: theirs is 20."""
+
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
     """Map ``positions`` (N,) of any sign, integer or real, to float32 (N, D): sine at even, cosine at odd channels."""

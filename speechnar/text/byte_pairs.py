@@ -16,9 +16,11 @@ from functools import cached_property
 from pathlib import Path
 
 from speechnar.errors import DataError
+from speechnar.files import read_bounded
 from speechnar.text.scripts import begins_after
 from speechnar.text.tokenizer import (
     BLANK,
+    MAX_FILE_BYTES,
     MERGES_NAME,
     SENTENCE_PIECES,
     UNK,
@@ -142,8 +144,8 @@ class BytePairTokenizer(PieceTokenizer):
 
     def _take_apart(self, part: str) -> list[int]:
         """Return the ids of the pieces that ``part`` is made of: itself, if it is one."""
-        if part in self._ids:
-            return [self._ids[part]]
+        if part in self._plain_ids:
+            return [self._plain_ids[part]]
         return [token_id for smaller in self._made_of[part] for token_id in self._take_apart(smaller)]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -260,7 +262,7 @@ def read_merges(path: str | Path) -> list[tuple[str, str]]:
         DataError: it cannot be read, or a line is no pair; the message gives it.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = read_bounded(Path(path), MAX_FILE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     merges = []

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from speechnar.errors import DataError
+
 # Thai, Lao, Tibetan, Burmese and Khmer; the signs of repetition and number of Chinese; kana; Chinese characters.
 _UNSPACED = (
     "\u0e00-\u0e7f\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"
@@ -31,3 +33,18 @@ def begins_after(before: str, letter: str) -> bool:
     if not before or UNSPACED_LETTER.match(letter):
         return True
     return ends_before(before) and not ends_before(letter)
+
+
+def check_unicode(text: str) -> None:
+    """Check that ``text`` can be written.
+
+    Raises:
+        DataError: it has surrogates, which stand for bytes that are not UTF-8, or for half a character of UTF-16.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"text must be UTF-8, got {text[max(0, error.start - 20) : error.start + 20]!r}, whose letter "
+            f"{error.start + 1} is none"
+        ) from None

@@ -19,6 +19,8 @@ from typing import Literal, Protocol
 import sentencepiece
 
 from speechnar.errors import ConfigError, DataError
+from speechnar.files import read_bounded
+from speechnar.text.scripts import check_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ MERGES_NAME = "merges.txt"
 SENTENCE_PIECES = ("<sop>", "<sos>", "<eos>")
 # Specials that only code may emit: text that spells one of them is text.
 CONTROL_PIECES = frozenset({BLANK, UNK, *SENTENCE_PIECES, "<s>", "</s>", "<pad>"})
+# A folder may be anybody's. Whisper lists 51,866 pieces, of which 1,609 are specials.
+MAX_FILE_BYTES, MAX_PIECES, MAX_SPECIALS = 1 << 26, 1 << 20, 1 << 13
 # SentencePiece drops longer lines without a word; no transcript should vanish that way.
 MAX_TRAINING_LINE_BYTES = 1 << 20
 
@@ -127,7 +131,8 @@ class PieceTokenizer(ABC):
     def __init__(self, pieces: Sequence[str], *, source: str) -> None:
         self._pieces = tuple(pieces)
         self._ids = _index_pieces(self._pieces, source)
-        self._special = tuple(_SPECIAL.fullmatch(piece) is not None for piece in self._pieces)
+        self._special = tuple(map(_is_special, self._pieces))
+        self._plain_ids = {piece: i for piece, i in self._ids.items() if not self._special[i]}
         self._spelled = {piece: i for piece, i in self._ids.items() if self._special[i] and piece not in CONTROL_PIECES}
         # The group keeps the specials in the result of split(); without specials the pattern must match nothing.
         alternatives = "|".join(re.escape(piece) for piece in self._spelled)
@@ -168,7 +173,11 @@ class PieceTokenizer(ABC):
         ``<eng><asr> good day`` gives the two special ids followed by those of ``good day``: as in OWSM, no empty ``▁``
         stands before a special. Specials must be in the vocabulary and are matched exactly; ``<blank>``, ``<unk>``,
         ``<sop>``, ``<sos>`` and ``<eos>`` never come out of text that spells them.
+
+        Raises:
+            DataError: it is not Unicode: bytes of another encoding, or half a pair of surrogates.
         """
+        check_unicode(text)
         ids: list[int] = []
         for part in self._splitter.split(text):
             token_id = self._spelled.get(part)
@@ -276,10 +285,12 @@ class SentencePieceTokenizer(PieceTokenizer):
         for line, piece in enumerate(self._pieces, start=1):
             if piece not in known:
                 raise DataError(
-                    f"{source}:{line}: piece {piece!r} is unknown to the SentencePiece model; "
+                    f"{source}:{line}: piece {piece[:60]!r} is unknown to the SentencePiece model; "
                     "the list and the model must come from the same training"
                 )
-        self._id_of_model_id = [self._ids.get(piece, self.unk_id) for piece in of_model]
+        self._id_of_model_id = [
+            self.unk_id if piece in CONTROL_PIECES else self._ids.get(piece, self.unk_id) for piece in of_model
+        ]
         missing = [piece for piece in of_model if piece not in self._ids and piece not in CONTROL_PIECES]
         if missing:
             logger.warning(
@@ -348,7 +359,7 @@ class CharTokenizer(PieceTokenizer):
             if not special and (len(piece) != 1 or piece.isspace()):
                 raise DataError(
                     f"{source}:{line}: a character tokenizer's pieces are single characters ({WORD_START} for the "
-                    f"space) or specials, got {piece!r}; if this list belongs to SentencePiece, add {MODEL_NAME}"
+                    f"space) or specials, got {piece[:60]!r}; if this list belongs to SentencePiece, add {MODEL_NAME}"
                 )
 
     def _encode_plain(self, text: str) -> list[int]:
@@ -378,14 +389,16 @@ class LexiconTokenizer(PieceTokenizer):
 
     def _encode_plain(self, text: str) -> list[int]:
         return [
-            self._ids.get(piece, self.unk_id) for word in _LEXICON_WORD.findall(text) for piece in self._spell(word)
+            self._plain_ids.get(piece, self.unk_id)
+            for word in _LEXICON_WORD.findall(text)
+            for piece in self._spell(word)
         ]
 
     def _spell(self, word: str) -> Sequence[str]:
         word = word.lower()
         if word in self._lexicon:
             return self._lexicon[word]
-        if word in self._ids:
+        if word in self._plain_ids:
             return (word,)
         return [piece for character in word for piece in self._lexicon.get(character, (character,))]
 
@@ -452,7 +465,7 @@ def read_lexicon(path: str | Path) -> dict[str, tuple[str, ...]]:
         DataError: it cannot be read.
     """
     try:
-        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+        lines = read_bounded(Path(path), MAX_FILE_BYTES).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     fields = [line.split() for line in lines]
@@ -469,7 +482,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """
     path = Path(folder) / TOKENS_NAME
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); a tokenizer folder needs {TOKENS_NAME}") from None
     except UnicodeDecodeError as error:
@@ -505,14 +518,24 @@ def task_specials(languages: Sequence[str], translate_to: Sequence[str] = ()) ->
     )
 
 
+def _is_special(piece: str) -> bool:
+    return _SPECIAL.fullmatch(piece) is not None
+
+
 def _index_pieces(pieces: Sequence[str], source: str) -> dict[str, int]:
     ids: dict[str, int] = {}
+    num_special = sum(map(_is_special, pieces))
+    if len(pieces) > MAX_PIECES or num_special > MAX_SPECIALS:
+        raise DataError(
+            f"{source}: must list at most {MAX_PIECES:,} pieces, {MAX_SPECIALS:,} of them specials; "
+            f"got {len(pieces):,} and {num_special:,}"
+        )
     for token_id, piece in enumerate(pieces):
         where = f"{source}:{token_id + 1}"
         if not piece or "\n" in piece:
-            raise DataError(f"{where}: a piece must not be empty nor hold a line break, got {piece!r}")
+            raise DataError(f"{where}: a piece must not be empty nor hold a line break, got {piece[:60]!r}")
         if piece in ids:
-            raise DataError(f"{where}: piece {piece!r} already stands on line {ids[piece] + 1}; keep one of them")
+            raise DataError(f"{where}: piece {piece[:60]!r} already stands on line {ids[piece] + 1}; keep one of them")
         ids[piece] = token_id
     for piece in (BLANK, UNK):
         if piece not in ids:
@@ -573,7 +596,7 @@ def _pieces_of(model: sentencepiece.SentencePieceProcessor) -> list[str]:
 def _load_model(model: str | Path | bytes) -> sentencepiece.SentencePieceProcessor:
     name = "tokenizer model" if isinstance(model, bytes) else str(model)
     try:
-        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        content = model if isinstance(model, bytes) else read_bounded(Path(model), MAX_FILE_BYTES)
         # Without a model the constructor succeeds and the first use fails.
         if not content:
             raise DataError(f"{name}: must be a SentencePiece model, got an empty file")

@@ -9,13 +9,13 @@ import json
 import math
 import re
 import unicodedata
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from speechnar.errors import ConfigError, DataError
+from speechnar.files import replacing
 
 TranscriptFormat = Literal["txt", "json", "srt", "vtt", "tsv"]
 FORMATS: tuple[str, ...] = get_args(TranscriptFormat)
@@ -198,12 +198,8 @@ def write_transcript(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{safe_stem(stem)}.{format}"
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content.encode("utf-8"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

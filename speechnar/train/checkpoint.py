@@ -1,13 +1,16 @@
 """Checkpoints: one complete state to resume from, and the weights of the best steps to average.
 
-``checkpoints/last.pt`` is everything needed to continue bit for bit; ``checkpoints/step-<n>.pt`` are weights only;
-``checkpoints/best.json`` lists the latter, best first. Files appear by renaming a synced temporary file, so a process
-killed at any moment leaves the previous ones whole. Files hold tensors and plain containers, never code.
+``checkpoints/last.pt`` is everything needed to continue bit for bit, ``previous.pt`` the one before it, in case that is
+damaged; ``checkpoints/step-<n>.pt`` are weights only; ``checkpoints/best.json`` lists the latter, best first. Files
+appear by renaming a synced temporary file, so a process killed at any moment leaves the previous ones whole. Files hold
+tensors and plain containers, never code, and their sums are checked when they are read.
 """
 
 import json
+import logging
 import os
 import random
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +21,38 @@ from torch import Tensor
 
 from speechnar.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "checkpoints"
-LAST = "last.pt"
+LAST, PREVIOUS = "last.pt", "previous.pt"
 BEST = "best.json"
 
 
-def save_checkpoint(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write ``payload`` (tensors, numbers, strings and plain containers of them) so that it is there whole or not."""
+def save_checkpoint(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
+    """Write ``payload`` (tensors, numbers, strings and plain containers of them) so that it is there whole or not.
+
+    Args:
+        path: where to.
+        payload: what.
+        previous: where the file goes that is at ``path``; None: it is replaced.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there still is.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(dict(payload), file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(payload), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's writer of archives makes the one of the other
+        temporary.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason}); once there is room, the same command continues the run"
+        ) from None
+    if previous is not None and path.exists():
+        path.replace(previous)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -38,10 +61,18 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
     """Read a checkpoint; pickled code in it is refused, not run.
 
     Raises:
-        CheckpointError: the file is missing, torn, or holds anything but tensors and plain containers.
+        CheckpointError: the file is missing, torn, has other bytes than were written, or holds anything but tensors
+            and plain containers.
     """
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the sums that it writes
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{path}: is damaged (the sum of {damaged[:60]!r} is another)")
         payload = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a hostile pickle makes the restricted unpickler fail in any way
@@ -85,10 +116,30 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     }
 
 
+def load_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint in ``folder`` that is whole, and where it is; None where there is none at all.
+
+    Raises:
+        CheckpointError: none of those that are there is whole.
+    """
+    paths = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    for path in paths:
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            if path == paths[-1]:
+                raise CheckpointError(
+                    f"{error}, and none before it is whole; move {folder} elsewhere, and begin anew by init_from with "
+                    "the weights of a step-<n>.pt in it"
+                ) from None
+            logger.warning("%s; the run goes on from the one before it", error)
+    return None
+
+
 def find_last(exp_dir: str | Path) -> Path | None:
     """Return the checkpoint from which a run in ``exp_dir`` would resume, if there is one."""
-    path = Path(exp_dir) / FOLDER / LAST
-    return path if path.exists() else None
+    paths = (Path(exp_dir) / FOLDER / name for name in (LAST, PREVIOUS))
+    return next((path for path in paths if path.exists()), None)
 
 
 def find_best(exp_dir: str | Path, count: int = 1) -> list[Path]:

@@ -14,7 +14,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,10 +120,12 @@ def train(
     exp_dir: str | Path,
     *,
     evaluate: Evaluate | None = None,
+    begins: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place, or continue the run that ``exp_dir`` holds; return how it went.
 
-    Written to ``exp_dir``: ``checkpoints/``, ``log.jsonl``, ``tensorboard/``, ``history.png``.
+    Written to ``exp_dir``: ``checkpoints/``, ``log.jsonl``, ``tensorboard/``, ``history.png``. ``begins`` is called
+    when nothing is in the way of the first update any more.
 
     Raises:
         ConfigError: the model is not `Trainable`, or ``select`` names no metric.
@@ -155,6 +157,9 @@ def train(
     started = time.monotonic() - state.seconds
     with closing(items), closing(reporter):
         for group in itertools.islice(groups(items, config.grad_accum, world), steps_left):
+            if begins is not None:
+                begins()
+                begins = None
             state.step += 1
             state.epoch, state.data = group[-1].epoch, group[-1].data
             lr = config.optim.lr_at(state.step)
@@ -170,6 +175,8 @@ def train(
                 run.save()
             elif state.step % config.save_every == 0:
                 run.save()
+        if begins is not None:
+            begins()
         if not run.is_validated:
             reporter.record(run.validate(dev_data, evaluate))
             run.save()
@@ -195,14 +202,16 @@ class _Run:
         self.config = config
         self.folder = exp_dir / ckpt.FOLDER
         self.state = TrainState()
+        self._is_last_whole = True
         self.ema: AveragedModel | None = build_ema(model, config.ema_decay) if config.ema_decay else None
 
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one."""
-        path = self.folder / ckpt.LAST
-        if not path.exists():
+        found = ckpt.load_last(self.folder)
+        if found is None:
             return
-        payload = ckpt.load_checkpoint(path)
+        path, payload = found
+        self._is_last_whole = path.name == ckpt.LAST
         try:
             self.state = TrainState(**payload["state"])
             self.model.load_state_dict(payload["model"])
@@ -219,6 +228,8 @@ class _Run:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{path}: is not of this model and configuration ({reason})") from None
+        # Where it is not the last one, weights that it ranks may have gone since.
+        self.state.best = [kept for kept in self.state.best if (self.folder / ckpt.step_file(kept["step"])).exists()]
         if self.accelerator.is_main_process:
             ckpt.publish_best(self.folder, self.state.best)
         logger.info("resumed from %s at step %d", path, self.state.step)
@@ -238,7 +249,9 @@ class _Run:
                 "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0,
                 "rng": rng,
             }
-            ckpt.save_checkpoint(self.folder / ckpt.LAST, payload)
+            previous = self.folder / ckpt.PREVIOUS if self._is_last_whole else None
+            ckpt.save_checkpoint(self.folder / ckpt.LAST, payload, previous=previous)
+            self._is_last_whole = True
             # Only now may older weights go: until here the previous checkpoint listed them.
             ckpt.publish_best(self.folder, self.state.best)
         self.accelerator.wait_for_everyone()

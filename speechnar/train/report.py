@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ with needs("train"):
 
 logger = logging.getLogger(__name__)
 
+PLOTTED_EVERY_S = 30.0
+"""At most, and at the end: drawing takes longer than many a validation."""
+
 Entry = dict[str, Any]
 """One line of the log: ``kind`` ("train" or "valid"), ``step``, ``epoch``, ``loss``, ``parts``, and the kind's own."""
 
@@ -32,6 +36,7 @@ class Reporter:
         self._exp_dir = exp_dir
         self._history = history
         self._writes = writes
+        self._plotted_at, self._is_plotted = time.monotonic(), True
         if not writes:
             return
         # A killed run may have logged steps after its last checkpoint: they will be taken, and logged, again.
@@ -63,14 +68,22 @@ class Reporter:
         shown = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         logger.info("%s step %d epoch %d: %s", entry["kind"], entry["step"], entry["epoch"], shown)
         if entry["kind"] == "valid":
-            plot_history(self._history, self._exp_dir / "history.png")
+            self._is_plotted = False
+            if time.monotonic() >= self._plotted_at + PLOTTED_EVERY_S:
+                self._plot()
 
     def close(self) -> None:
-        """Release the files and the terminal."""
+        """Plot what is not plotted yet, and release the files and the terminal."""
         if self._writes:
             self._progress.stop()
             self._board.close()
             self._log.close()
+            if not self._is_plotted:
+                self._plot()
+
+    def _plot(self) -> None:
+        plot_history(self._history, self._exp_dir / "history.png")
+        self._plotted_at, self._is_plotted = time.monotonic(), True
 
 
 def plot_history(history: Sequence[Entry], path: Path) -> None:

@@ -1,17 +1,19 @@
 """A training run from a configuration: data, tokenizer, model, the loop, and the model folder it ends in."""
 
+import errno
 import itertools
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
 import yaml
+from accelerate import Accelerator
 from pydantic import BeforeValidator, Discriminator, PositiveInt, SerializeAsAny, Tag
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ from speechnar.data.kaldi import read_kaldi_dir
 from speechnar.data.pairs import PairDataConfig, PairDataset
 from speechnar.data.parallel_text import read_sentences
 from speechnar.errors import CheckpointError, ConfigError, DataError
+from speechnar.files import locked
 from speechnar.metrics.error_rate import cer, wer
 from speechnar.metrics.translation import bleu
 from speechnar.models.base import (
@@ -60,6 +63,7 @@ logger = logging.getLogger(__name__)
 
 CMVN_BATCHES = 50
 """Batches of training data behind the stored mean and deviation of the features; more change nothing audible."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 MAX_NAMES = 20
 """Weights of one kind that a report lists by name; of more it tells how many each part has."""
 
@@ -120,14 +124,24 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     Raises:
         DataError: a data directory or the tokenizer is malformed.
         CheckpointError: ``init_from`` or the run to continue is unreadable or of another model.
-        ConfigError: ``init_from`` lacks a part that the model does not train.
+        ConfigError: ``init_from`` lacks a part that the model does not train, or another run works in ``exp_dir``.
         SpeechnarError: training diverged (see `speechnar.train.loop.train`).
     """
     exp_dir = Path(exp_dir)
     exp_dir.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(config.train)
-    if accelerator.is_main_process:
-        _save_config(config, exp_dir / "config.yaml")
+    try:
+        with locked(exp_dir) if accelerator.is_main_process else nullcontext():
+            return _run_training(config, exp_dir, accelerator)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise CheckpointError(
+            f"{exp_dir}: cannot be written ({error.strerror}); once there is room, the same command continues the run"
+        ) from None
+
+
+def _run_training(config: RunConfig, exp_dir: Path, accelerator: Accelerator) -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)
@@ -141,7 +155,12 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
         freeze(model, part)
     num_parameters = sum(p.numel() for p in model.parameters())
     logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
-    result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate)
+
+    def begin() -> None:
+        if accelerator.is_main_process:
+            _save_config(config, exp_dir / "config.yaml")
+
+    result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate, begins=begin)
 
     def measure(candidate: Trainable) -> dict[str, float]:
         scores = score(candidate, accelerator, data.evaluate) if data.evaluate is not None else {}

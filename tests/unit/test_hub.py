@@ -1,5 +1,6 @@
 """Names to folders; nothing here may reach a network."""
 
+import itertools
 import json
 import re
 import socket
@@ -128,11 +129,25 @@ def test_list_models_reads_cards(tmp_path, monkeypatch):
     assert small.num_bytes == sum(path.stat().st_size for path in folder.iterdir())
 
 
+BOMB = "---\nx: &a [x, x, x, x, x, x, x, x, x]\n"
+BOMB += "".join(f"x{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
+BOMB += "language: *i\n---\n"
+
+
 @pytest.mark.parametrize(
-    "card", ["", "# no front matter", "---\n: [\n---\n", "---\n- a list\n---\n", "---\nunclosed: 1"]
+    "card", ["", "# no front matter", "---\n: [\n---\n", "---\n- a list\n---\n", "---\nunclosed: 1", BOMB]
 )
 def test_malformed_cards_are_empty(tmp_path, card):
     assert read_card(make_folder(tmp_path / "model", card)) == {}
+
+
+def test_cards_hold_scalars_and_short_lists(tmp_path):
+    card = (
+        "---\nlicense: mit\nlanguage: [en, de]\nmodel-index: {a: [1]}\nlists: [[1]]\nlong: ["
+        + "1, " * 1001
+        + "]\n---\n"
+    )
+    assert read_card(make_folder(tmp_path / "model", card)) == {"license": "mit", "language": ["en", "de"]}
 
 
 def test_card_never_builds_objects(tmp_path):

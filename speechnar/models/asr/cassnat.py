@@ -52,7 +52,7 @@ from speechnar.nn.conv import ConformerConv, ConvNorm
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask
-from speechnar.nn.positions import sinusoids
+from speechnar.nn.positions import MAX_DISTANCE, sinusoids
 from speechnar.nn.whisper_decoder import WhisperTokenDecoder, look_at_states
 from speechnar.text.tokenizer import Tokenizer
 
@@ -76,7 +76,7 @@ class CassNatHeadConfig(Config):
     """Of the blocks' depthwise convolutions, in slots."""
     conv_norm: ConvNorm = "group"
     """Norm of the convolution modules; ``group`` is the paper's, over the real slots of an utterance."""
-    max_distance: PositiveInt = 8
+    max_distance: int = Field(default=8, gt=0, le=MAX_DISTANCE)
     """Slots beyond which relative positions are not told apart (M)."""
     expand_left: NonNegativeInt = 1
     """Frames by which each segment grows into the past."""

@@ -46,7 +46,7 @@ class TextConfig(Config):
 
     kind: Literal["text"] = "text"
     encoder: str = "t5-base"
-    """Name on the Hugging Face hub, or a folder, of a T5 encoder; needs the package transformers."""
+    """One of `speechnar.models.tts.text_encoder.ENCODERS`; needs the package transformers."""
     text_dim: PositiveInt = 768
     """Width of what it gives."""
 

@@ -17,14 +17,15 @@ Differs from the paper:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.audio.fbank import LogMel, LogMelConfig, slaney_mel_matrix
+from speechnar.audio.fbank import MAX_FFT, MAX_MELS, LogMel, LogMelConfig, slaney_mel_matrix
+from speechnar.audio.samples import MAX_RATE
 from speechnar.data.batch import SpeechBatch
 from speechnar.errors import DataError, ShapeError
 from speechnar.models.base import LossOutput, ModelConfig, Trainable, Turn
@@ -41,14 +42,16 @@ MEL_ENCODER_DIM = 256
 MEL_FLOOR = 1e-5
 MIN_MAGNITUDE = 1e-5
 MIN_POWER = 1e-9
+_Ratio = Annotated[int, Field(gt=0, le=64)]
+_FftSize = Annotated[int, Field(gt=0, le=MAX_FFT)]
 
 
 class EncodecConfig(ModelConfig):
     """The codec; the defaults are 50 frames/s of 4 codes at 16 kHz, 1.8 kbit/s, for a CPU."""
 
     kind: Literal["encodec"] = "encodec"
-    sample_rate: PositiveInt = 16000
-    ratios: tuple[PositiveInt, ...] = Field(default=(8, 5, 4, 2), min_length=1)
+    sample_rate: int = Field(default=16000, gt=0, le=MAX_RATE)
+    ratios: tuple[_Ratio, ...] = Field(default=(8, 5, 4, 2), min_length=1, max_length=8)
     """How much each block of the decoder raises the rate; their product is the samples of a frame."""
     num_filters: PositiveInt = 16
     """Channels at the rate of the samples; doubled by each block."""
@@ -58,9 +61,9 @@ class EncodecConfig(ModelConfig):
     """What hears: the paper's convolutions over samples, or `MelEncoder`, whose codes tell no phases."""
     decoder: Literal["seanet", "oscillators"] = "seanet"
     """What makes sound: the paper's convolutions, or tones and noise, which need to be told no phases."""
-    latent_dim: PositiveInt = 64
-    num_codebooks: PositiveInt = 4
-    codebook_size: int = Field(default=512, ge=2)
+    latent_dim: int = Field(default=64, gt=0, le=4096)
+    num_codebooks: int = Field(default=4, gt=0, le=64)
+    codebook_size: int = Field(default=512, ge=2, le=1 << 14)
     warmup_steps: NonNegativeInt = 500
     """Training batches that pass unquantised before the codebooks begin."""
     segment_frames: PositiveInt = 50
@@ -69,9 +72,9 @@ class EncodecConfig(ModelConfig):
     """Of the absolute difference of samples."""
     mel_weight: NonNegativeFloat = 1.0
     """Of `MelDistance`."""
-    mel_sizes: tuple[PositiveInt, ...] = Field(default=(64, 128, 256, 512, 1024, 2048), min_length=1)
+    mel_sizes: tuple[_FftSize, ...] = Field(default=(64, 128, 256, 512, 1024, 2048), min_length=1, max_length=16)
     """Windows of the spectra that are compared, in samples; short ones see phases of low tones, too."""
-    mel_bands: PositiveInt = 64
+    mel_bands: int = Field(default=64, gt=0, le=MAX_MELS)
     """Most bands of such a spectrum; more tell tones from each other."""
     commitment_weight: NonNegativeFloat = 0.25
     """Of the squared distance of latents to what they are quantised as."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -64,8 +64,8 @@ class MelPcaConfig(ModelConfig):
 
     kind: Literal["mel_pca"] = "mel_pca"
     frontend: LogMelConfig = Field(default_factory=lambda: LogMelConfig.for_vocoder(16000))
-    frames_per_latent: PositiveInt = 4
-    latent_dim: PositiveInt = 32
+    frames_per_latent: int = Field(default=4, gt=0, le=64)
+    latent_dim: int = Field(default=32, gt=0, le=4096)
     """Components kept."""
 
     _check_frontend = field_validator("frontend")(check_frontend)

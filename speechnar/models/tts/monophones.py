@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -46,7 +46,7 @@ class MonophonesConfig(ModelConfig):
     """How the sounds are modelled."""
 
     kind: Literal["monophones"] = "monophones"
-    num_densities: PositiveInt = 4
+    num_densities: int = Field(default=4, gt=0, le=1024)
     """Of each state."""
 
 

@@ -13,6 +13,12 @@ from torch import Tensor
 from speechnar.errors import ConfigError, ModelNotFoundError
 from speechnar.extras import needs
 
+ENCODERS = frozenset(
+    {f"{owner}t5-{size}" for owner in ("", "google-t5/") for size in ("small", "base", "large", "3b", "11b")}
+    | {f"google/flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")}
+)
+"""What a configuration may name. It may be anybody's: nothing else is read for it, and nothing is fetched."""
+
 
 class TextEncoder:
     """Loads the encoder when it is first needed."""
@@ -28,7 +34,7 @@ class TextEncoder:
 
         Raises:
             ConfigError: transformers is not installed, or the encoder has another width.
-            ModelNotFoundError: there is no such encoder.
+            ModelNotFoundError: it is none of `ENCODERS`, or not in the cache of the Hugging Face hub.
         """
         tokenizer, model = self._load()
         model.to(device)
@@ -41,13 +47,20 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
+            if self.name not in ENCODERS:
+                raise ModelNotFoundError(
+                    f"a text encoder must be one of {', '.join(sorted(ENCODERS))}; got {self.name!r}"
+                )
             with needs("t5"):
                 from transformers import AutoTokenizer, T5EncoderModel  # noqa: PLC0415  # an extra
             try:
-                tokenizer, model = AutoTokenizer.from_pretrained(self.name), T5EncoderModel.from_pretrained(self.name)
+                tokenizer = AutoTokenizer.from_pretrained(self.name, local_files_only=True)
+                model = T5EncoderModel.from_pretrained(self.name, local_files_only=True)
             except (OSError, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
-                raise ModelNotFoundError(f"no text encoder {self.name!r} ({reason})") from None
+                raise ModelNotFoundError(
+                    f"text encoder {self.name} is not on this machine; fetch it by `hf download {self.name}` ({reason})"
+                ) from None
             if model.config.d_model != self.text_dim:
                 raise ConfigError(
                     f"text_dim must be the {model.config.d_model} channels of {self.name}, got {self.text_dim}"

@@ -155,8 +155,29 @@ def test_text_that_cannot_be_spelled(loaded):
     assert loaded.tokenizer.decode(decoder.spell("the cat", "text")) == "the cat"
     with pytest.raises(ConfigError, match="hotword must not be empty, got ' '"):
         decoder.spell(" ", "hotword")
-    with pytest.raises(ConfigError, match=r"text 'Ω' has letters that model .* cannot spell"):
-        decoder.spell("Ω", "text")
+    with pytest.raises(ConfigError, match=r"text has letters that model .* cannot spell: 'Ω'$"):
+        decoder.spell("the Ω", "text")
+    with pytest.raises(ConfigError, match=r"cannot spell: 'T', 'H', 'E'; it knows small letters$"):
+        decoder.spell("THE", "text")
+    with pytest.raises(ConfigError, match=r"must be UTF-8, got 'a \\udcff b', whose letter 3 is none"):
+        decoder.spell("a \udcff b", "text")
+
+
+@pytest.mark.parametrize("phrase", ["THE CAT", "The cat", "the-cat", "the cat!", "ｔｈｅ cat"])
+def test_hotwords_are_brought_to_the_models_letters(loaded, phrase):
+    decoder = ClipDecoder(loaded, options=DecodeOptions(hotwords=(phrase,)))
+    assert "the" in loaded.tokenizer.decode(decoder._spell_hotwords()[0])
+
+
+def test_hotwords_that_cannot_be_spelled_are_named_and_left_out(loaded, caplog):
+    decoder = ClipDecoder(loaded, options=DecodeOptions(hotwords=("Ωmega", "the cat")))
+    assert [loaded.tokenizer.decode(tokens) for tokens in decoder._spell_hotwords()] == ["the cat"]
+    assert "hotword 'Ωmega' is left out: model tiny cannot spell 'Ω'" in caplog.text
+    without = ClipDecoder(loaded, options=DecodeOptions(hotwords=("Ωmega",)))
+    clip = speechlike(1.0)
+    assert without.decode([clip])[0].path.tokens  # nothing else changes
+    with pytest.raises(ConfigError, match="hotword must not be empty"):
+        ClipDecoder(loaded, options=DecodeOptions(hotwords=(" ",)))
 
 
 def test_targets_of_translation_are_told_by_the_vocabulary():

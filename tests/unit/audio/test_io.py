@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.audio.io import Audio, AudioStream, PushedAudio, read_audio, resample
+from speechnar.audio.io import Audio, AudioStream, PushedAudio, _has_media_extra, read_audio, resample
 from speechnar.errors import AudioError, ConfigError
+from tests.fuzz import write_case
+from tests.unit.disk import file_size_limit
 
 
 def tone(seconds, rate, hz=440.0):
@@ -223,6 +225,18 @@ def test_no_address_is_ever_opened():
             read_audio(source)
 
 
+@pytest.mark.skipif(not _has_media_extra(), reason="PyAV is not installed")
+def test_damaged_media_say_nothing_on_stderr_by_themselves(tmp_path, capfd):
+    """PyAV tells of exceptions in the files that it is given, as of a seek to before their beginning."""
+    for seed in (1215, 2412, 2972):  # of the fuzzer, which found it
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_case("audio", seed, folder)
+        with pytest.raises(AudioError):
+            read_audio(next(folder.iterdir()))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_long_file_needs_memory_for_a_block_only():
     content = encoded(np.zeros(16000 * 600, dtype=np.int16), 16000, "FLAC")
     tracemalloc.start()
@@ -253,6 +267,41 @@ def test_g722_through_pyav(tmp_path):
     audio = read_audio(path)
     assert abs(audio.duration - 0.5) < 0.05
     assert abs(np.abs(np.fft.rfft(audio.samples, 16000)).argmax() - 440) <= 3
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("num_samples", [1, 2_600_000])
+def test_long_recordings_are_written(tmp_path, suffix, num_samples):
+    """Vorbis at one go overflowed the stack at 2.5 million samples."""
+    path = tmp_path / f"a{suffix}"
+    Audio(np.zeros(num_samples, dtype=np.float32), 24000).save(path)
+    assert soundfile.info(path).frames >= num_samples
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "subtype"), [(".wav", "PCM_24"), (".flac", None), (".ogg", None), (".mp3", None)])
+def test_half_an_hour_is_written_and_comes_back(tmp_path, suffix, subtype):
+    path = tmp_path / f"a{suffix}"
+    audio = Audio(tone(1800, 24000), 24000)
+    audio.save(path, subtype=subtype)
+    back = read_audio(path, target_rate=24000)
+    assert back.duration == pytest.approx(1800, abs=0.1)
+    assert np.abs(back.samples[:24000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, suffix):
+    noise = np.random.default_rng(0).normal(0, 0.1, 200_000).astype(np.float32)
+    with file_size_limit(8000), pytest.raises(AudioError, match=rf"a\{suffix}: cannot be written"):
+        Audio(noise, 24000).save(tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_names_are_written(tmp_path):
+    path = tmp_path / f"{'я' * 125}.wav"
+    Audio(tone(0.1, 16000), 16000).save(path)
+    assert read_audio(path).duration == pytest.approx(0.1)
 
 
 def test_saving_is_refused_clearly(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import soundfile
 
 from speechnar.asr.options import DecodeOptions
 from speechnar.asr.transcriber import Transcriber
+from speechnar.audio.io import AudioStream
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_whisper, speechlike, vowels, write_speechlike
@@ -124,29 +124,69 @@ def test_hostile_names(recognizer, capsys, tmp_path, name):
     assert complaint[0].isprintable()
 
 
-def test_an_undecodable_name(recognizer, tmp_path):
+def test_an_undecodable_name(interpreter, recognizer, tmp_path):
     path = tmp_path / "x.wav"
     write_speechlike(path, 0.5)
     odd = os.fsencode(tmp_path) + b"/\xff.wav"
     path.rename(os.fsdecode(odd))
-    found = subprocess.run(
-        [
-            os.fsencode(sys.executable),
-            b"-m",
-            b"speechnar",
-            b"transcribe",
-            odd,
-            b"-m",
-            recognizer.encode(),
-            b"-f",
-            b"json",
-        ],
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    )
+    found = interpreter.speechnar("transcribe", odd, "-m", recognizer, "-f", "json")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["duration"] == 0.5
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(wav, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["transcribe", wav, "-m", "no such model", "-o", str(folder)]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"speechnar: {folder}: cannot be written (") and err.endswith(
+            "give another place by -o\n"
+        )
+
+
+def test_results_are_written_as_they_are_ready(recognizer, tmp_path, monkeypatch):
+    """Killed in the middle of many files, most of those that were read have their results."""
+    written = []
+    read = AudioStream.__iter__
+
+    def count(stream):
+        written.append(len(list(tmp_path.glob("out/*.txt"))))
+        return read(stream)
+
+    monkeypatch.setattr(AudioStream, "__iter__", count)
+    short = write_speechlike(tmp_path / "short.wav", 1.0)
+    argv = ["transcribe", *[str(short)] * 40, "-m", recognizer, "-o", str(tmp_path / "out"), "--batch-seconds", "4"]
+    assert main([*argv, "-q", "-l", "eng"]) == 0
+    assert max(index - done for index, done in enumerate(written)) <= 3 * 4
+    assert len(list(tmp_path.glob("out/*.txt"))) == 40
+
+
+def test_a_result_that_cannot_be_written_does_not_end_the_others(recognizer, wav, capsys, tmp_path):
+    (tmp_path / "talk.txt").mkdir()
+    assert main(["transcribe", wav, wav, "-m", recognizer, "-o", str(tmp_path), "-q"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"speechnar: {wav}: ")
+    assert (tmp_path / "talk-2.txt").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line(interpreter, recognizer, wav):
+    code = "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from speechnar.cli.main import main;"
+    found = interpreter.run(f"{code} sys.exit(main(['transcribe', {wav!r}, '-m', {recognizer!r}, '-q']))")
+    assert (found.returncode, found.stderr) == (1, b"speechnar: [Errno 28] No space left on device: 'stdout'\n")
+
+
+def test_streams_that_are_closed_lead_nowhere(recognizer, wav, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["transcribe", wav, "-m", recognizer]) == 0
+    assert main(["transcribe", f"{wav}.none", "-m", recognizer]) == 1
+
+
+def test_text_that_is_no_unicode_is_named(recognizer, wav, capsys):
+    for argv in (["align", wav, "--text", "a \udcff b"], ["transcribe", wav, "--hotwords", "a \udcff b"]):
+        assert main([*argv, "-m", recognizer]) == 2
+        assert "must be UTF-8" in capsys.readouterr().err
 
 
 def test_translate(recognizer, wav, capsys):
@@ -193,7 +233,7 @@ def test_align(recognizer, wav, capsys):
         (["--beam-size", "0"], "beam_size"),
         (["--batch-seconds", "-1"], "batch_seconds"),
         (["--threads", "0"], "--threads"),
-        (["--hotwords", "Ω"], "spell"),
+        (["--lm-weight", "1"], "has no effect without lm"),
     ],
 )
 def test_options_that_cannot_be(recognizer, wav, capsys, argv, says):

@@ -53,9 +53,10 @@ def test_speech_to_a_file(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("output", [["-o", "-"], ["--stream"], ["--stream", "-o", "-"]])
-def test_raw_samples_on_stdout(model, output, tmp_path):
-    argv = [sys.executable, "-m", "speechnar", "synthesize", "-", "-m", model, "--steps", "1", "-d", "cpu", *output]
-    found = subprocess.run(argv, input=TEXT.encode(), capture_output=True, cwd=ROOT, check=True)
+def test_raw_samples_on_stdout(interpreter, model, output):
+    argv = ["synthesize", "-", "-m", model, "--steps", "1", "-d", "cpu", *output]
+    found = interpreter.speechnar(*argv, input=TEXT.encode())
+    assert found.returncode == 0, found.stderr
     expected = Synthesizer.load(model, device="cpu").synthesize(TEXT, steps=1)
     np.testing.assert_array_equal(np.frombuffer(found.stdout, "<i2"), to_int16(expected.samples))
     assert b"16000 samples per second" in found.stderr

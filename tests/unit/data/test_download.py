@@ -2,6 +2,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import urllib.request
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -11,6 +12,7 @@ from speechnar.cli.main import main
 from speechnar.data import download
 from speechnar.data.download import extract_archive, fetch, find_corpus, unpacked_corpus
 from speechnar.errors import DataError
+from tests.fuzz import write_case
 
 CONTENT = b"some bytes" * 1000
 
@@ -67,6 +69,41 @@ def test_fetch_writes_once_and_checks_the_sum(server, tmp_path):
     assert fetch(f"{server}/missing", dest).read_bytes() == b"changed"  # there already: not fetched again
     with pytest.raises(DataError, match="sha256"):
         fetch(f"{server}/file", dest, "0" * 64)
+
+
+def test_sums_that_are_known_are_expected(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(download.SUMS, f"{server}/file", hashlib.sha256(CONTENT).hexdigest())
+    fetch(f"{server}/file", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setitem(download.SUMS, f"{server}/other", "0" * 64)
+    with pytest.raises(DataError, match=f"sha256 must be {'0' * 64}, got"):
+        fetch(f"{server}/other", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_sum_that_is_not_known_is_noted_and_expected_from_then_on(server, tmp_path, caplog):
+    fetch(f"{server}/file", tmp_path / "file")
+    expected = hashlib.sha256(CONTENT).hexdigest()
+    assert (tmp_path / "file.sha256").read_text() == f"{expected}  file\n"  # as sha256sum -c reads it
+    assert f"nobody has verified it: sha256 {expected}" in caplog.text
+    fetch(f"{server}/file", tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"changed")
+    with pytest.raises(DataError, match="sha256 must be"):
+        fetch(f"{server}/file", tmp_path / "file")
+
+
+def test_nothing_that_is_asked_for_by_https_comes_by_another_way(server, tmp_path, monkeypatch):
+    opened = urllib.request.urlopen
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: opened(f"{server}/file", timeout=timeout))
+    with pytest.raises(DataError, match="sent on to http://"):
+        fetch("https://example.org/file", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_sums_are_those_of_torchaudio():
+    librispeech = pytest.importorskip("torchaudio.datasets.librispeech")
+    theirs = {url.replace("http://", "https://"): value for url, value in librispeech._CHECKSUMS.items()}
+    assert {url: value for url, value in download.SUMS.items() if "openslr" in url} == theirs
 
 
 @pytest.mark.parametrize(("path", "message"), [("/missing", "404"), ("/cut", "of 10010 bytes|cannot be fetched")])
@@ -150,6 +187,15 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match="tar or zip"):
         extract_archive(tmp_path / "file", tmp_path / "out")
+
+
+def test_damage_inside_is_an_error_of_ours(tmp_path):
+    for seed in (1178, 3380, 3410):  # of the fuzzer, which found zlib's errors, and those of names without a letter
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_case("archive", seed, folder)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            extract_archive(folder / "a.archive", folder / "out")
 
 
 def test_cut_archive_is_refused_and_can_be_retried(tmp_path):

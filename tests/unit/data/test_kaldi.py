@@ -85,6 +85,7 @@ def test_durations_of_tokens_come_back_and_go_away(tmp_path):
         ("text", "a one\nb two\n", "utt2spk: 'c' is not in text"),
         ("text", b"a one\nb \xff\nc three\n", "text:2: must be UTF-8"),
         ("wav.scp", "a AUDIO\nb /nowhere.wav\nc AUDIO\n", "wav.scp:2: no such audio file: /nowhere.wav"),
+        ("wav.scp", f"a AUDIO\nb {'b' * 300}\nc AUDIO\n", "wav.scp:2: no such audio file: bbb"),
         ("wav.scp", "a AUDIO\nb cat AUDIO |\nc AUDIO\n", "wav.scp:2: 'b' is a pipe"),
         ("utt2dur", "a 1.0\nb nan\nc 1.0\n", "utt2dur:2: must be seconds above 0"),
         ("utt2lang", "a eng\nb english\nc eng\n", "utt2lang:2: must be an ISO 639-3 code"),
@@ -164,7 +165,10 @@ def test_duration_comes_from_the_header_without_utt2dur(tmp_path):
         read_kaldi_dir(tmp_path / "data")
 
 
-@pytest.mark.parametrize(("change", "message"), [({"text": "two\nlines"}, "one line"), ({"spk_id": "a b"}, "one word")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"text": "two\nlines"}, "one line"), ({"spk_id": "a b"}, "one word"), ({"text": "a \ud800"}, "must be UTF-8")],
+)
 def test_what_cannot_stand_on_a_line_is_refused(tmp_path, change, message):
     utterance = make_utterances(tmp_path, count=1)[0]
     with pytest.raises(DataError, match=message):

@@ -1,14 +1,17 @@
 """The table of all models."""
 
+import json
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch import nn
 
-from speechnar.errors import ConfigError
+from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models import MODELS
-from speechnar.models.base import AsrModel, ModelConfig, MtModel, Trainable, config_of
+from speechnar.models.base import AsrModel, ModelConfig, MtModel, Trainable, config_of, load_model, save_model
 from speechnar.text.tokenizer import CharTokenizer
 from speechnar.train.run import RunConfig, build_model
 
@@ -115,3 +118,45 @@ def test_other_models_are_not_trained(kind):
 def test_the_kinds_of_data_are_those_of_a_run():
     kinds = {data.model_fields["kind"].default for data in RunConfig.model_fields["data"].annotation.__args__}
     assert kinds == DATA_KINDS
+
+
+SIZE = 10**6
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("owsm_ctc", "frontend.n_fft", SIZE),
+        ("owsm_ctc", "frontend.hop_length", SIZE),
+        ("owsm_ctc", "frontend.sample_rate", SIZE),
+        ("owsm_ctc", "frontend.num_mels", SIZE),
+        ("cassnat", "head.max_distance", SIZE),
+        ("encodec", "sample_rate", SIZE),
+        ("encodec", "codebook_size", SIZE),
+        ("encodec", "latent_dim", SIZE),
+        ("encodec", "mel_sizes", [SIZE]),
+        ("encodec", "ratios", [SIZE]),
+        ("vocos", "frontend.num_mels", SIZE),
+        ("mel_pca", "latent_dim", SIZE),
+        ("mel_pca", "frames_per_latent", SIZE),
+    ],
+)
+def test_sizes_that_would_exhaust_memory_are_refused_before_it_is_taken(kind, path, value, tmp_path, monkeypatch):
+    model = MODELS[kind].model_cls.from_config(MODELS[kind].config_cls.debug(), TOKENIZER)
+    save_model(tmp_path, model, TOKENIZER)
+    document = json.loads((tmp_path / "config.json").read_text())
+    *parents, last = ["config", *path.split(".")]
+    place = document
+    for name in parents:
+        place = place[name]
+    assert last in place
+    place[last] = value
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 29), before[1]))
+        with pytest.raises(CheckpointError):
+            load_model(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

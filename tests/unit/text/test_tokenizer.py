@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from speechnar.errors import ConfigError, DataError
 from speechnar.text.tokenizer import (
+    MAX_FILE_BYTES,
+    MAX_PIECES,
+    MAX_SPECIALS,
+    SENTENCE_PIECES,
     CharTokenizer,
     LexiconTokenizer,
     SentencePieceTokenizer,
@@ -74,6 +78,46 @@ def test_text_that_spells_a_control_piece_is_text(tokenizer):
     ids = tokenizer.encode("a <blank> <eos> <unk> b")
     assert tokenizer.blank_id not in ids and tokenizer.id_of("<eos>") not in ids
     assert tokenizer.decode(ids) == "a ⁇blank⁇ ⁇eos⁇ ⁇unk⁇ b"
+
+
+@pytest.mark.parametrize("text", ["a \udcff b", "\ud800", "x\udfff"])
+@each_tokenizer
+def test_text_that_is_no_unicode_is_refused(tokenizer, text):
+    with pytest.raises(DataError, match="text must be UTF-8"):
+        tokenizer.encode(text)
+
+
+@given(st.text(alphabet="<blankBLANKuseopSOP/> @▁Ġ", max_size=30))
+def test_no_spelling_gives_a_control_piece(text):
+    lexicon = LexiconTokenizer(
+        ("<blank>", "<unk>", "<eng>", "a", *SENTENCE_PIECES), {"a": ("<blank>",), "k": ("<eos>",), "<sop>": ("<sos>",)}
+    )
+    for tokenizer in (*all_tokenizers, lexicon):
+        control = {
+            tokenizer.id_of(piece) for piece in ("<blank>", "<sop>", "<sos>", "<eos>") if piece in tokenizer.pieces
+        }
+        assert not control.intersection(tokenizer.encode(text))
+        assert not control.intersection(tokenizer.encode(f"{text} <BLANK> <Blank> <EOS>"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            "<blank>\n<unk>\n" + "".join(f"<{n}>\n" for n in range(MAX_SPECIALS)),
+            "8,192 of them specials; got 8,194 and",
+        ),
+        ("<blank>\n<unk>\n" + "\n".join(map(str, range(MAX_PIECES))), "at most 1,048,576 pieces"),
+        ("<blank>\n<unk>\n" + "x" * MAX_FILE_BYTES, "must hold at most 67,108,864 bytes"),
+        ("<blank>\n<unk>\n" + "x" * 10_000, "single characters"),
+    ],
+    ids=["specials", "pieces", "bytes", "line"],
+)
+def test_a_list_of_any_size_is_bounded(tmp_path, content, says):
+    (tmp_path / "tokens.txt").write_text(content)
+    with pytest.raises(DataError, match=says) as caught:
+        load_tokenizer(tmp_path)
+    assert len(str(caught.value)) < 500
 
 
 @each_tokenizer

@@ -9,6 +9,7 @@ import torch
 
 from speechnar.errors import CheckpointError
 from speechnar.train import checkpoint as ckpt
+from tests.unit.disk import file_size_limit
 
 
 class Bomb:
@@ -56,6 +57,49 @@ def test_failed_write_leaves_the_previous_checkpoint(tmp_path):
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         ckpt.save_checkpoint(path, {"x": lambda: None})
     assert torch.equal(ckpt.load_checkpoint(path)["x"], torch.ones(1))
+
+
+def test_flipped_bytes_are_noticed(tmp_path):
+    path = tmp_path / "last.pt"
+    ckpt.save_checkpoint(path, {"x": torch.randn(40_000)})
+    content = bytearray(path.read_bytes())
+    for place in range(20_000, 60_000, 10):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: is damaged \(the sum of 'last/data/0' is another\)"):
+        ckpt.load_checkpoint(path)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"last\.pt"):
+        ckpt.load_checkpoint(path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, caplog):
+    assert ckpt.load_last(tmp_path) is None
+    last, previous = tmp_path / ckpt.LAST, tmp_path / ckpt.PREVIOUS
+    for step in (1, 2):
+        ckpt.save_checkpoint(last, {"step": step, "x": torch.ones(1000)}, previous=previous)
+    assert ckpt.load_last(tmp_path)[1]["step"] == 2
+    last.write_bytes(last.read_bytes()[:500])
+    path, payload = ckpt.load_last(tmp_path)
+    assert (path, payload["step"]) == (previous, 1)
+    assert "last.pt" in caplog.text and "the run goes on from the one before it" in caplog.text
+    last.unlink()  # killed between two renamings
+    assert ckpt.load_last(tmp_path)[1]["step"] == 1
+    previous.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"none before it is whole; move .* elsewhere"):
+        ckpt.load_last(tmp_path)
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "last.pt"
+    ckpt.save_checkpoint(path, {"x": torch.ones(1)})
+    with (
+        file_size_limit(10_000),
+        pytest.raises(CheckpointError, match=r"last\.pt: cannot be written \(.*continues"),
+    ):
+        ckpt.save_checkpoint(path, {"x": torch.ones(100_000)})
+    assert torch.equal(ckpt.load_checkpoint(path)["x"], torch.ones(1))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_average_is_the_mean_and_prefers_the_running_average(tmp_path):

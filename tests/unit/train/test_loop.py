@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -31,15 +32,16 @@ def assert_same_checkpoint(left, right):
 
 def test_killed_run_resumes_bit_for_bit(tmp_path):
     whole_model, whole = run_toy(tmp_path / "whole")
-    command = [sys.executable, "-m", "tests.unit.train.toys", str(tmp_path / "killed"), "0.02"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = get_context("fork").Process(target=run_toy, args=(tmp_path / "killed", 0.02))
+    process.start()
     log, deadline = tmp_path / "killed" / "log.jsonl", time.monotonic() + 60
     while not (log.exists() and '"step": 15,' in log.read_text()):  # logged, and not yet in a checkpoint
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.is_alive(), "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     killed_at = load_checkpoint(tmp_path / "killed" / "checkpoints" / "last.pt")["state"]["step"]
     assert 0 < killed_at < 40
 
@@ -248,6 +250,7 @@ def test_best_checkpoints_are_kept_by_the_chosen_metric(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "best.json",
         "last.pt",
+        "previous.pt",
         "step-00000020.pt",
         "step-00000040.pt",
     ]

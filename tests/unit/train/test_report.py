@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from speechnar.train import report
 from speechnar.train.report import Entry, Reporter, plot_history
 
 
@@ -86,10 +87,16 @@ def test_the_plot_has_a_panel_for_metrics_if_there_are_any(tmp_path, metrics):
     assert [path.name for path in tmp_path.iterdir()] == ["history.png"]
 
 
-def test_a_validation_draws_the_plot(tmp_path):
+@pytest.mark.parametrize("every_s", [0.0, 1000.0])
+def test_validations_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, every_s):
+    monkeypatch.setattr(report, "PLOTTED_EVERY_S", every_s)
+    path = tmp_path / "history.png"
     reporter = Reporter(tmp_path, [], step=0, max_steps=None, writes=True)
     reporter.record(train_entry(1, 1.0))
-    assert not (tmp_path / "history.png").exists()
+    assert not path.exists()
     reporter.record(valid_entry(1, 1.0))
-    assert (tmp_path / "history.png").exists()
+    assert path.exists() == (every_s == 0)
+    drawn = path.stat().st_mtime_ns if path.exists() else None
     reporter.close()
+    assert path.exists()
+    assert drawn in (None, path.stat().st_mtime_ns), "nothing has changed since"

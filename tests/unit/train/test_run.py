@@ -13,12 +13,14 @@ from speechnar.audio.fbank import LogMel, LogMelConfig
 from speechnar.config import load_config, parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.data.parallel_text import write_sentences
-from speechnar.errors import CheckpointError, ConfigError
+from speechnar.errors import CheckpointError, ConfigError, DataError
+from speechnar.files import LOCK_NAME, locked
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig, ModelEntry, load_model, save_model
 from speechnar.models.mt.reta import RetaConfig
 from speechnar.text.tokenizer import CharTokenizer
-from speechnar.train.checkpoint import find_best, save_checkpoint
+from speechnar.train.checkpoint import find_best, load_checkpoint, save_checkpoint
 from speechnar.train.run import RunConfig, average, freeze, init_model, run_training
+from tests.unit.disk import file_size_limit
 from tests.unit.models import texts
 
 TOKENIZER = CharTokenizer(("<blank>", "<unk>", "▁", "a", "b"))
@@ -133,6 +135,67 @@ def test_run_learns_and_leaves_a_loadable_model(corpus, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         run_training(run_config(corpus, average=1), tmp_path)
     assert "differs from the one it was left with" in caplog.text
+
+
+SHORT = {
+    "optim": {"lr": 2e-2, "schedule": {"kind": "inv_sqrt", "warmup_steps": 50}},
+    "max_steps": 2,
+    "device": "cpu",
+    "validate_every": 2,
+    "select": "cer",
+}
+
+
+def test_a_restart_that_is_refused_leaves_the_run_as_it_was(corpus, tmp_path):
+    run_training(run_config(corpus, train=SHORT), tmp_path / "run")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()}
+    TOKENIZER.save(tmp_path / "tokens")
+    (tmp_path / "empty").mkdir()
+    for changes in (
+        {"model": {"kind": "pitch", "model_dim": 8}},
+        {"data": {"train": str(tmp_path / "empty"), "dev": str(corpus / "dev")}},
+        {"tokenizer": str(tmp_path / "empty")},
+        {"frozen": ["nothing."]},
+    ):
+        with pytest.raises((CheckpointError, ConfigError, DataError)):
+            run_training(run_config(corpus, **{"train": {**SHORT, "max_steps": 4}, **changes}), tmp_path / "run")
+        after = {path: path.read_bytes() for path in before}
+        assert after == before, changes
+    average(tmp_path / "run", 1)
+    longer = run_config(corpus, train={**SHORT, "max_steps": 4})
+    assert run_training(longer, tmp_path / "run").step == 4
+    assert load_config(tmp_path / "run/config.yaml", RunConfig) == longer
+
+
+def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
+    with locked(tmp_path), pytest.raises(ConfigError, match="another process works there"):
+        run_training(run_config(corpus, train=SHORT), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK_NAME}
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(corpus, tmp_path):
+    config = run_config(corpus, train={**SHORT, "save_every": 1})
+    with file_size_limit(6000), pytest.raises(CheckpointError, match=r"cannot be written .*once there is room"):
+        run_training(config, tmp_path)
+    assert run_training(config, tmp_path).step == 2
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(corpus, tmp_path, caplog):
+    def run(folder, max_steps):
+        train = {**SHORT, "max_steps": max_steps, "log_every": 1, "save_every": 1, "validate_every": 2}
+        return run_training(run_config(corpus, train=train), tmp_path / folder)
+
+    whole = run("whole", 6)
+    run("damaged", 5)
+    last = tmp_path / "damaged/checkpoints/last.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    last.write_bytes(content)
+    resumed = run("damaged", 6)
+    assert "the run goes on from the one before it" in caplog.text
+    losses = [[(entry["step"], entry["loss"]) for entry in result.history] for result in (resumed, whole)]
+    assert losses[0] == losses[1]
+    assert load_checkpoint(tmp_path / "damaged/checkpoints/previous.pt")["state"]["step"] == 5, "not the damaged one"
 
 
 def test_real_data_resumes_exactly(corpus, tmp_path):

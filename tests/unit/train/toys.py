@@ -124,7 +124,5 @@ def run_plain_toy(exp_dir: Path, grad_accum: int) -> TrainResult:
 if __name__ == "__main__":
     if sys.argv[2] == "duel":
         train(ToyDuel(dropout=0.0), ToyData(), ToyData(3), toy_config(grad_accum=1), sys.argv[1])
-    elif sys.argv[2] == "plain":
-        run_plain_toy(Path(sys.argv[1]), grad_accum=1)
     else:
-        run_toy(Path(sys.argv[1]), float(sys.argv[2]))
+        run_plain_toy(Path(sys.argv[1]), grad_accum=1)

@@ -1,4 +1,5 @@
 import importlib.util
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from speechnar.errors import ConfigError, MissingExtraError, ModelNotFoundError
 from speechnar.models.sound.code_model import TextConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
-from speechnar.models.tts.text_encoder import TextEncoder
+from speechnar.models.tts import text_encoder as module
+from speechnar.models.tts.text_encoder import ENCODERS, TextEncoder
 from tests.unit.models.generators import WORDS
 
 CPU = torch.device("cpu")
@@ -22,8 +24,9 @@ def test_the_extra_is_named():
 
 
 @pytest.fixture
-def t5(tmp_path) -> Path:
-    """Return a folder with a small T5 of random weights, whose tokens are words."""
+def t5(tmp_path, monkeypatch) -> Path:
+    """Return a folder with a small T5 of random weights, whose tokens are words, as one of those that are listed."""
+    monkeypatch.setattr(module, "ENCODERS", {str(tmp_path / "t5")})
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -53,8 +56,26 @@ def test_texts_become_features(t5):
 def test_wrong_encoders_are_refused(t5):
     with pytest.raises(ConfigError, match="text_dim must be the 12 channels of"):
         TextEncoder(str(t5), 768).encode(["dog"], CPU)
-    with pytest.raises(ModelNotFoundError, match="no text encoder"):
-        TextEncoder(str(t5 / "nothing"), 12).encode(["dog"], CPU)
+
+
+@needs_transformers
+def test_no_other_encoder_than_a_listed_one_is_read(t5, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", None)
+    monkeypatch.setattr(module, "ENCODERS", ENCODERS)
+    for name in (str(t5), "../t5", "somebody/t5-base", "t5-base/../../x", ""):
+        with pytest.raises(ModelNotFoundError, match="a text encoder must be one of"):
+            TextEncoder(name, 12).encode(["dog"], CPU)
+
+
+@needs_transformers
+def test_a_listed_encoder_that_is_not_here_is_not_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(ModelNotFoundError, match="text encoder google/flan-t5-xxl is not on this machine; fetch it by"):
+        TextEncoder("google/flan-t5-xxl", 12).encode(["dog"], CPU)
 
 
 @needs_transformers
