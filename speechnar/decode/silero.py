@@ -84,7 +84,8 @@ def _read_weights() -> _Weights:
     spec = find_spec("silero_vad")  # not imported: that sets torch's thread count
     assert spec is not None and spec.origin is not None, "a dependency"
     # The other files of the wheel hold other versions of the weights.
-    script: Any = torch.jit.load(Path(spec.origin).parent / "data" / "silero_vad.jit", map_location="cpu")
+    path = Path(spec.origin).parent / "data" / "silero_vad.jit"
+    script: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch's
     state: dict[str, Tensor] = script._model.state_dict()
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     lstm = nn.LSTM(*state["decoder.rnn.weight_ih"].shape[1:], *state["decoder.rnn.weight_hh"].shape[1:])

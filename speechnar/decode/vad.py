@@ -76,10 +76,10 @@ def detect_speech(
         probs, sampling_rate=SAMPLE_RATE, audio_length_samples=num_samples, **config.model_dump()
     )
     spans = [(item["start"], item["end"]) for item in found]
-    windows = [slice(start // WINDOW_SAMPLES, -(-end // WINDOW_SAMPLES)) for start, end in spans]
+    places = [slice(start // WINDOW_SAMPLES, -(-end // WINDOW_SAMPLES)) for start, end in spans]
     return [
-        SpeechSegment(start / SAMPLE_RATE, end / SAMPLE_RATE, _are_sure(probs[heard]))
-        for (start, end), heard in zip(spans, windows, strict=True)
+        SpeechSegment(start / SAMPLE_RATE, end / SAMPLE_RATE, _are_sure(probs[place]))
+        for (start, end), place in zip(spans, places, strict=True)
     ]
 
 
