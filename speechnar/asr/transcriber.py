@@ -22,7 +22,6 @@ from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card, resolve_model
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.text.languages import UNDETERMINED, to_iso3
-from speechnar.text.spoken import spoken_words
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Transcript, Word
 
@@ -406,6 +405,8 @@ def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
     def count_unknown(text: str) -> int:
         return tokenizer.encode(text).count(tokenizer.unk_id)
+
+    from speechnar.text.spoken import spoken_words  # noqa: PLC0415  # slow to import, rarely needed
 
     spelled = []
     for word, said in zip(words, spoken_words(" ".join(words)), strict=True):
