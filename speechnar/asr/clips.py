@@ -20,11 +20,12 @@ from torch import Tensor
 from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
 from speechnar.audio.blocks import Samples, batches
 from speechnar.decode.align import WORD_START, CtcPath
-from speechnar.decode.ctc import greedy, prefix_beam_search
+from speechnar.decode.ctc import collapse, greedy, prefix_beam_search
 from speechnar.decode.lm import HotwordBooster, NgramLm, PrefixScorer, TokenNgram, WordNgram
 from speechnar.decode.longform import LongformConfig, transcribe_stream
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.models.base import LoadedModel
+from speechnar.nn.ctc import CtcPosteriors
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.languages import UNDETERMINED, to_iso3
 
@@ -50,6 +51,14 @@ class SpeechModel(Protocol):
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> Any:
         """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V), None without CTC, and ``.lens`` (B,)."""
+
+
+@runtime_checkable
+class FindsBest(Protocol):
+    """What a model returns that need not compute all log-probabilities to find the best labels."""
+
+    posteriors: CtcPosteriors
+    lens: Tensor
 
 
 class ManyDecoders(SpeechModel, Protocol):
@@ -216,7 +225,7 @@ class ClipDecoder:
     def _decode_batch(self, clips: Sequence[Samples]) -> list[Decoded]:
         """Decode clips together; on a full device, half of them at a time."""
         try:
-            out = self.encode(clips)
+            return self._decode_together(clips)
         except torch.OutOfMemoryError:
             if len(clips) == 1:
                 seconds = len(clips[0]) / self.sample_rate
@@ -224,11 +233,21 @@ class ClipDecoder:
             logger.info("out of memory on %d clips; halving the batch", len(clips))
             half = len(clips) // 2
             return self._decode_batch(clips[:half]) + self._decode_batch(clips[half:])
-        if self.decoder == CTC:
-            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
-        else:
+
+    def _decode_together(self, clips: Sequence[Samples]) -> list[Decoded]:
+        out = self.encode(clips)
+        if self.decoder != CTC:
             paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
-        return [Decoded(path, mass) for path, mass in zip(paths, self.language_mass(out), strict=True)]
+            masses = self.language_mass(out)
+        elif self.options.needs_search or not isinstance(out, FindsBest):
+            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
+            masses = self.language_mass(out)
+        else:
+            best = out.posteriors.best(self._language_columns())
+            found = collapse(best.classes, best.scores, out.lens, self.model.blank_id)
+            paths = [self.text_path(path) for path in found]
+            masses = _mass(best.picked, out.lens)
+        return [Decoded(path, mass) for path, mass in zip(paths, masses, strict=True)]
 
     def encode(self, clips: Sequence[Samples]) -> Any:
         """Return the model's output for clips as one batch, without gradients."""
@@ -290,11 +309,10 @@ class ClipDecoder:
         """Return (B, L): the sum over valid positions of the probability of each language token."""
         if not self.language_ids:
             return np.zeros((len(out.lens), 0))
-        ids = torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=out.log_probs.device)
-        valid = valid_mask(out.lens, out.log_probs.size(1))
-        probs = out.log_probs[..., ids].exp().where(valid[..., None], 0.0)
-        mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
-        return mass
+        return _mass(out.log_probs[..., self._language_columns()], out.lens)
+
+    def _language_columns(self) -> Tensor:
+        return torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=self.device)
 
     def _find_decoder(self) -> str:
         """Return the decoder asked for, which must be one that honours the other options."""
@@ -391,6 +409,13 @@ class ClipDecoder:
             shown = " ".join(self.tokenizer.decode(tokens).split())
             raise ConfigError(f"{what} {text!r} has letters that model {self.name} cannot spell ({shown[:80]})")
         return tokens
+
+
+def _mass(log_probs: Tensor, lens: Tensor) -> npt.NDArray[np.float64]:
+    """Return the sums of probabilities over valid positions (B, L) for ``log_probs`` (B, T, L)."""
+    probs = log_probs.exp().where(valid_mask(lens, log_probs.size(1))[..., None], 0.0)
+    mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
+    return mass
 
 
 def translation_targets(pieces: Iterable[str]) -> list[str]:
