@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 CTC = "ctc"
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
+BATCH_SECONDS = {"cpu": 30.0}
+OTHER_BATCH_SECONDS = 120.0
 SCORED_BEAM_SIZE = 16
 """Beam of a search with a language model or hotwords when none is given."""
 
@@ -145,9 +147,14 @@ class ClipDecoder:
         return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
 
     @property
-    def batch_samples(self) -> int:
+    def batch_seconds(self) -> float:
         """The most that is decoded together."""
-        return round(self.options.batch_seconds * self.sample_rate)
+        return self.options.batch_seconds or BATCH_SECONDS.get(self.device.type, OTHER_BATCH_SECONDS)
+
+    @property
+    def batch_samples(self) -> int:
+        """The same in samples."""
+        return round(self.batch_seconds * self.sample_rate)
 
     @property
     def tells_language(self) -> bool:
@@ -182,7 +189,7 @@ class ClipDecoder:
         config = LongformConfig(
             buffer_s=window_s,
             context_s=min(4.0, window_s / 6),
-            batch_size=max(1, int(self.options.batch_seconds / window_s)),
+            batch_size=max(1, int(self.batch_seconds / window_s)),
             pad_to_buffer=self.options.pad,
         )
         mass = np.zeros(len(self.language_ids))
