@@ -4,7 +4,7 @@ Shapes: B utterances, T frames, D model width, V vocabulary (blank included), U 
 Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, sections 3 and 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ LOGITS_AT_ONCE = 2**18
 FRAMES_AT_ONCE = 128
 """Fewer than so many would be waiting for the head's weights; their logits of 50,000 classes are small enough for the
 allocator to give the same memory again, where all of them would be new pages every time."""
+FRAMES_ON_GPU = 2048
 NEVER = -1e4
 """The logarithm of as good as nothing; of nothing, gradients would not be numbers."""
 
@@ -77,8 +78,9 @@ class CtcHead(nn.Module):
 
     def _some_logits(self, enc: Tensor) -> Iterator[Tensor]:
         """Yield the logits (N, V) of some rows of ``enc`` (B, T, D) after others, float32."""
-        num_rows = max(FRAMES_AT_ONCE, LOGITS_AT_ONCE // self.proj.out_features)
-        for part in enc.flatten(0, 1).split(num_rows):
+        least = FRAMES_AT_ONCE if enc.device.type == "cpu" else FRAMES_ON_GPU
+        num_rows = max(least, LOGITS_AT_ONCE // self.proj.out_features)
+        for part in torch.split(enc.flatten(0, 1), num_rows):
             yield self.proj(part).float()
 
     def _normalizers(self, enc: Tensor) -> Tensor:
@@ -128,8 +130,7 @@ class CtcPosteriors:
                 peaks, classes = logits.max(1)
                 normalizers = logits.logsumexp(1)
                 found.append((classes, peaks - normalizers, logits[:, columns] - normalizers[:, None]))
-            whole = [torch.cat(parts).unflatten(0, self.enc.shape[:2]) for parts in zip(*found, strict=True)]
-        return BestClasses(*whole)
+            return BestClasses(*(self._of_frames(parts) for parts in zip(*found, strict=True)))
 
     @property
     def _mode(self) -> AbstractContextManager[None]:
@@ -145,7 +146,12 @@ class CtcPosteriors:
             fed: Tensor = layer(self.log_probs.exp().to(self.enc.dtype))
             return fed
         parts = (logits.softmax(1).to(self.enc.dtype) for logits in self.head._some_logits(self.enc))
-        return torch.cat([layer(part) for part in parts]).unflatten(0, self.enc.shape[:2])
+        return self._of_frames([layer(part) for part in parts])
+
+    def _of_frames(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join rows (N, ...) to (B, T, ...)."""
+        rows = torch.cat(list(parts))
+        return rows.view(*self.enc.shape[:2], *rows.shape[1:])
 
 
 @dataclass(frozen=True)
