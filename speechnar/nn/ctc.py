@@ -140,9 +140,10 @@ class CtcPosteriors:
     def fed_into(self, layer: nn.Module) -> Tensor:
         """Return what ``layer`` makes of the probabilities (B, T, V), in the type of ``enc``.
 
-        Without gradients the probabilities of all frames are never in memory together.
+        Without gradients the probabilities of all frames are never in memory together, but in a graph that is exported,
+        which does not know how many there are.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             fed: Tensor = layer(self.log_probs.exp().to(self.enc.dtype))
             return fed
         parts = (logits.softmax(1).to(self.enc.dtype) for logits in self.head._some_logits(self.enc))
