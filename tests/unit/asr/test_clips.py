@@ -91,6 +91,10 @@ def test_clips_come_back_in_their_order_whatever_goes_together(loaded):
 def test_sizes_in_samples(loaded):
     decoder = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, batch_seconds=10.0))
     assert (decoder.window_samples, decoder.batch_samples) == (40_000, 160_000)
+    usual = ClipDecoder(loaded)
+    assert usual.batch_seconds == 30.0
+    usual.device = torch.device("cuda")
+    assert usual.batch_seconds == 120.0
     assert decoder.shortest_samples == round(4 * 0.08 * RATE)  # four frames of 10 ms, eight times subsampled
     padded = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, pad=True))
     clip = speechlike(1.0)
