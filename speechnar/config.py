@@ -21,11 +21,9 @@ MAX_BASES = 8
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, unknown keys forbidden, attributes documented by docstrings."""
+    """Base of every configuration: immutable, unknown keys forbidden."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

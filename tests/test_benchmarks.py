@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     captioning,
+    cold_start,
     generating,
     install,
     make_tables,
@@ -295,6 +296,15 @@ def test_the_median_leaves_out_the_first_run():
     medians = result.median_seconds(lambda: calls.append("a"), lambda: calls.append("b"), runs=2)
     assert calls == ["a", "b"] * 3
     assert len(medians) == 2
+
+
+def test_programs_are_timed_by_turns_on_the_clock_and_by_the_processor():
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    spent = cold_start.alternate(
+        {"busy": (sys.executable, "-c", busy), "idle": (sys.executable, "-c", "import time; time.sleep(0.3)")}, runs=1
+    )
+    assert min(wall for wall, _ in spent.values()) > 0.3
+    assert spent["busy"][1] > 0.3 > spent["idle"][1]
 
 
 def test_streams_are_timed_to_the_end_of_each_recording(tmp_path):

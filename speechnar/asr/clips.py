@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
-from speechnar.asr.speech_models import HotwordModel, ManyDecoders, PaddedModel, SpeechModel, TaggingModel
+from speechnar.asr.speech_models import FindsBest, HotwordModel, ManyDecoders, PaddedModel, SpeechModel, TaggingModel
 from speechnar.audio.blocks import Samples, batches
 from speechnar.decode.align import WORD_START, CtcPath
-from speechnar.decode.ctc import greedy, prefix_beam_search
+from speechnar.decode.ctc import collapse, greedy, prefix_beam_search
 from speechnar.decode.lm import HotwordBooster, NgramLm, PrefixScorer, TokenNgram, WordNgram
 from speechnar.decode.longform import LongformConfig, transcribe_stream
 from speechnar.errors import ConfigError, DataError, SpeechnarError
@@ -38,6 +38,8 @@ CTC = "ctc"
 _NO_LETTER = re.compile(r"[^\w\s']|_")
 MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
+BATCH_SECONDS = {"cpu": 30.0}
+OTHER_BATCH_SECONDS = 120.0
 SCORED_BEAM_SIZE = 16
 """Beam of a search with a language model or hotwords when none is given."""
 
@@ -128,9 +130,14 @@ class ClipDecoder:
         return math.ceil(MIN_CLIP_FRAMES * self.model.frame_shift_s * self.sample_rate)
 
     @property
-    def batch_samples(self) -> int:
+    def batch_seconds(self) -> float:
         """The most that is decoded together."""
-        return round(self.options.batch_seconds * self.sample_rate)
+        return self.options.batch_seconds or BATCH_SECONDS.get(self.device.type, OTHER_BATCH_SECONDS)
+
+    @property
+    def batch_samples(self) -> int:
+        """The same in samples."""
+        return round(self.batch_seconds * self.sample_rate)
 
     @property
     def tells_language(self) -> bool:
@@ -170,7 +177,7 @@ class ClipDecoder:
         config = LongformConfig(
             buffer_s=window_s,
             context_s=min(4.0, window_s / 6),
-            batch_size=max(1, int(self.options.batch_seconds / window_s)),
+            batch_size=max(1, int(self.batch_seconds / window_s)),
             pad_to_buffer=self.pads,
         )
         mass = np.zeros(len(self.language_ids))
@@ -219,7 +226,7 @@ class ClipDecoder:
     def _decode_batch(self, clips: Sequence[Samples]) -> list[Decoded]:
         """Decode clips together; on a full device, half of them at a time."""
         try:
-            out = self.encode(clips)
+            return self._decode_together(clips)
         except torch.OutOfMemoryError:
             if len(clips) == 1:
                 seconds = len(clips[0]) / self.sample_rate
@@ -227,13 +234,22 @@ class ClipDecoder:
             logger.info("out of memory on %d clips; halving the batch", len(clips))
             half = len(clips) // 2
             return self._decode_batch(clips[:half]) + self._decode_batch(clips[half:])
-        if self.decoder == CTC:
-            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
-        else:
+
+    def _decode_together(self, clips: Sequence[Samples]) -> list[Decoded]:
+        out = self.encode(clips)
+        if self.decoder != CTC:
             paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
+            masses = self.language_mass(out)
+        elif self.options.needs_search or not isinstance(out, FindsBest):
+            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
+            masses = self.language_mass(out)
+        else:
+            best = out.posteriors.best(self._language_columns())
+            found = collapse(best.classes, best.scores, out.lens, self.model.blank_id)
+            paths = [self.text_path(path) for path in found]
+            masses = _mass(best.picked, out.lens)
         return [
-            Decoded(path, mass, tags)
-            for path, mass, tags in zip(paths, self.language_mass(out), self._tags(clips, out), strict=True)
+            Decoded(path, mass, tags) for path, mass, tags in zip(paths, masses, self._tags(clips, out), strict=True)
         ]
 
     def _tags(self, clips: Sequence[Samples], out: Any) -> list[tuple[AudioTags, ...]]:
@@ -307,11 +323,10 @@ class ClipDecoder:
             return np.zeros((len(out.lens), 0))
         if self._tagger is not None:
             return np.asarray(self._tagger.language_probs(out).double().cpu().numpy())
-        ids = torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=out.log_probs.device)
-        valid = valid_mask(out.lens, out.log_probs.size(1))
-        probs = out.log_probs[..., ids].exp().where(valid[..., None], 0.0)
-        mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
-        return mass
+        return _mass(out.log_probs[..., self._language_columns()], out.lens)
+
+    def _language_columns(self) -> Tensor:
+        return torch.tensor(list(self.language_ids.values()), dtype=torch.long, device=self.device)
 
     def _find_decoder(self) -> str:
         """Return the decoder asked for, which must be one that honours the other options."""
@@ -446,6 +461,13 @@ class ClipDecoder:
             raise ConfigError(str(error)) from None
         letters = [letter for letter in dict.fromkeys(text) if unk_id in encode(letter)]
         return letters or [word for word in text.split() if unk_id in encode(word)] or [text]
+
+
+def _mass(log_probs: Tensor, lens: Tensor) -> npt.NDArray[np.float64]:
+    """Return the sums of probabilities over valid positions (B, L) for ``log_probs`` (B, T, L)."""
+    probs = log_probs.exp().where(valid_mask(lens, log_probs.size(1))[..., None], 0.0)
+    mass: npt.NDArray[np.float64] = probs.sum(dim=1).double().cpu().numpy()
+    return mass
 
 
 def translation_targets(pieces: Iterable[str]) -> list[str]:

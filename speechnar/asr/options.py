@@ -50,8 +50,8 @@ class DecodeOptions:
     pad: bool | None = None
     """Pad every clip with silence, to a window or to what the model was trained on; None: only for models that were
     trained on padded clips alone, as the published OWSM-CTC were."""
-    batch_seconds: float = 120.0
-    """Audio decoded together, padding included."""
+    batch_seconds: float | None = None
+    """Audio decoded together, padding included; None: 30 on a CPU, whose caches hold no more, and 120 elsewhere."""
 
     def __post_init__(self) -> None:
         """Check ranges, and that nothing is given in vain."""
@@ -64,7 +64,7 @@ class DecodeOptions:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         if not 1 <= self.window_s < math.inf:
             raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
-        if not 0 < self.batch_seconds < math.inf:
+        if self.batch_seconds is not None and not 0 < self.batch_seconds < math.inf:
             raise ConfigError(f"batch_seconds must be above 0, got {self.batch_seconds}")
         for name, weighed in (("lm_weight", "lm"), ("hotword_weight", "hotwords")):
             weight = getattr(self, name)

@@ -1,7 +1,9 @@
 """Recordings of any length to transcripts: read, cut at pauses, decode in batches, put together again."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -22,11 +24,14 @@ from speechnar.text.transcript import AudioTags, Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
-POOLED_BATCHES = 2
-"""Batches of short recordings read ahead, so that clips of like length can share one. What was read and not yet
-yielded is lost when the program is killed."""
+_Head = tuple[Samples, Samples | None, Blocks]
+POOLED_BATCHES = 8
+"""Batches of short recordings that wait for each other, so that clips of like length can share one. What was read and
+not yet yielded is lost when the program is killed."""
 SPEECH_BATCHES = 8
 """Batches of a long recording's clips that are decoded together, likewise."""
+READ_AHEAD = 32
+"""Recordings of which a thread reads the first window while the model is at work."""
 
 
 def utterances(window_s: float) -> VadConfig:
@@ -61,18 +66,18 @@ class RecordingTranscriber:
     def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | SpeechnarError]:
         """Yield for every recording, in order, its transcript or the error that prevents it.
 
-        Short recordings are read ahead and decoded together; a long one is decoded as it is read.
+        Short recordings are read ahead, by a thread, and decoded together; a long one is decoded as it is read.
         """
         pool: list[_Unfinished | SpeechnarError] = []
         pooled_s = 0.0
-        for recording in recordings:
+        for recording, head in self._read_ahead(recordings):
             try:
-                pool.append(self._prepare(recording))
+                pool.append(self._prepare(recording, *head.result()))
             except SpeechnarError as error:
                 pool.append(error)
             last = pool[-1]
             pooled_s += last.duration_s if isinstance(last, _Unfinished) and last.waiting else 0.0
-            if pooled_s > POOLED_BATCHES * self.decoder.options.batch_seconds:
+            if pooled_s > POOLED_BATCHES * self.decoder.batch_seconds:
                 yield from self._finish(pool)
                 pool, pooled_s = [], 0.0
         yield from self._finish(pool)
@@ -130,11 +135,35 @@ class RecordingTranscriber:
 
     # From one recording to clips.
 
-    def _prepare(self, recording: Recording) -> _Unfinished:
-        """Read a recording: a short one waits to be decoded with others, a long one is decoded at once."""
-        decoder = self.decoder
+    def _read_ahead(self, recordings: Iterable[Recording]) -> Iterator[tuple[Recording, Future[_Head]]]:
+        """Yield recordings, in order, and what fits into a window of each, what follows, and the rest.
+
+        They are taken from ``recordings`` in the caller's thread; an error of that comes behind those before it.
+        """
+        waiting: deque[tuple[Recording, Future[_Head]]] = deque()
+        failure: Exception | None = None
+        reader = ThreadPoolExecutor(1)
+        try:
+            try:
+                for recording in recordings:
+                    waiting.append((recording, reader.submit(self._read, recording)))
+                    if len(waiting) > READ_AHEAD:
+                        yield waiting.popleft()
+            except Exception as error:  # of the user's iterable
+                failure = error
+            yield from waiting
+            if failure is not None:
+                raise failure
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _read(self, recording: Recording) -> _Head:
         clip, rest = self._head(recording)
-        following = next(rest, None)
+        return clip, next(rest, None), rest
+
+    def _prepare(self, recording: Recording, clip: Samples, following: Samples | None, rest: Blocks) -> _Unfinished:
+        """Let a short recording wait to be decoded with others, and decode a long one at once."""
+        decoder = self.decoder
         if decoder.options.vad or (decoder.options.vad is None and following is not None):
             return self._decode_speech(recording)
         if following is None:

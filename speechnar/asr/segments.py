@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from speechnar.decode.align import WORD_START, CtcPath, widen_words, word_spans
-from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
+from speechnar.text.languages import UNSPACED_LANGUAGES
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Segment, Word

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from speechnar.decode.align import CtcPath
+from speechnar.nn.ctc import CtcPosteriors
 
 
 @runtime_checkable
@@ -24,6 +25,14 @@ class SpeechModel(Protocol):
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> Any:
         """Map wav (B, S) and wav_lens (B,) to ``.log_probs`` (B, T, V), None without CTC, and ``.lens`` (B,)."""
+
+
+@runtime_checkable
+class FindsBest(Protocol):
+    """What a model returns that need not compute all log-probabilities to find the best labels."""
+
+    posteriors: CtcPosteriors
+    lens: Tensor
 
 
 class ManyDecoders(SpeechModel, Protocol):

@@ -24,7 +24,6 @@ from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.published import obtain_model
 from speechnar.text.languages import UNDETERMINED, to_iso3
-from speechnar.text.spoken import spoken_words
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Transcript, Word
 
@@ -411,6 +410,8 @@ def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
     def count_unknown(text: str) -> int:
         return tokenizer.encode(text).count(tokenizer.unk_id)
+
+    from speechnar.text.spoken import spoken_words  # noqa: PLC0415  # slow to import, rarely needed
 
     spelled = []
     for word, said in zip(words, spoken_words(" ".join(words)), strict=True):

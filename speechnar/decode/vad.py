@@ -5,12 +5,9 @@ Option names and their meaning are Silero's.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +15,10 @@ import torch
 from pydantic import Field
 
 from speechnar.config import Config
+from speechnar.decode.silero import WINDOW_SAMPLES, Silero
 from speechnar.errors import AudioError, ShapeError
 
 SAMPLE_RATE = 16000
-WINDOW_SAMPLES = 512  # what the network takes at 16 kHz, one probability each
 SURE_PROB, SURE_WINDOWS = 0.8, 4
 """Somebody surely speaks where so many windows in a row are at least so probable. Music passes the threshold of speech
 now and then, by one window or two; a spoken word is more than that."""
@@ -58,7 +55,7 @@ def detect_speech(
     """Return the speech of a recording that arrives as 1-D float32 ``blocks`` of 16 kHz samples, in order.
 
     Equals Silero's ``get_speech_timestamps`` on the whole recording; holds one block and four bytes per 32 ms heard.
-    Runs on the CPU at over 100 times real time. Each call owns its network, so calls may run in parallel.
+    Runs on the CPU at over 1000 times real time. Each call owns its network's state, so calls may run in parallel.
 
     Raises:
         AudioError: the sample rate is not 16 kHz.
@@ -69,20 +66,20 @@ def detect_speech(
     config = config or VadConfig()
     with _kept_thread_count():
         from silero_vad import get_speech_timestamps_from_probs  # noqa: PLC0415  # its import sets torch's thread count
-    network = _load_network()
+    network = Silero()
     probs = array("f")
     num_samples = 0
-    for window, num_valid in _windows(blocks):
-        probs.append(network(window))
+    for windows, num_valid in _windows(blocks):
+        probs.extend(network.hear(windows))
         num_samples += num_valid
     found = get_speech_timestamps_from_probs(
         probs, sampling_rate=SAMPLE_RATE, audio_length_samples=num_samples, **config.model_dump()
     )
     spans = [(item["start"], item["end"]) for item in found]
-    windows = [slice(start // WINDOW_SAMPLES, -(-end // WINDOW_SAMPLES)) for start, end in spans]
+    places = [slice(start // WINDOW_SAMPLES, -(-end // WINDOW_SAMPLES)) for start, end in spans]
     return [
-        SpeechSegment(start / SAMPLE_RATE, end / SAMPLE_RATE, _are_sure(probs[heard]))
-        for (start, end), heard in zip(spans, windows, strict=True)
+        SpeechSegment(start / SAMPLE_RATE, end / SAMPLE_RATE, _are_sure(probs[place]))
+        for (start, end), place in zip(spans, places, strict=True)
     ]
 
 
@@ -94,8 +91,8 @@ def holds_speech(blocks: Iterable[npt.NDArray[np.float32]]) -> bool:
     Raises:
         ShapeError: a block is not one-dimensional.
     """
-    network = _load_network()
-    return _are_sure(network(window) for window, _ in _windows(blocks))
+    network = Silero()
+    return _are_sure(prob for windows, _ in _windows(blocks) for prob in network.hear(windows))
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Endpointer:
 
     def __init__(self, config: VadConfig) -> None:
         self.config = config
-        self._network = _load_network()
+        self._network = Silero()
         self._rest = np.zeros(0, dtype=np.float32)
         self._heard = 0
         self._onset: int | None = None
@@ -139,22 +136,20 @@ class Endpointer:
 
     def push(self, samples: npt.NDArray[np.float32]) -> Iterator[HeardSpeech]:
         """Take 16 kHz samples (S,), any number; yield what is certain after each window that they complete."""
-        self._rest = np.concatenate([self._rest, samples])
-        while len(self._rest) >= WINDOW_SAMPLES:
-            window, self._rest = self._rest[:WINDOW_SAMPLES], self._rest[WINDOW_SAMPLES:]
-            yield self._hear(window, WINDOW_SAMPLES)
-        self._rest = self._rest.copy()  # not all that was pushed
+        windows, self._rest = _cut(np.concatenate([self._rest, samples]))
+        for prob in self._network.hear(windows):
+            yield self._hear(prob, WINDOW_SAMPLES)
 
     def finish(self) -> Iterator[HeardSpeech]:
         """Yield what is certain after the last window, and the speech that the recording's end leaves open."""
         if num_valid := len(self._rest):
-            yield self._hear(np.pad(self._rest, (0, WINDOW_SAMPLES - num_valid)), num_valid)
+            for prob in self._network.hear(_last_window(self._rest)):
+                yield self._hear(prob, num_valid)
         if self._onset is not None and self._is_speech(self._heard):
             yield self._close(self._heard)
 
-    def _hear(self, window: npt.NDArray[np.float32], num_valid: int) -> HeardSpeech:
+    def _hear(self, prob: float, num_valid: int) -> HeardSpeech:
         config = self.config
-        prob = self._network(window)
         start, self._heard = self._heard, self._heard + num_valid
         self._num_sure = self._num_sure + 1 if prob >= SURE_PROB else 0
         self._is_sure |= self._num_sure >= SURE_WINDOWS
@@ -209,50 +204,31 @@ def _are_sure(probs: Iterable[float]) -> bool:
     return False
 
 
-def _windows(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[tuple[npt.NDArray[Any], int]]:
-    """Yield windows of fixed size with the number of real samples in each; the last one is padded by zeros."""
+def _windows(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
+    """Yield the windows (N, 512) that each block completes and their number of real samples; zeros fill the last."""
     rest = np.zeros(0, dtype=np.float32)
     for block in blocks:
         if block.ndim != 1:
             raise ShapeError(f"audio blocks must be one-dimensional, got shape {block.shape}")
-        rest = np.concatenate([rest, block.astype(np.float32, copy=False)])
-        whole = len(rest) - len(rest) % WINDOW_SAMPLES
-        for begin in range(0, whole, WINDOW_SAMPLES):
-            yield rest[begin : begin + WINDOW_SAMPLES], WINDOW_SAMPLES
-        rest = rest[whole:]
+        windows, rest = _cut(np.concatenate([rest, block.astype(np.float32, copy=False)]))
+        yield windows, windows.size
     if rest.size:
-        yield np.pad(rest, (0, WINDOW_SAMPLES - rest.size)), rest.size
+        yield _last_window(rest), rest.size
+
+
+def _cut(samples: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the whole windows (N, 512) of ``samples`` (S,), and a copy of the rest."""
+    num_windows = len(samples) // WINDOW_SAMPLES
+    whole, rest = np.split(samples, [num_windows * WINDOW_SAMPLES])
+    return whole.reshape(num_windows, WINDOW_SAMPLES), rest.copy()
+
+
+def _last_window(rest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.pad(rest, (0, WINDOW_SAMPLES - len(rest)))[None]
 
 
 def _to_samples(milliseconds: int) -> int:
     return milliseconds * SAMPLE_RATE // 1000
-
-
-def _load_network() -> Callable[[npt.NDArray[np.float32]], float]:
-    """Return the network with a state of its own: it maps a window to the probability of speech."""
-    network = deepcopy(_warm_network())
-    network.reset_states()
-
-    def probability(window: npt.NDArray[np.float32]) -> float:
-        with torch.inference_mode():
-            return float(network(torch.from_numpy(window), SAMPLE_RATE).item())
-
-    return probability
-
-
-@lru_cache(maxsize=1)
-def _warm_network() -> Any:
-    """Return the network to copy: its copies share what TorchScript compiles in the first two calls, a second's work.
-
-    Only the copies are used, so that streams and threads do not meet in its state.
-    """
-    with _kept_thread_count():
-        from silero_vad import load_silero_vad  # noqa: PLC0415  # its import sets torch's thread count
-    network = load_silero_vad()
-    with torch.inference_mode():
-        for _ in range(3):
-            network(torch.zeros(WINDOW_SAMPLES), SAMPLE_RATE)
-    return network
 
 
 @contextmanager

@@ -13,12 +13,11 @@ from typing import Literal
 import kaldialign
 
 from speechnar.errors import DataError
+from speechnar.text.languages import UNSPACED_LANGUAGES
 from speechnar.text.normalize import get_normalizer
 
 Unit = Literal["word", "character"]
 
-# Written without spaces between words: spaces there carry nothing, and words cannot be counted.
-UNSPACED_LANGUAGES = frozenset({"bod", "cmn", "dzo", "jpn", "khm", "lao", "mya", "nan", "tha", "yue", "zho"})
 NUM_REPLICATIONS = 10_000
 
 

@@ -28,6 +28,7 @@ from speechnar.config import SCHEMA_VERSION, Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.nn.embedder import EncodedSpeech
+from speechnar.nn.undrawn import Undrawn
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 CONFIG_FILE = "config.json"
@@ -319,7 +320,7 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Loa
     state = read_weights(folder / WEIGHTS_FILE)
     budget = 2 * sum(tensor.numel() for tensor in state.values()) + 1
     try:
-        with _parameter_budget(budget):
+        with _parameter_budget(budget), Undrawn():
             model: nn.Module = entry.model_cls.from_config(config, tokenizer)
     except (RuntimeError, MemoryError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{folder}: no model can be built from {CONFIG_FILE} ({_one_line(error)})") from None

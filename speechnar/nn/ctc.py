@@ -4,7 +4,10 @@ Shapes: B utterances, T frames, D model width, V vocabulary (blank included), U 
 Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, sections 3 and 4.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +19,10 @@ from speechnar.nn.lengths import valid_mask
 
 LOGITS_AT_ONCE = 2**18
 """A megabyte: what a core's cache holds."""
+FRAMES_AT_ONCE = 128
+"""Fewer than so many would be waiting for the head's weights; their logits of 50,000 classes are small enough for the
+allocator to give the same memory again, where all of them would be new pages every time."""
+FRAMES_ON_GPU = 2048
 NEVER = -1e4
 """The logarithm of as good as nothing; of nothing, gradients would not be numbers."""
 
@@ -67,8 +74,14 @@ class CtcHead(nn.Module):
 
     def best(self, enc: Tensor) -> Tensor:
         """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
-        parts = _cut_rows(enc.flatten(0, 1), self.proj.weight)
-        return torch.cat([self.proj(part).argmax(1) for part in parts]).view(enc.shape[:2])
+        return torch.cat([logits.argmax(1) for logits in self._some_logits(enc)]).view(enc.shape[:2])
+
+    def _some_logits(self, enc: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (N, V) of some rows of ``enc`` (B, T, D) after others, float32."""
+        least = FRAMES_AT_ONCE if enc.device.type == "cpu" else FRAMES_ON_GPU
+        num_rows = max(least, LOGITS_AT_ONCE // self.proj.out_features)
+        for part in torch.split(enc.flatten(0, 1), num_rows):
+            yield self.proj(part).float()
 
     def _normalizers(self, enc: Tensor) -> Tensor:
         """Return the logarithm of the sum of exponentials of all logits of each frame, (B, T)."""
@@ -78,6 +91,68 @@ class CtcHead(nn.Module):
         with torch.autocast(device, enabled=False):
             sums: Tensor = _LogSumExpOfLinear.apply(*given)  # type: ignore[no-untyped-call]
         return sums.view(enc.shape[:2])
+
+
+@dataclass(frozen=True)
+class BestClasses:
+    """The best class of each frame."""
+
+    classes: Tensor
+    """(B, T) int64"""
+    scores: Tensor
+    """(B, T) float32, its log-probability."""
+    picked: Tensor
+    """(B, T, L) float32, the log-probabilities of the classes that were asked for."""
+
+
+@dataclass(frozen=True)
+class CtcPosteriors:
+    """What a CTC head says of frames, computed when it is asked for: of a large vocabulary, it is most of the work."""
+
+    head: CtcHead
+    enc: Tensor
+    """(B, T, D)"""
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """All log-probabilities (B, T, V), float32."""
+        with self._mode:
+            log_probs: Tensor = self.head(self.enc)
+            return log_probs
+
+    @torch.no_grad()
+    def best(self, picked: Tensor | None = None) -> BestClasses:
+        """Return the best class of each frame without `log_probs`; of the classes ``picked`` (L,) what those say."""
+        columns = torch.zeros(0, dtype=torch.int64, device=self.enc.device) if picked is None else picked
+        found = []
+        with self._mode:
+            for logits in self.head._some_logits(self.enc):
+                peaks, classes = logits.max(1)
+                normalizers = logits.logsumexp(1)
+                found.append((classes, peaks - normalizers, logits[:, columns] - normalizers[:, None]))
+            return BestClasses(*(self._of_frames(parts) for parts in zip(*found, strict=True)))
+
+    @property
+    def _mode(self) -> AbstractContextManager[None]:
+        """The mode that ``enc`` was computed in, which may have ended."""
+        return torch.inference_mode() if self.enc.is_inference() else nullcontext()
+
+    def fed_into(self, layer: nn.Module) -> Tensor:
+        """Return what ``layer`` makes of the probabilities (B, T, V), in the type of ``enc``.
+
+        Without gradients the probabilities of all frames are never in memory together, but in a graph that is exported,
+        which does not know how many there are.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+            fed: Tensor = layer(self.log_probs.exp().to(self.enc.dtype))
+            return fed
+        parts = (logits.softmax(1).to(self.enc.dtype) for logits in self.head._some_logits(self.enc))
+        return self._of_frames([layer(part) for part in parts])
+
+    def _of_frames(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join rows (N, ...) to (B, T, ...)."""
+        rows = torch.cat(list(parts))
+        return rows.view(*self.enc.shape[:2], *rows.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from speechnar.errors import ConfigError
 
 UNDETERMINED = "und"
 """Of speech whose language is not known."""
+UNSPACED_LANGUAGES = frozenset({"bod", "cmn", "dzo", "jpn", "khm", "lao", "mya", "nan", "tha", "yue", "zho"})
+"""Written without spaces between words: spaces there carry nothing, and words cannot be counted."""
 
 
 class _Language(NamedTuple):

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from speechnar.errors import ConfigError
 from speechnar.extras import needs
-from speechnar.text.spoken import spell_out
 
 Normalizer = Callable[[str, str], str]
 """Takes a text and its ISO 639-3 language, returns what is scored."""
@@ -41,6 +40,8 @@ def _kaldi_upper(text: str, lang: str) -> str:
 
 def _spoken(text: str, lang: str) -> str:
     """As "basic", English with figures, signs and abbreviations in the words that are said, and without hyphens."""
+    from speechnar.text.spoken import spell_out  # noqa: PLC0415  # slow to import, rarely needed
+
     return _basic(spell_out(text) if lang == "eng" else text, lang)
 
 

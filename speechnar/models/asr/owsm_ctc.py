@@ -32,11 +32,11 @@ from speechnar.audio.augment import SpecAugmentConfig
 from speechnar.audio.fbank import AnyFrontendConfig, LogMelConfig, build_frontend
 from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
-from speechnar.decode.ctc import greedy
+from speechnar.decode.ctc import collapse
 from speechnar.errors import ConfigError
 from speechnar.models.base import AsrModel, LossOutput, ModelConfig
 from speechnar.nn.context import Chunking
-from speechnar.nn.ctc import CtcHead, fits
+from speechnar.nn.ctc import CtcHead, CtcPosteriors, fits
 from speechnar.nn.encoder import EBranchformerConfig, Encoder
 from speechnar.nn.frontend import Normalization, augmented, build_augmenter, build_normalizer, normalized_features
 from speechnar.nn.lengths import valid_mask
@@ -170,18 +170,31 @@ def _published_encoder(
 class CtcOutput:
     """What the CTC heads say about a batch."""
 
-    log_probs: Tensor
-    """(B, T', V) float32 of the last head; the first ``num_prefix`` positions belong to the prefix."""
+    posteriors: CtcPosteriors
+    """(B, T', V) of the last head; the first ``num_prefix`` positions belong to the prefix."""
     lens: Tensor
     """(B,) positions, prefix counted."""
-    inter_log_probs: tuple[Tensor, ...] = ()
+    inter: tuple[CtcPosteriors, ...] = ()
     """The same of the intermediate heads, first to last."""
-    enc: Tensor
-    """(B, T', D)"""
     states: Tensor | None = None
     """(B, N, E) of the pretrained encoder, if there is one, 0 in padding."""
     state_lens: Tensor | None = None
     """(B,) of ``states``."""
+
+    @property
+    def enc(self) -> Tensor:
+        """(B, T', D)."""
+        return self.posteriors.enc
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(B, T', V) float32 of the last head."""
+        return self.posteriors.log_probs
+
+    @property
+    def inter_log_probs(self) -> tuple[Tensor, ...]:
+        """The same of the intermediate heads."""
+        return tuple(posteriors.log_probs for posteriors in self.inter)
 
 
 class PromptEncoder(nn.Module):
@@ -361,7 +374,7 @@ class OwsmCtc(AsrModel):
             prompt_lens = prompt_lens.expand(batch)
         elif prefix is not None or prompt is not None:
             raise ConfigError("this model takes neither language and task nor a prompt; leave them out")
-        inter: list[Tensor] = []
+        inter: list[CtcPosteriors] = []
         states = state_lens = None
         if isinstance(self.encoder, PretrainedTrunk):
             if chunking is not None:
@@ -385,15 +398,14 @@ class OwsmCtc(AsrModel):
                 chunking=chunking,
             )
         return CtcOutput(
-            log_probs=self.ctc(enc),
+            posteriors=CtcPosteriors(self.ctc, enc),
             lens=lens,
-            inter_log_probs=tuple(inter),
-            enc=enc,
+            inter=tuple(inter),
             states=states,
             state_lens=state_lens,
         )
 
-    def condition(self, number: int, x: Tensor, inter: list[Tensor]) -> Tensor:
+    def condition(self, number: int, x: Tensor, inter: list[CtcPosteriors]) -> Tensor:
         """Behind the blocks of ``interctc_layers``, append the head's output to ``inter`` and feed it back.
 
         Peng et al. 2024, equations 5 to 7; `speechnar.nn.encoder.Encoder` calls it after every block.
@@ -401,10 +413,8 @@ class OwsmCtc(AsrModel):
         if number not in self.config.interctc_layers:
             return x
         assert self.conditioning is not None and self.blocks is not None
-        log_probs = self.ctc(self.blocks.norm(x) if self.config.interctc_norm else x)
-        inter.append(log_probs)
-        fed_back: Tensor = self.conditioning(log_probs.exp().to(x.dtype))
-        return x + fed_back
+        inter.append(CtcPosteriors(self.ctc, self.blocks.norm(x) if self.config.interctc_norm else x))
+        return x + inter[-1].fed_into(self.conditioning)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the weighted CTC losses of all heads, in nats per utterance (Peng et al. 2024, equation 9)."""
@@ -431,10 +441,10 @@ class OwsmCtc(AsrModel):
         ctc = self._ctc_loss(out.log_probs, out.lens, *task)
         parts = {"ctc": ctc}
         total = ctc
-        if out.inter_log_probs:
+        if out.inter:
             inter_losses = [
-                self._ctc_loss(log_probs, out.lens, *(asr if asr_only else task))
-                for log_probs, asr_only in zip(out.inter_log_probs, self.config.interctc_asr_only, strict=True)
+                self._ctc_loss(posteriors.log_probs, out.lens, *(asr if asr_only else task))
+                for posteriors, asr_only in zip(out.inter, self.config.interctc_asr_only, strict=True)
             ]
             parts |= {f"interctc{n}": loss for n, loss in zip(self.config.interctc_layers, inter_losses, strict=True)}
             weight = self.config.interctc_weight
@@ -474,7 +484,8 @@ class OwsmCtc(AsrModel):
 
     def best_tokens(self, out: CtcOutput) -> list[list[int]]:
         """Return the token ids of the best path of the last head, specials included."""
-        return [path.tokens for path in greedy(out.log_probs, out.lens, self.blank_id)]
+        best = out.posteriors.best()
+        return [path.tokens for path in collapse(best.classes, best.scores, out.lens, self.blank_id)]
 
 
 def _repeat(x: Tensor, copies: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Clips to tokens: batches, specials, and the language of what is heard in many windows."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from speechnar.asr.transcriber import Transcriber
 from speechnar.decode.align import CtcPath
 from speechnar.decode.lm import TokenNgram, WordNgram
 from speechnar.errors import ConfigError
-from speechnar.models.asr.owsm_ctc import CtcOutput, OwsmCtc
+from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.models.base import LoadedModel, load_model
 from speechnar.text.byte_pairs import BYTE_LETTERS
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, save_tiny_whisper, speechlike, vowels
@@ -72,7 +73,7 @@ def test_mass_is_the_sum_of_probabilities_over_real_positions(loaded):
     probs = torch.full((2, 4, loaded.tokenizer.vocab_size), 1e-9)
     probs[0, 0, ids[0]], probs[0, 3, ids[0]], probs[0, 2, ids[2]] = 0.5, 0.25, 0.125
     probs[1, 1, ids[1]], probs[1, 2:, ids[1]] = 0.75, torch.nan  # beyond its end
-    out = CtcOutput(log_probs=probs.log(), lens=torch.tensor([4, 2]), enc=torch.zeros(2, 4, 1))
+    out = SimpleNamespace(log_probs=probs.log(), lens=torch.tensor([4, 2]))
     np.testing.assert_allclose(decoder.language_mass(out), [[0.75, 0, 0.125], [0, 0.75, 0]], atol=1e-7)
 
 
@@ -92,6 +93,10 @@ def test_clips_come_back_in_their_order_whatever_goes_together(loaded):
 def test_sizes_in_samples(loaded):
     decoder = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, batch_seconds=10.0))
     assert (decoder.window_samples, decoder.batch_samples) == (40_000, 160_000)
+    usual = ClipDecoder(loaded)
+    assert usual.batch_seconds == 30.0
+    usual.device = torch.device("cuda")
+    assert usual.batch_seconds == 120.0
     assert decoder.shortest_samples == round(4 * 0.08 * RATE)  # four frames of 10 ms, eight times subsampled
     padded = ClipDecoder(loaded, options=DecodeOptions(window_s=2.5, pad=True))
     clip = speechlike(1.0)

@@ -1,10 +1,13 @@
 """Recordings of any length: what is read ahead, decoded together and put together again."""
 
+import threading
+from itertools import islice
+
 import numpy as np
 import pytest
 
 from speechnar.asr.clips import ClipDecoder, DecodeOptions
-from speechnar.asr.recordings import RecordingTranscriber, utterances
+from speechnar.asr.recordings import READ_AHEAD, RecordingTranscriber, utterances
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.source import open_audio
 from speechnar.decode.vad import detect_speech
@@ -67,6 +70,39 @@ def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
     found = list(Transcriber(loaded).transcribe_many([wav, tmp_path / "bad.wav", wav]))
     assert isinstance(found[1], AudioError)
     assert found[0].text == found[2].text != ""
+
+
+def test_recordings_are_read_by_another_thread_and_taken_by_this_one(loaded):
+    threads = {"take": set(), "read": set()}
+
+    class Watched:
+        name = None
+
+        def blocks(self, sample_rate):
+            threads["read"].add(threading.get_ident())
+            yield speechlike(1.0)
+
+    def recordings():
+        for _ in range(3):
+            threads["take"].add(threading.get_ident())
+            yield Watched()
+        raise AudioError("the list is torn")
+
+    found = RecordingTranscriber(ClipDecoder(loaded))._read_ahead(recordings())
+    assert [len(head.result()[0]) for _, head in islice(found, 3)] == [RATE] * 3
+    with pytest.raises(AudioError, match="torn"):
+        next(found)
+    assert threads["take"] == {threading.get_ident()}
+    assert len(threads["read"]) == 1 and not threads["read"] & threads["take"]
+
+
+def test_no_more_recordings_are_taken_than_are_read_ahead(loaded):
+    taken = []
+    recordings = (taken.append(i) or open_audio(speechlike(0.1), RATE) for i in range(1000))
+    found = RecordingTranscriber(ClipDecoder(loaded))._read_ahead(recordings)
+    next(found)
+    assert len(taken) == READ_AHEAD + 1
+    found.close()
 
 
 def test_probabilities_of_languages_are_shares_of_the_first_window(loaded):

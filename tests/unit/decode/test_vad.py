@@ -80,11 +80,14 @@ def test_somebody_surely_speaks_wherever_the_speech_is(level_db):
 def hear(monkeypatch: pytest.MonkeyPatch, probs: list[float]) -> np.ndarray:
     """Let the network say ``probs``, whatever it hears; return as many windows."""
 
-    def load_network():
-        heard = iter(probs)
-        return lambda window: next(heard)
+    class Scripted:
+        def __init__(self):
+            self.heard = iter(probs)
 
-    monkeypatch.setattr("speechnar.decode.vad._load_network", load_network)
+        def hear(self, windows):
+            return (next(self.heard) for _ in windows)
+
+    monkeypatch.setattr("speechnar.decode.vad.Silero", Scripted)
     return np.zeros(len(probs) * WINDOW_SAMPLES, dtype=np.float32)
 
 

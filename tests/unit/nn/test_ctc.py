@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
 from speechnar.decode.align import viterbi_align
 from speechnar.nn import ctc
-from speechnar.nn.ctc import CtcHead, fits
+from speechnar.nn.ctc import CtcHead, CtcPosteriors, fits
 
 TOKENS = torch.tensor([[3, 3, 5, 3], [6, 1, -9, 99], [1, 2, 1, 2], [2, 2, 2, 2]])
 TOKEN_LENS = torch.tensor([4, 2, 4, 4])
@@ -58,3 +59,44 @@ def test_alignment_by_visited_classes_and_the_best_class():
     names = visited.names.gather(1, quick.labels)
     assert torch.equal(names[:3], naive.labels[:3])
     assert torch.equal(head.best(enc), head(enc).argmax(-1))
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 128])
+def test_best_classes_without_all_log_probabilities(monkeypatch, at_once):
+    monkeypatch.setattr(ctc, "FRAMES_AT_ONCE", at_once)
+    monkeypatch.setattr(ctc, "LOGITS_AT_ONCE", 8)
+    head, enc = make()
+    enc = enc.nan_to_num(posinf=1.0)
+    naive = head(enc).detach()
+    picked = torch.tensor([6, 0])
+    best = CtcPosteriors(head, enc).best(picked)
+    assert torch.equal(best.classes, naive.argmax(2))
+    torch.testing.assert_close(best.scores, naive.amax(2))
+    torch.testing.assert_close(best.picked, naive[..., picked])
+    assert CtcPosteriors(head, enc).best().picked.shape == (4, 9, 0)
+    assert not best.scores.requires_grad
+
+
+@pytest.mark.parametrize("at_once", [2, 128])
+def test_probabilities_are_fed_on_without_all_of_them(monkeypatch, at_once):
+    monkeypatch.setattr(ctc, "FRAMES_AT_ONCE", at_once)
+    monkeypatch.setattr(ctc, "LOGITS_AT_ONCE", 8)
+    head, enc = make()
+    enc, layer = enc.nan_to_num(posinf=1.0), nn.Linear(8, 3)
+    naive = layer(head(enc).exp())
+    with torch.no_grad():
+        torch.testing.assert_close(CtcPosteriors(head, enc).fed_into(layer), naive)
+    learnt = CtcPosteriors(head, enc).fed_into(layer)
+    assert torch.equal(learnt, naive) and learnt.requires_grad
+
+
+def test_log_probabilities_can_be_asked_for_behind_inference_mode():
+    head, enc = make()
+    enc = enc.nan_to_num(posinf=1.0)
+    with torch.inference_mode():
+        posteriors = CtcPosteriors(head, enc * 1.0)
+    assert posteriors.log_probs is posteriors.log_probs
+    assert torch.equal(posteriors.log_probs, head(enc))
+    with torch.no_grad():
+        assert not CtcPosteriors(head, enc).log_probs.requires_grad
+    assert CtcPosteriors(head, enc).log_probs.requires_grad

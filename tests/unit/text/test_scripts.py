@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
+from speechnar.text.languages import UNSPACED_LANGUAGES
 from speechnar.text.scripts import UNSPACED_LETTER, begins_after, ends_before
 
 

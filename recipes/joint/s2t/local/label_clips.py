@@ -34,11 +34,11 @@ from speechnar.data.kaldi import Utterance, read_kaldi_dir, write_kaldi_dir
 from speechnar.decode.autoregressive import greedy_search
 from speechnar.errors import ConfigError, DataError
 from speechnar.hub import find_device
-from speechnar.metrics.error_rate import UNSPACED_LANGUAGES
 from speechnar.models.asr.transformer_ar import TransformerArHead, TransformerArHeadConfig
 from speechnar.models.asr.whisper import MANDARIN, Whisper, adopt_decoder, language_pieces
 from speechnar.models.base import load_model
 from speechnar.nn.embedder import EncodedSpeech
+from speechnar.text.languages import UNSPACED_LANGUAGES
 from speechnar.text.normalize import NORMALIZERS
 
 logger = logging.getLogger(__name__)

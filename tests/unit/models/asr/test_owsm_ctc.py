@@ -161,7 +161,7 @@ def test_posteriors_of_a_head_are_fed_back(tokenizer):
     assert inter == []
     y = model.condition(2, x, inter)
     probs = (x @ model.ctc.proj.weight.T + model.ctc.proj.bias).softmax(2)
-    torch.testing.assert_close(inter[0].exp(), probs)
+    torch.testing.assert_close(inter[0].log_probs.exp(), probs)
     torch.testing.assert_close(y, x + probs @ model.conditioning.weight.T + model.conditioning.bias)
 
 
