@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -48,6 +48,9 @@ ALLOWED_FILES = (
     "tokens.txt",
     "README.md",
 )
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""What a model computes in; ``auto`` is the fastest on its device that makes no more errors than ``fp32``."""
 
 MAX_CARD_CHARS = 1 << 20
 MAX_SEED = 2**63 - 1

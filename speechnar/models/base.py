@@ -24,6 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from speechnar.config import Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.hub import Precision
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -80,6 +81,8 @@ class Trainable(nn.Module, ABC):
     `PairBatch`. A model that learns from speech has ``sample_rate``, see `HearsSpeech`."""
     warm_starts: ClassVar[Mapping[str, str]] = {}
     """Where the weights of a model of another kind belong in this one: the kind to the prefix of their names."""
+    is_exact: ClassVar[bool] = False
+    """Whether others count on its very numbers, as on a codec's codes: it is then never prepared for inference."""
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -223,6 +226,8 @@ class LoadedModel:
     config: ModelConfig
     name: str
     """Name of the folder."""
+    precision: Precision | None = None
+    """What it was prepared for inference in (`speechnar.models.prepare`); None: it is as it was saved."""
 
     @property
     def kind(self) -> str:
