@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import peers, precision
+from benchmarks import make_tables, peers, precision
 from benchmarks.peers import Peer, Run
 from speechnar.data.kaldi import Utterance
 from speechnar.models.prepare import precisions_of
@@ -84,3 +84,19 @@ def test_medians_are_those_of_the_runs():
     assert peers._side("us", runs) == {"label": "us", "median_s": 2.0, "median_cpu_s": 4.0, "peak_bytes": 3}
     assert peers._share_alike(["ab c", "x"], ["ab d", "x"]) == 3 / 4
     assert peers._share_alike([""], [""]) == 1.0
+
+
+def test_results_have_tables_of_their_own(tmp_path):
+    row = {"utterances": 3, "unit": "word", "rate": 0.125, "difference": 0.025, "interval": 0.04, "cpu_s": 1.0}
+    sides = {"a": {"sets": {"an4": row}}, "b": {"sets": {"an4": {"rate": 0.1, "cpu_s": 3.0}}}}
+    (tmp_path / "precision_tiny_int8.json").write_text(json.dumps({"what": "tiny in int8", **sides}))
+    side = {"median_s": 0.5, "peak_bytes": 2**30}
+    peer = {"a": side, "b": side, "ratio": 1.0, "note": "alike", "load_before": 0.1}
+    (tmp_path / "peer_espnet_10s_fp32.json").write_text(json.dumps(peer))
+    assert make_tables.precision_table(tmp_path).splitlines()[2:] == [
+        "| tiny in int8 | an4 | 3 | word | 10.00 % | 12.50 % | +2.50 ± 4.00 | 3.00 |"
+    ]
+    assert make_tables.peers_table(tmp_path).splitlines()[2:] == [
+        "| espnet_10s_fp32 | 0.500 s, 1,024 MiB | 0.500 s, 1,024 MiB | 1.00 | alike | 0.1 |"
+    ]
+    assert make_tables.benchmarks_table(tmp_path) == make_tables.NOTHING
