@@ -13,7 +13,7 @@ float32, so that residual streams, norms, softmax and attention stay what they w
   input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that.
 
 Shapes: N rows, D inputs, E outputs, B utterances, C channels, T frames, K kernel.
-Sources: Dettmers et al., "LLM.int8()", 2022, section 2.1 (scales of rows and outputs); oneDNN, "Nuances of int8
+Sources: Dettmers et al., "LLM.int8()", 2022, section 3.1 (scales of rows and outputs); oneDNN, "Nuances of int8
 computations" (without VNNI, sums of two products are cut off at 16 bits, so that inputs may have 7 bits only).
 """
 
@@ -186,18 +186,13 @@ class PackedConv2d(Prepared):
         super().__init__()
         self._weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self._stride, self._padding, self._dilation, self._groups = (
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-        )
+        self._shape = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (B, C, H, W) to what the convolution makes of it."""
         image = x.to(self._weight.dtype)
-        shape = (self._stride, self._padding, self._dilation, self._groups)
-        return F.conv2d(image, self._weight, self._bias, *shape).to(torch.float32)  # type: ignore[arg-type]  # "same"
+        y = F.conv2d(image, self._weight, self._bias, **self._shape)  # type: ignore[arg-type]  # of several types
+        return y.to(torch.float32)
 
 
 def convolve_frames(conv: nn.Conv1d) -> None:
@@ -225,6 +220,8 @@ class Processor:
     has_bf16: bool
     int8_levels: int
     """Steps of an input on either side of 0; 0: no fast products of 8-bit integers."""
+    convolves: bool = True
+    """Whether convolutions are fastest where channels lie side by side."""
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -238,7 +235,7 @@ def find_processor() -> Processor:
     """Return what the processor at hand has, as far as this torch uses it (``ATEN_CPU_CAPABILITY`` may say how far)."""
     has = torch.cpu.get_capabilities()
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch says no more
-        return Processor(packs=False, has_bf16=False, int8_levels=0)
+        return Processor(packs=False, has_bf16=False, int8_levels=0, convolves=False)
     if has["architecture"] != "x86_64":
         packs = bool(torch.ops.mkldnn._is_mkldnn_acl_supported())
         return Processor(packs=packs, has_bf16=packs and bool(has.get("bf16")), int8_levels=0)
@@ -337,6 +334,11 @@ def load_like(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
     return load_prepared(folder, device=device, precision=loaded.precision)
 
 
+def is_narrow(layer: nn.Linear) -> bool:
+    """Return whether a linear layer stays in float32 whatever the precision."""
+    return min(layer.in_features, layer.out_features) < MIN_WIDTH
+
+
 class _Maker:
     """Makes packed layers of one precision for one device."""
 
@@ -344,6 +346,7 @@ class _Maker:
         self.precision = precision
         self.on_cpu = device.type == "cpu"
         self.processor = find_processor()
+        self.convolves = self.on_cpu and self.processor.convolves
         self.half = torch.bfloat16
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             self.half = torch.float16
@@ -353,12 +356,11 @@ class _Maker:
 
         With ``keeps_half`` the result goes to a linear layer of the same precision.
         """
-        is_narrow = min(layer.in_features, layer.out_features) < MIN_WIDTH
-        if self.precision == "bf16" and not is_narrow:
+        if self.precision == "bf16" and not is_narrow(layer):
             if not self.on_cpu:
                 return HalfLinear(layer, activation, dtype=self.half, keeps_dtype=keeps_half)
             return FloatLinear(layer, activation, dtype=self.half, keeps_dtype=keeps_half)
-        if self.precision == "int8" and not is_narrow:
+        if self.precision == "int8" and not is_narrow(layer):
             return Int8Linear(layer, activation, levels=self.processor.int8_levels)
         return FloatLinear(layer, activation) if self.on_cpu and self.processor.packs else None
 
@@ -366,7 +368,9 @@ class _Maker:
         """Return what takes the place of ``layer``; None: it stays."""
         if layer.padding_mode != "zeros":
             return None
-        return PackedConv2d(layer, dtype=self.half if self.precision == "bf16" else torch.float32)
+        if self.precision == "bf16":
+            return PackedConv2d(layer, dtype=self.half)
+        return PackedConv2d(layer) if self.convolves else None
 
 
 def _replace_in(module: nn.Module, maker: _Maker, tied: Set[nn.Parameter]) -> None:
@@ -380,14 +384,15 @@ def _replace_in(module: nn.Module, maker: _Maker, tied: Set[nn.Parameter]) -> No
         if type(child) is nn.Linear:
             activation = activation_of(after[0][1]) if after else None
             rest = [layer for _, layer in after[activation is not None :] if not isinstance(layer, Dropout)]
-            new = maker.linear(child, activation or NONE, keeps_half=bool(rest) and type(rest[0]) is nn.Linear)
+            is_chained = bool(rest) and type(rest[0]) is nn.Linear and not is_narrow(rest[0])
+            new = maker.linear(child, activation or NONE, keeps_half=is_chained)
             if new is not None and activation is not None:
                 module._modules[after[0][0]] = nn.Identity()
             if new is not None and child.weight in tied:
                 new.weight, new.bias = child.weight.detach(), None if child.bias is None else child.bias.detach()
         elif type(child) is nn.Conv2d:
             new = maker.conv2d(child)
-        elif isinstance(child, nn.Conv1d) and _is_depthwise(child) and maker.on_cpu:
+        elif isinstance(child, nn.Conv1d) and _is_depthwise(child) and maker.convolves:
             convolve_frames(child)
         if new is not None:
             module._modules[name] = new

@@ -211,6 +211,18 @@ def test_half_precision_is_kept_between_two_linear_layers(monkeypatch):
     assert ff(x).dtype == torch.float32
 
 
+def test_what_stays_in_float32_is_given_float32(monkeypatch):
+    """Also where the wide layer before it computes in half precision, as on a GPU."""
+    monkeypatch.setattr(module, "find_processor", lambda: Processor(packs=False, has_bf16=True, int8_levels=0))
+    monkeypatch.setattr(module, "FloatLinear", HalfLinear)
+    layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    x = torch.randn(3, 64)
+    naive = layers(x)
+    prepare(layers, "bf16")
+    assert [type(layer) for layer in layers] == [HalfLinear, nn.Identity, HalfLinear, nn.Identity, nn.Linear]
+    torch.testing.assert_close(layers(x), naive, atol=2e-2, rtol=2e-2)
+
+
 # Models.
 
 
