@@ -36,6 +36,8 @@ from speechnar.nn.dropout import Dropout
 
 UNTOUCHED: tuple[type[nn.Module], ...] = (CifPredictor, TimestampPredictor)
 """Layers that count in float32 under any autocast, too; models of this kind say so (`Trainable.is_exact`)."""
+FULL_LEVELS = 127
+"""Steps of 8 bits on either side of 0."""
 MIN_WIDTH = 32
 """Narrower layers stay in float32: they take no time, and what has few outputs decides something."""
 _TINY = 1e-30
@@ -156,7 +158,7 @@ class Int8Linear(PackedLinear):
         self._multiply = torch.ops.onednn.qlinear_pointwise.default
         self._levels, self._zero = levels, levels + 1
         weight = linear.weight.detach()
-        steps = weight.abs().amax(1).clamp(min=_TINY) / 127
+        steps = weight.abs().amax(1).clamp(min=_TINY) / FULL_LEVELS
         self._weight = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
         self._scales = steps / levels
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
@@ -242,7 +244,7 @@ def find_processor() -> Processor:
     is_wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     has_bf16 = is_wide and (has["avx512_bf16"] or has["amx_bf16"])
     has_vnni = has["avx_vnni"] or (is_wide and has["avx512_vnni"])
-    levels = 127 if has_vnni else 63 if has["avx2"] else 0
+    levels = FULL_LEVELS if has_vnni else 63 if has["avx2"] else 0
     return Processor(packs=is_wide, has_bf16=has_bf16, int8_levels=levels)
 
 
@@ -316,10 +318,10 @@ def fastest_for(model: nn.Module, device: torch.device) -> Precision:
 
     8-bit integers are for recognisers, which compute a whole recording at once: inputs of few rows, as of one sentence
     or of a token after the other, are scaled for longer than they are multiplied, and generators go on from what they
-    have made, so that small errors grow.
+    have made, so that small errors grow. Of 7 bits only, they are for who asks for them.
     """
-    found = precisions_of(device)
-    return found[-1] if isinstance(model, AsrModel) else [name for name in found if name != "int8"][-1]
+    has_8_bits = isinstance(model, AsrModel) and find_processor().int8_levels == FULL_LEVELS
+    return [name for name in precisions_of(device) if name != "int8" or has_8_bits][-1]
 
 
 def load_like(loaded: LoadedModel, folder: str | Path) -> LoadedModel:

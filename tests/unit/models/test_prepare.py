@@ -385,7 +385,7 @@ def test_precisions_are_checked():
     [
         (Processor(packs=True, has_bf16=True, int8_levels=127), "int8", "bf16"),
         (Processor(packs=True, has_bf16=False, int8_levels=127), "int8", "fp32"),
-        (Processor(packs=False, has_bf16=False, int8_levels=63), "int8", "fp32"),
+        (Processor(packs=False, has_bf16=False, int8_levels=63), "fp32", "fp32"),
         (Processor(packs=True, has_bf16=True, int8_levels=0), "bf16", "bf16"),
         (Processor(packs=False, has_bf16=False, int8_levels=0), "fp32", "fp32"),
     ],
