@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
 
-.PHONY: setup quickstart test test-quick lint format demo bench lock check-install clean
+.PHONY: setup quickstart test test-quick lint format demo bench bench-peers lock check-install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,9 @@ demo: $(VENV)/.core
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+bench-peers: $(VENV)/.dev $(BIN)/uv
+	$(BIN)/python -m benchmarks.peers --uv $(BIN)/uv
 
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade --quiet \

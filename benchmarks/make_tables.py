@@ -39,6 +39,8 @@ VERIFICATION = "verification"
 TRANSLATION = "translation"
 EDIT_KINDS = tuple((kind, place) for kind in ("insert", "replace", "delete") for place in ("start", "middle", "end"))
 SEED = re.compile(r"-seed\d+$")
+PRECISION, PEER = "precision_", "peer_"
+"""How results of `benchmarks.precision` and `benchmarks.peers` are called."""
 NOTHING = "Not measured yet.\n"
 
 
@@ -99,6 +101,8 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             TRANSLATION: lambda: translation_table(root, recipe),
             "install": partial(install_table, root / "benchmarks" / "results" / "install.json"),
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
+            "precision": partial(precision_table, root / "benchmarks" / "results"),
+            "peers": partial(peers_table, root / "benchmarks" / "results"),
             **{
                 folder.name: partial(experiment_table, read_scores(root, folder))
                 for folder in sorted(path.parent.glob("results/*"))
@@ -337,14 +341,48 @@ def interval(rate: float, bounds: Sequence[float] | None) -> str:
 
 
 def benchmarks_table(folder: Path) -> str:
-    """Return a line for every result of a benchmark."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """Return a line for every result of a benchmark but those that have a table of their own."""
+    results = [result for name, result in read_results(folder) if not name.startswith((PRECISION, PEER))]
     header = ["what", "result", "runs", "threads", "load before", "note"]
     rows = [
         [r["what"], r.get("result") or sides(r), str(r["runs"]), str(r["threads"]), str(r["load_before"]), r["note"]]
         for r in results
     ]
     return markdown(header, rows)
+
+
+def precision_table(folder: Path) -> str:
+    """Return a line for each test set of each model and precision: its errors beside those of float32."""
+    rows = []
+    for name, result in read_results(folder):
+        if not name.startswith(PRECISION):
+            continue
+        ours, exact = result["a"], result["b"]
+        for test_set, row in ours["sets"].items():
+            rate = exact["sets"][test_set]["rate"]
+            change = f"{100 * row['difference']:+.2f} ± {100 * row['interval']:.2f}"
+            faster = exact["sets"][test_set]["cpu_s"] / row["cpu_s"] if row["cpu_s"] else 0.0
+            cells = [f"{row['utterances']}", row["unit"], f"{100 * rate:.2f} %", f"{100 * row['rate']:.2f} %", change]
+            rows.append([result["what"], test_set, *cells, f"{faster:.2f}"])
+    header = ["what", "test set", "utterances", "unit", "fp32", "error rate", "difference, 95 % interval"]
+    return markdown([*header, "times as fast"], rows)
+
+
+def peers_table(folder: Path) -> str:
+    """Return a line for each case and precision measured beside another implementation on the same weights."""
+    rows = []
+    for name, result in read_results(folder):
+        if name.startswith(PEER):
+            ours, theirs = result["a"], result["b"]
+            sides = [f"{side['median_s']:.3f} s, {side['peak_bytes'] / 2**20:,.0f} MiB" for side in (ours, theirs)]
+            load = f"{result['load_before']}"
+            rows.append([name.removeprefix(PEER), *sides, f"{result['ratio']:.2f}", result["note"], load])
+    return markdown(["case", "speechnar", "peer", "times ours", "agreement", "load before"], rows)
+
+
+def read_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the name and the values of every result of a benchmark."""
+    return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
 
 
 def install_table(path: Path) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -48,6 +48,9 @@ MODEL_FILES = (
     "README.md",
 )
 """What a model folder on the hub may hold; nothing of it could run."""
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""What a model computes in; ``auto`` is the fastest on its device that makes no more errors than ``fp32``."""
 
 MAX_CARD_CHARS = 1 << 16
 MAX_CARD_ITEMS = 1000

@@ -20,8 +20,9 @@ from speechnar.asr.speech_models import TaggingModel
 from speechnar.asr.stream import SpeechStream
 from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
 from speechnar.errors import ConfigError, SpeechnarError
-from speechnar.hub import DEFAULT_MODEL, card_languages, find_device, read_card
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.hub import DEFAULT_MODEL, Precision, card_languages, find_device, read_card
+from speechnar.models.base import LoadedModel
+from speechnar.models.prepare import load_prepared
 from speechnar.published import obtain_model
 from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.tokenizer import Tokenizer
@@ -82,6 +83,7 @@ class Transcriber:
         name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         device: str = "auto",
+        precision: Precision = "auto",
         engine: Engine = "torch",
     ) -> "Transcriber":
         """Load a shipped model by name, a model folder, or ``owner/name[@revision]`` from the Hugging Face hub.
@@ -92,20 +94,29 @@ class Transcriber:
         Args:
             name_or_folder: the model.
             device: ``auto``, ``cpu`` or another one.
-            engine: ``onnx`` runs a folder that `speechnar.asr.onnx.export_onnx` has written, on the CPU.
+            precision: ``auto`` is the fastest here that makes no more errors, ``fp32`` what models are trained in;
+                ``bf16`` and ``int8`` where the device is faster with them.
+            engine: ``onnx`` runs a folder that `speechnar.asr.onnx.export_onnx` has written, on the CPU and in the
+                precision that it was written in.
 
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version, or hold more than tensors and settings.
-            ConfigError: the device does not exist, or a published model has options that our implementation has not.
+            ConfigError: the device does not exist, or does not compute in this precision; or a published model has
+                options that our implementation has not.
             DataError: its vocabulary or statistics are malformed.
         """
         if engine == "onnx":
+            if precision != "auto":
+                raise ConfigError(
+                    f"engine onnx computes in what the folder was written in; leave out precision, got {precision!r}"
+                )
             return cls._load_onnx(Path(name_or_folder), device)
         folder = obtain_model(name_or_folder)
         languages = card_languages(read_card(folder))
         spoken = to_iso3(languages[0]) if len(languages) == 1 else None
-        return cls(load_model(folder, device=find_device(device)), language=spoken)
+        loaded = load_prepared(folder, device=find_device(device), precision=precision)
+        return cls(loaded, language=spoken)
 
     @classmethod
     def _load_onnx(cls, folder: Path, device: str) -> "Transcriber":

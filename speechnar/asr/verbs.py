@@ -6,7 +6,7 @@ from typing import overload
 from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.transcriber import DetectedLanguage, Transcriber
 from speechnar.audio.source import AnyInput, AudioInput
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL, Precision
 from speechnar.text.transcript import Transcript
 
 
@@ -20,6 +20,7 @@ def transcribe(
     options: DecodeOptions | None = ...,
     model: str = ...,
     device: str = ...,
+    precision: Precision = ...,
 ) -> Transcript: ...
 @overload
 def transcribe(
@@ -31,6 +32,7 @@ def transcribe(
     options: DecodeOptions | None = ...,
     model: str = ...,
     device: str = ...,
+    precision: Precision = ...,
 ) -> list[Transcript]: ...
 def transcribe(
     audio: AudioInput | list[AnyInput],
@@ -41,9 +43,10 @@ def transcribe(
     options: DecodeOptions | None = None,
     model: str = DEFAULT_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> Transcript | list[Transcript]:
     """Write down what is said; the arguments are those of `Transcriber.transcribe` and `Transcriber.load`."""
-    return _transcriber(model, device).transcribe(
+    return _transcriber(model, device, precision).transcribe(
         audio,
         sample_rate=sample_rate,
         language=language,
@@ -63,6 +66,7 @@ def translate(
     options: DecodeOptions | None = ...,
     model: str = ...,
     device: str = ...,
+    precision: Precision = ...,
 ) -> Transcript: ...
 @overload
 def translate(
@@ -75,6 +79,7 @@ def translate(
     options: DecodeOptions | None = ...,
     model: str = ...,
     device: str = ...,
+    precision: Precision = ...,
 ) -> list[Transcript]: ...
 def translate(
     audio: AudioInput | list[AnyInput],
@@ -86,9 +91,10 @@ def translate(
     options: DecodeOptions | None = None,
     model: str = DEFAULT_ST_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> Transcript | list[Transcript]:
     """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
-    return _transcriber(model, device).translate(
+    return _transcriber(model, device, precision).translate(
         audio,
         to=to,
         sample_rate=sample_rate,
@@ -100,11 +106,16 @@ def translate(
 
 @overload
 def detect_language(
-    audio: AudioInput, *, sample_rate: int | None = ..., model: str = ..., device: str = ...
+    audio: AudioInput, *, sample_rate: int | None = ..., model: str = ..., device: str = ..., precision: Precision = ...
 ) -> DetectedLanguage: ...
 @overload
 def detect_language(
-    audio: list[AnyInput], *, sample_rate: int | None = ..., model: str = ..., device: str = ...
+    audio: list[AnyInput],
+    *,
+    sample_rate: int | None = ...,
+    model: str = ...,
+    device: str = ...,
+    precision: Precision = ...,
 ) -> list[DetectedLanguage]: ...
 def detect_language(
     audio: AudioInput | list[AnyInput],
@@ -112,9 +123,10 @@ def detect_language(
     sample_rate: int | None = None,
     model: str = DEFAULT_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> DetectedLanguage | list[DetectedLanguage]:
     """Tell the language spoken; see `Transcriber.detect_language`."""
-    return _transcriber(model, device).detect_language(audio, sample_rate=sample_rate)
+    return _transcriber(model, device, precision).detect_language(audio, sample_rate=sample_rate)
 
 
 def align(
@@ -125,11 +137,12 @@ def align(
     language: str = AUTO,
     model: str = DEFAULT_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> Transcript:
     """Find the times of the words of ``text``; see `Transcriber.align`."""
-    return _transcriber(model, device).align(audio, text, sample_rate=sample_rate, language=language)
+    return _transcriber(model, device, precision).align(audio, text, sample_rate=sample_rate, language=language)
 
 
 @lru_cache(maxsize=2)
-def _transcriber(model: str, device: str) -> Transcriber:
-    return Transcriber.load(model, device=device)
+def _transcriber(model: str, device: str, precision: Precision) -> Transcriber:
+    return Transcriber.load(model, device=device, precision=precision)

@@ -14,6 +14,7 @@ from speechnar.cli.options import (
     Verb,
     add_computing,
     add_loading,
+    add_precision,
     add_searching,
     decode_options,
     load_transcriber,
@@ -69,6 +70,7 @@ def _describe_align(parser: argparse.ArgumentParser) -> None:
 def _describe_decode(parser: argparse.ArgumentParser) -> None:
     add_searching(parser)
     add_computing(parser)
+    add_precision(parser, "fp32")
     parser.add_argument("model", metavar="MODEL", help="name or folder")
     parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path, help="text file; OUT.jsonl holds language and times")

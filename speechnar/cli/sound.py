@@ -5,7 +5,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from speechnar.cli.options import OK, Verb, add_computing, add_loading, add_seed, add_systems, set_threads
+from speechnar.cli.options import (
+    OK,
+    Verb,
+    add_computing,
+    add_loading,
+    add_precision,
+    add_seed,
+    add_systems,
+    set_threads,
+)
 from speechnar.cli.output import check_folder, log, put, stages_shown
 from speechnar.hub import DEFAULT_MUSIC_MODEL
 
@@ -51,6 +60,7 @@ def _describe_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N")
     add_seed(parser)
     add_computing(parser)
+    add_precision(parser, "fp32")
 
 
 def _describe_score(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +85,7 @@ def _generate(args: argparse.Namespace) -> int:
 
     check_folder(Path(args.output).parent)
     set_threads(args.threads)
-    generator = Generator.load(args.model, device=args.device)
+    generator = Generator.load(args.model, device=args.device, precision=args.precision)
     started = time.monotonic()
     with stages_shown() as progress:
         sound = generator.generate(
@@ -101,7 +111,7 @@ def _decode(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     utterances = read_kaldi_dir(args.data_dir)
-    generator = Generator.load(args.model, device=args.device, partner=args.partner)
+    generator = Generator.load(args.model, device=args.device, precision=args.precision, partner=args.partner)
     if args.system == "coded":
         recode_data(generator, utterances, args.out)
         return OK

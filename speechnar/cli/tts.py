@@ -11,6 +11,7 @@ from speechnar.cli.options import (
     OK,
     Verb,
     add_computing,
+    add_precision,
     add_seed,
     add_systems,
     load_synthesizer,
@@ -48,6 +49,7 @@ def _describe_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N")
     add_seed(parser)
     add_computing(parser)
+    add_precision(parser, "fp32")
 
 
 def _describe_score(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +82,7 @@ def _describe_decode_edits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", type=int, default=8, metavar="N", help="default: %(default)s")
     add_seed(parser)
     add_computing(parser)
+    add_precision(parser, "fp32")
 
 
 def _describe_score_edits(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +107,7 @@ def _describe_fit_letters(parser: argparse.ArgumentParser) -> None:
 
 def _add_speaking(parser: argparse.ArgumentParser) -> None:
     add_computing(parser)
+    add_precision(parser)
     parser.add_argument(
         "-m", "--model", default=DEFAULT_TTS_MODEL, help="shipped name, folder or owner/name; default: %(default)s"
     )
@@ -216,9 +220,11 @@ def _decode(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     utterances = read_kaldi_dir(args.data_dir)
     if args.system != "synthesized":
-        resynthesize_data(load_tts(args.model, device=args.device), utterances, args.out, args.system)
+        resynthesize_data(
+            load_tts(args.model, device=args.device, precision=args.precision), utterances, args.out, args.system
+        )
         return OK
-    synthesizer = Synthesizer.load(args.model, device=args.device)
+    synthesizer = Synthesizer.load(args.model, device=args.device, precision=args.precision)
     voices = [] if args.voices is None else read_kaldi_dir(args.voices)
     rtf = synthesize_data(synthesizer, utterances, args.out, voices=voices, steps=args.steps, seed=args.seed)
     log().info("%s: %d utterances, real-time factor %.3f", args.out, len(utterances), rtf)
@@ -236,7 +242,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.heard:
         judge = Heard(args.judge, {name: read_texts(path) for name, path in args.heard})
     else:
-        judge = Transcriber.load(args.judge)
+        judge = Transcriber.load(args.judge, precision="fp32")
     report, entries = score_speech(
         args.data_dir,
         dict(args.system),
@@ -261,7 +267,7 @@ def _decode_edits(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     make_edits(
-        Synthesizer.load(args.model, device=args.device),
+        Synthesizer.load(args.model, device=args.device, precision=args.precision),
         read_kaldi_dir(args.data_dir),
         read_texts(args.edits),
         args.out,

@@ -153,7 +153,7 @@ def _run_config(
 
 def _measure(model: Path, out: Path, name: str, kept: list[Utterance]) -> Scores:
     language = GIVEN if all(utterance.lang for utterance in kept) else "auto"
-    transcriber = Transcriber.load(model)
+    transcriber = Transcriber.load(model, precision="fp32")
     if not transcriber.languages:
         language = "auto"
     decode_dir(transcriber, out / "data" / "dev", out / f"{name}.txt", language=language)

@@ -27,7 +27,7 @@ from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError, DataError
 from speechnar.evaluation.report import RECORDED, check_complete
-from speechnar.hub import find_device
+from speechnar.hub import Precision, find_device
 from speechnar.metrics.error_rate import ErrorRate, cer, wer
 from speechnar.metrics.speech import (
     Mean,
@@ -39,8 +39,9 @@ from speechnar.metrics.speech import (
     warp,
 )
 from speechnar.metrics.verification import equal_error_rate
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.base import LoadedModel
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier
+from speechnar.models.prepare import load_prepared
 from speechnar.models.tts.tts import Tts
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Transcript
@@ -124,14 +125,14 @@ def resynthesize_data(model: Tts, utterances: Sequence[Utterance], out: str | Pa
         Audio(samples, model.sample_rate).save(Path(out) / f"{utterance.utt_id}.wav")
 
 
-def load_tts(folder: str | Path, *, device: str = "auto") -> Tts:
+def load_tts(folder: str | Path, *, device: str = "auto", precision: Precision = "fp32") -> Tts:
     """Return the text to speech of a model folder.
 
     Raises:
-        ConfigError: the model is of another kind.
+        ConfigError: the model is of another kind, or the device does not compute in this precision.
         ModelNotFoundError: there is none.
     """
-    model = load_model(folder, device=find_device(device)).model
+    model = load_prepared(folder, device=find_device(device), precision=precision).model
     if not isinstance(model, Tts):
         raise ConfigError(f"{folder}: must be a model of kind tts")
     return model

@@ -27,6 +27,7 @@ from torch.nn.modules.module import (
 from speechnar.config import SCHEMA_VERSION, Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.hub import Precision
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.undrawn import Undrawn
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
@@ -86,6 +87,8 @@ class Trainable(nn.Module, ABC):
     `PairBatch`. A model that learns from speech has ``sample_rate``, see `HearsSpeech`."""
     warm_starts: ClassVar[Mapping[str, str]] = {}
     """Where the weights of a model of another kind belong in this one: the kind to the prefix of their names."""
+    is_exact: ClassVar[bool] = False
+    """Whether others count on its very numbers, as on a codec's codes: it is then never prepared for inference."""
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -229,6 +232,8 @@ class LoadedModel:
     config: ModelConfig
     name: str
     """Name of the folder."""
+    precision: Precision | None = None
+    """What it was prepared for inference in (`speechnar.models.prepare`); None: it is as it was saved."""
 
     @property
     def kind(self) -> str:

@@ -16,7 +16,8 @@ import torch
 from speechnar.decode.retranslation import EditBias, Previous
 from speechnar.decode.verify import rest_of, verify
 from speechnar.errors import ConfigError
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.models.base import LoadedModel
+from speechnar.models.prepare import load_like
 from speechnar.text.tokenizer import WORD_START, Tokenizer
 
 if TYPE_CHECKING:  # of the models, only what is loaded is imported
@@ -276,7 +277,7 @@ _SYSTEMS: dict[str, tuple[Callable[[LoadedModel, dict[str, Any]], System], froze
 
 
 def _load_drafter(folder: Path, loaded: LoadedModel) -> "FretnaCtc":
-    drafter = load_model(folder, device=next(loaded.model.parameters()).device)
+    drafter = load_like(loaded, folder)
     if drafter.kind != "fretna_ctc" or drafter.tokenizer.pieces != loaded.tokenizer.pieces:
         raise ConfigError(f"{folder}: a drafter must be of kind fretna_ctc, with the tokenizer of {loaded.name}")
     return cast("FretnaCtc", drafter.model)

@@ -17,8 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.data.pairs import EOS, PairBatch
 from speechnar.errors import ConfigError
-from speechnar.hub import DEFAULT_MT_MODEL, find_device, read_card
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.hub import DEFAULT_MT_MODEL, Precision, find_device, read_card
+from speechnar.models.base import LoadedModel
+from speechnar.models.prepare import load_prepared
 from speechnar.mt.stream import TranslationStream, TranslationUpdate, mute_ids
 from speechnar.mt.systems import TranslationOptions, build_system
 from speechnar.published import obtain_model
@@ -92,7 +93,13 @@ class Translator:
         """ISO 639-3 language that is written."""
 
     @classmethod
-    def load(cls, name_or_folder: str | os.PathLike[str] = DEFAULT_MT_MODEL, *, device: str = "auto") -> "Translator":
+    def load(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MT_MODEL,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> "Translator":
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
 
         The front matter of its card (README.md) tells the languages (``source`` and ``target``) and how much texts
@@ -101,11 +108,13 @@ class Translator:
         Args:
             name_or_folder: of kind reta, fretna, fretna_ctc or wait_k.
             device: auto, cpu, or another one.
+            precision: as of `speechnar.Transcriber.load`.
 
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version.
-            ConfigError: the device does not exist, the model does not translate texts, or its card is wrong.
+            ConfigError: the device does not exist or not compute in this precision, the model does not translate texts,
+                or its card is wrong.
         """
         folder = obtain_model(name_or_folder)
         card = read_card(folder)
@@ -115,7 +124,7 @@ class Translator:
             raise ConfigError(
                 f"{folder}/README.md: masked must be a number of words, and bias one, got {num_masked!r} and {bias!r}"
             )
-        loaded = load_model(folder, device=find_device(device))
+        loaded = load_prepared(folder, device=find_device(device), precision=precision)
         return cls(loaded, source=source, target=target, num_masked=num_masked, options=TranslationOptions(bias=bias))
 
     @property

@@ -24,8 +24,9 @@ from speechnar.audio.loudness import normalize
 from speechnar.audio.source import AudioInput
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
 from speechnar.errors import AudioError, ConfigError, ModelNotFoundError
-from speechnar.hub import DEFAULT_MUSIC_MODEL, check_seed, find_device
-from speechnar.models.base import LoadedModel, load_model
+from speechnar.hub import DEFAULT_MUSIC_MODEL, Precision, check_seed, find_device
+from speechnar.models.base import LoadedModel
+from speechnar.models.prepare import load_prepared
 from speechnar.published import obtain_model
 
 if TYPE_CHECKING:  # of the models, only what is loaded is imported
@@ -111,6 +112,7 @@ class Generator:
         name_or_folder: str | os.PathLike[str] = DEFAULT_MUSIC_MODEL,
         *,
         device: str = "auto",
+        precision: Precision = "auto",
         partner: str | os.PathLike[str] | None = None,
     ) -> "Generator":
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
@@ -118,17 +120,19 @@ class Generator:
         Args:
             name_or_folder: of kind magnet, enat or music_ar.
             device: auto, cpu, or another one.
+            precision: as of `speechnar.Transcriber.load`.
             partner: an autoregressive model (music_ar) of the same codec.
 
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version.
-            ConfigError: the device does not exist, a model is none of generation, or the codecs differ.
+            ConfigError: the device does not exist or not compute in this precision, a model is none of generation, or
+                the codecs differ.
         """
         where = find_device(device)
 
         def read(given: str | os.PathLike[str]) -> LoadedModel:
-            return load_model(obtain_model(given), device=where)
+            return load_prepared(obtain_model(given), device=where, precision=precision)
 
         try:
             model = read(name_or_folder)
@@ -477,12 +481,13 @@ def generate(
     progress: Progress | None = None,
     model: str = DEFAULT_MUSIC_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> Sound:
     """Make music or sound; the arguments are those of `Generator.generate` and `Generator.load`.
 
     The model named last stays loaded.
     """
-    return _generator(model, device).generate(
+    return _generator(model, device, precision).generate(
         prompt,
         seconds=seconds,
         steps=steps,
@@ -495,5 +500,5 @@ def generate(
 
 
 @lru_cache(maxsize=1)
-def _generator(model: str, device: str) -> Generator:
-    return Generator.load(model, device=device)
+def _generator(model: str, device: str, precision: Precision) -> Generator:
+    return Generator.load(model, device=device, precision=precision)

@@ -23,8 +23,8 @@ from speechnar.audio.io import Audio
 from speechnar.audio.source import AudioInput
 from speechnar.data.latents import LatentBatch
 from speechnar.errors import ConfigError
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, check_seed, find_device, read_card
-from speechnar.models.base import load_model
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL, Precision, check_seed, find_device, read_card
+from speechnar.models.prepare import load_prepared
 from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import VocoderStream
 from speechnar.published import obtain_model
@@ -69,6 +69,7 @@ class Synthesizer:
         name_or_folder: str | os.PathLike[str] = DEFAULT_TTS_MODEL,
         *,
         device: str = "auto",
+        precision: Precision = "auto",
         recognizer: str = DEFAULT_MODEL,
     ) -> "Synthesizer":
         """Load a shipped model by name, a model folder, or ``owner/name`` from the Hugging Face hub.
@@ -76,18 +77,20 @@ class Synthesizer:
         Args:
             name_or_folder: as of `speechnar.Transcriber.load`.
             device: auto, cpu, or another one.
+            precision: as of `speechnar.Transcriber.load`.
             recognizer: the model that listens to voices and to what is to be edited; loaded on first use.
 
         Raises:
             ModelNotFoundError: there is no such model.
             CheckpointError: its files are damaged, or not of this version.
-            ConfigError: the device does not exist, or the model is none of speech synthesis.
+            ConfigError: the device does not exist or not compute in this precision, or the model is none of speech
+                synthesis.
         """
         found = obtain_model(name_or_folder)
-        loaded = load_model(found, device=find_device(device))
+        loaded = load_prepared(found, device=find_device(device), precision=precision)
         card = read_card(found)
         acoustic = AcousticModel(loaded, default_steps=card.get("steps"), default_edit_steps=card.get("edit_steps"))
-        return cls(acoustic, Listener(recognizer, device, acoustic))
+        return cls(acoustic, Listener(recognizer, device, acoustic, precision=precision))
 
     @property
     def name(self) -> str:
@@ -358,12 +361,13 @@ def synthesize(
     options: SynthesizeOptions | None = None,
     model: str = DEFAULT_TTS_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> Speech:
     """Speak ``text``; the arguments are those of `Synthesizer.synthesize` and `Synthesizer.load`.
 
     The model named last stays loaded.
     """
-    return _synthesizer(model, device).synthesize(
+    return _synthesizer(model, device, precision).synthesize(
         text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed, options=options
     )
 
@@ -380,12 +384,13 @@ def edit(
     options: EditOptions | None = None,
     model: str = DEFAULT_TTS_MODEL,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> EditedSpeech:
     """Change the words of a recording; the arguments are those of `Synthesizer.edit` and `Synthesizer.load`.
 
     The model named last stays loaded.
     """
-    return _synthesizer(model, device).edit(
+    return _synthesizer(model, device, precision).edit(
         audio,
         new_text,
         old_text=old_text,
@@ -398,5 +403,5 @@ def edit(
 
 
 @lru_cache(maxsize=1)
-def _synthesizer(model: str, device: str) -> Synthesizer:
-    return Synthesizer.load(model, device=device)
+def _synthesizer(model: str, device: str, precision: Precision) -> Synthesizer:
+    return Synthesizer.load(model, device=device, precision=precision)

@@ -17,6 +17,7 @@ from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.blocks import Samples
 from speechnar.audio.source import AudioInput, Recording, open_audio
 from speechnar.errors import AudioError, ConfigError, SpeechnarError
+from speechnar.hub import Precision
 from speechnar.text.sentences import clean, is_speakable
 from speechnar.tts.acoustic import AcousticModel, Seconds, TimedWord, observed_durations, share, speaking_rate
 
@@ -58,16 +59,16 @@ class Listener:
     When they are said is left to the aligner of the voice, if it has one: it knows sounds better than CTC does.
     """
 
-    def __init__(self, name: str, device: str, acoustic: AcousticModel) -> None:
+    def __init__(self, name: str, device: str, acoustic: AcousticModel, *, precision: Precision = "auto") -> None:
         self._acoustic = acoustic
-        self._name, self._device = name, device
+        self._name, self._device, self._precision = name, device, precision
         self._transcriber: Transcriber | None = None
 
     @property
     def transcriber(self) -> Transcriber:
         """The recogniser."""
         if self._transcriber is None:
-            self._transcriber = Transcriber.load(self._name, device=self._device)
+            self._transcriber = Transcriber.load(self._name, device=self._device, precision=self._precision)
         return self._transcriber
 
     def hear(self, samples: Samples, sample_rate: int) -> list[TimedWord]:

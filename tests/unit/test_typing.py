@@ -27,7 +27,7 @@ PAIRS = [
 @pytest.mark.parametrize(("function", "method", "load"), PAIRS, ids=[pair[0].__name__ for pair in PAIRS])
 def test_functions_take_what_methods_take_and_say_which_model(function, method, load):
     given = dict(inspect.signature(function).parameters)
-    chosen = [given.pop(name) for name in ("model", "device")]
+    chosen = [given.pop(name) for name in ("model", "device", "precision")]
     expected = dict(inspect.signature(method).parameters)
     del expected["self"]
     assert given.keys() == expected.keys()
@@ -35,7 +35,7 @@ def test_functions_take_what_methods_take_and_say_which_model(function, method, 
         assert (given[name].kind, given[name].default) == (parameter.kind, parameter.default)
     loading = inspect.signature(load).parameters
     model = DEFAULT_ST_MODEL if function is speechnar.translate else loading["name_or_folder"].default
-    assert [each.default for each in chosen] == [model, loading["device"].default]
+    assert [each.default for each in chosen] == [model, *(loading[name].default for name in ("device", "precision"))]
 
 
 def test_wrong_calls_are_errors_to_a_type_checker():

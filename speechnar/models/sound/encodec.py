@@ -120,6 +120,7 @@ class Encodec(Trainable):
     """Samples to codes to samples."""
 
     learns_from = ("speech",)
+    is_exact = True  # models are trained on its codes
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()

@@ -32,10 +32,10 @@ def loaded_once(monkeypatch) -> None:
     cache = {}
     load = Transcriber.load
 
-    def cached(name, *, device="auto"):
-        if name not in cache:
-            cache[name] = load(name, device="cpu")
-        return cache[name]
+    def cached(name, *, device="auto", precision="auto"):
+        if (name, precision) not in cache:
+            cache[name, precision] = load(name, device="cpu", precision=precision)
+        return cache[name, precision]
 
     monkeypatch.setattr(Transcriber, "load", cached)
 

@@ -1,6 +1,7 @@
 """Options that verbs share, and what they load."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from speechnar.cli.main import main
 from speechnar.cli.options import (
     add_direction,
     add_loading,
+    add_precision,
     add_searching,
     add_seed,
     add_systems,
@@ -84,6 +86,16 @@ def test_the_model_and_its_device_are_chosen(recognizer):
     args = parse([add_loading], "-d", "nonsense")
     with pytest.raises(ConfigError, match="nonsense"):
         load_transcriber(args, recognizer)
+
+
+def test_the_precision_is_chosen(recognizer, capsys):
+    assert parse([add_loading]).precision == "auto"
+    assert parse([partial(add_precision, default="fp32")]).precision == "fp32"
+    args = parse([add_loading], "--precision", "fp32", "-d", "cpu")
+    assert load_transcriber(args, recognizer)._loaded.precision == "fp32"
+    with pytest.raises(SystemExit):
+        parse([add_loading], "--precision", "fp16")
+    assert "invalid choice: 'fp16'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("loaded_once")

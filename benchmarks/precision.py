@@ -1,0 +1,157 @@
+"""Errors and time of a recogniser in every precision, on test sets: what ``auto`` may choose.
+
+Each set is decoded by all precisions alternately, some utterances at a time, so that whatever else the machine does
+burdens all alike; processor time is what is compared. Whether one makes more errors than ``fp32`` is told by the
+differences of utterances: their sum is noise where it is within the 95 % interval around 0.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.result import RESULTS, load_average, write_result
+from speechnar import DecodeOptions, Transcriber
+from speechnar.data.dataset import read_utterance
+from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.hub import DEFAULT_MODEL, Precision
+from speechnar.metrics.error_rate import UNSPACED_LANGUAGES, ErrorRate, cer, wer
+from speechnar.models.prepare import precisions_of
+
+EXACT: Precision = "fp32"
+AT_ONCE = 16
+"""Utterances between two precisions."""
+
+
+@dataclass
+class Outcome:
+    """What one precision made of one test set."""
+
+    hyps: list[str] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A data directory, decoded."""
+
+    __test__ = False  # pytest is not to collect it
+
+    name: str
+    utterances: Sequence[Utterance]
+    outcomes: dict[Precision, Outcome]
+
+    @property
+    def lang(self) -> str:
+        """Return the language of most utterances."""
+        return statistics.mode(utterance.lang or "eng" for utterance in self.utterances)
+
+    def rate(self, precision: Precision) -> ErrorRate:
+        """Return its word error rate, or that of characters where words have no spaces."""
+        count = cer if self.lang in UNSPACED_LANGUAGES else wer
+        return count([utterance.text for utterance in self.utterances], self.outcomes[precision].hyps, lang=self.lang)
+
+    def difference(self, precision: Precision) -> tuple[float, float]:
+        """Return by how much its error rate is above that of `EXACT`, and half the 95 % interval of that."""
+        count = cer if self.lang in UNSPACED_LANGUAGES else wer
+        refs = [utterance.text for utterance in self.utterances]
+
+        def errors(name: Precision) -> list[int]:
+            pairs = zip(refs, self.outcomes[name].hyps, strict=True)
+            return [count([ref], [hyp], lang=self.lang).errors for ref, hyp in pairs]
+
+        differences = [a - b for a, b in zip(errors(precision), errors(EXACT), strict=True)]
+        deviation = statistics.stdev(differences) if len(differences) > 1 else 0.0
+        total = self.rate(EXACT).ref_len
+        return sum(differences) / total, 1.96 * deviation * math.sqrt(len(differences)) / total
+
+    def to_dict(self, precision: Precision) -> dict[str, Any]:
+        """Return what is written of ``precision``."""
+        rate, (difference, interval) = self.rate(precision), self.difference(precision)
+        return {
+            "utterances": len(self.utterances),
+            "unit": rate.unit,
+            "errors": rate.errors,
+            "of": rate.ref_len,
+            "rate": round(rate.rate, 5),
+            "difference": round(difference, 5),
+            "interval": round(interval, 5),
+            "cpu_s": round(self.outcomes[precision].cpu_s, 2),
+        }
+
+
+def main() -> int:
+    """Write a result for each precision but `EXACT`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DATA_DIR", help="NAME/test is called NAME")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
+    parser.add_argument("--decoder", help="default: the model's first")
+    parser.add_argument("--limit", type=int, metavar="N", help="utterances of each set; default: all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    load = load_average()
+    precisions = precisions_of(torch.device("cpu"))
+    transcribers = {name: Transcriber.load(args.model, device="cpu", precision=name) for name in precisions}
+    options = DecodeOptions(decoder=args.decoder)
+    sets = [decode(path, transcribers, options, args.limit) for path in args.data_dirs]
+    for name in precisions[1:]:
+        write(sets, name, transcribers[name].name, args, load)
+    return 0
+
+
+def decode(
+    folder: Path, transcribers: dict[Precision, Transcriber], options: DecodeOptions, limit: int | None
+) -> TestSet:
+    """Decode a data directory by all of ``transcribers``, in turns."""
+    utterances = read_kaldi_dir(folder)[:limit]
+    outcomes = {name: Outcome() for name in transcribers}
+    for start in range(0, len(utterances), AT_ONCE):
+        for name, transcriber in transcribers.items():
+            rate = transcriber.sample_rate
+            wavs = [read_utterance(utterance, rate) for utterance in utterances[start : start + AT_ONCE]]
+            started = time.process_time()
+            found = transcriber.transcribe(list(wavs), sample_rate=rate, options=options)
+            outcomes[name].cpu_s += time.process_time() - started
+            outcomes[name].hyps += [transcript.text for transcript in found]
+    name = folder.parent.name if folder.name == "test" else folder.name
+    return TestSet(name, utterances, outcomes)
+
+
+def write(sets: Sequence[TestSet], precision: Precision, model: str, args: argparse.Namespace, load: float) -> None:
+    """Write the result of one precision beside `EXACT`."""
+    sides = []
+    for name in (precision, EXACT):
+        seconds = sum(each.outcomes[name].cpu_s for each in sets)
+        rates = {each.name: each.to_dict(name) for each in sets}
+        sides.append({"label": f"speechnar {name}", "median_s": round(seconds, 3), "sets": rates})
+    a, b = sides
+    told = "; ".join(
+        f"{name} {100 * b['sets'][name]['rate']:.2f} → {100 * row['rate']:.2f} % (± {100 * row['interval']:.2f})"
+        for name, row in a["sets"].items()
+    )
+    suffix = "" if args.decoder is None else f"_{args.decoder}"
+    write_result(
+        f"precision_{model}{suffix}_{precision}",
+        what=f"Errors of {model} in {precision} beside {EXACT}, on recordings of strangers",
+        threads=args.threads,
+        runs=1,
+        load_before=load,
+        a=a,
+        b=b,
+        result=f"{b['median_s'] / a['median_s']:.2f} times as fast; error rate {told}",
+        note="seconds are processor time of all sets, not a median",
+        folder=args.output,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

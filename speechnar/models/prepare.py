@@ -1,0 +1,409 @@
+"""Prepare a loaded model for inference: weights packed for the processor, in the precision that it is fastest in.
+
+Layers know nothing of it. `prepare` goes through a finished model and puts others in the place of its linear layers and
+convolutions, which compute the same from packed weights; the old weights are freed. All of them take float32 and return
+float32, so that residual streams, norms, softmax and attention stay what they were:
+
+- ``fp32``: weights laid out once as oneDNN wants them and activations computed along, where the processor has AVX-512
+  (MKL, torch's own choice, runs code for AVX2 on processors that are not Intel's) or is an ARM.
+- ``bf16``: products of bfloat16 numbers, summed in float32, where there are instructions for it; elsewhere that would
+  take three times as long as float32. On a GPU without them it is float16.
+- ``int8``: weights have a scale for each output, inputs one for each row, found as they come. A row is a frame or a
+  token: an utterance is computed the same in any batch, whatever stands in its padding. One scale for the whole
+  input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that.
+
+Shapes: N rows, D inputs, E outputs, B utterances, C channels, T frames, K kernel.
+Sources: Dettmers et al., "LLM.int8()", 2022, section 3.1 (scales of rows and outputs); oneDNN, "Nuances of int8
+computations" (without VNNI, sums of two products are cut off at 16 bits, so that inputs may have 7 bits only).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechnar.errors import ConfigError
+from speechnar.hub import Precision
+from speechnar.models.base import AsrModel, LoadedModel, Trainable, load_model
+from speechnar.nn.cif import CifPredictor, TimestampPredictor
+from speechnar.nn.dropout import Dropout
+
+UNTOUCHED: tuple[type[nn.Module], ...] = (CifPredictor, TimestampPredictor)
+"""Layers that count in float32 under any autocast, too; models of this kind say so (`Trainable.is_exact`)."""
+FULL_LEVELS = 127
+"""Steps of 8 bits on either side of 0."""
+MIN_WIDTH = 32
+"""Narrower layers stay in float32: they take no time, and what has few outputs decides something."""
+_TINY = 1e-30
+"""Less than the scale of any row but one of zeros."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What may be computed along with a product."""
+
+    name: str
+    algorithm: str
+    """Both as oneDNN calls them."""
+    apply: Callable[[Tensor], Tensor]
+    """The same by torch; may change its argument."""
+
+
+NONE = Activation("none", "", lambda x: x)
+
+
+def activation_of(module: nn.Module) -> Activation | None:
+    """Return what ``module`` is, if it is an activation that can be computed along with a product."""
+    match module:
+        case nn.ReLU():
+            return Activation("relu", "", torch.relu_)
+        case nn.SiLU():
+            return Activation("swish", "", lambda x: F.silu(x, inplace=True))
+        case nn.GELU():
+            way = module.approximate
+            return Activation("gelu", way, lambda x: F.gelu(x, approximate=way))
+    return None
+
+
+class Prepared(nn.Module):
+    """A layer whose weights are packed: it only computes, on the device where it was made."""
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ConfigError(
+            "a model prepared for inference can be neither saved, copied, moved nor trained; load it once more by "
+            "speechnar.models.base.load_model, which leaves it as it was saved"
+        )
+
+    __reduce_ex__ = _save_to_state_dict = _load_from_state_dict = _apply = _refuse
+
+    def train(self, mode: bool = True) -> "Prepared":
+        """Stay in evaluation mode.
+
+        Raises:
+            ConfigError: training mode is asked for.
+        """
+        if mode:
+            self._refuse()
+        return self
+
+
+class PackedLinear(Prepared):
+    """A linear layer and the activation behind it; subclasses know how to multiply."""
+
+    def __init__(self, linear: nn.Linear, activation: Activation = NONE) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.activation = activation
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        """Where another layer has the same weights anyhow, in float32, for who reads them."""
+
+    def extra_repr(self) -> str:
+        """Show the sizes in the module's print."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, activation={self.activation.name}"
+
+
+class FloatLinear(PackedLinear):
+    """By oneDNN, in float32 or bfloat16; ``keeps_dtype``: the result is not brought back to float32."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        activation: Activation = NONE,
+        *,
+        dtype: torch.dtype = torch.float32,
+        keeps_dtype: bool = False,
+    ) -> None:
+        super().__init__(linear, activation)
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default
+        self._dtype, self._result = dtype, dtype if keeps_dtype else torch.float32
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype))
+        self._bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (..., D) to (..., E)."""
+        act = self.activation
+        y: Tensor = self._multiply(x.to(self._dtype), self._weight, self._bias, act.name, [], act.algorithm)
+        return y.to(self._result)
+
+
+class HalfLinear(PackedLinear):
+    """By torch, in half precision, as on a GPU; ``keeps_dtype``: the result is not brought back to float32."""
+
+    def __init__(
+        self, linear: nn.Linear, activation: Activation = NONE, *, dtype: torch.dtype, keeps_dtype: bool = False
+    ) -> None:
+        super().__init__(linear, activation)
+        self._result = dtype if keeps_dtype else torch.float32
+        self._weight = linear.weight.detach().to(dtype)
+        self._bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (..., D) to (..., E)."""
+        y = F.linear(x.to(self._weight.dtype), self._weight, self._bias)
+        return self.activation.apply(y).to(self._result)
+
+
+class Int8Linear(PackedLinear):
+    """By oneDNN, of 8-bit integers (inputs: of ``levels`` steps on either side of 0), summed in 32 bits."""
+
+    def __init__(self, linear: nn.Linear, activation: Activation = NONE, *, levels: int) -> None:
+        super().__init__(linear, activation)
+        self._multiply = torch.ops.onednn.qlinear_pointwise.default
+        self._levels, self._zero = levels, levels + 1
+        weight = linear.weight.detach()
+        steps = weight.abs().amax(1).clamp(min=_TINY) / FULL_LEVELS
+        self._weight = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
+        self._scales = steps / levels
+        self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
+        self._bias = None if linear.bias is None else linear.bias.detach().clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (..., D) to (..., E)."""
+        rows = x.reshape(-1, self.in_features)
+        if not len(rows):
+            return x.new_zeros(*x.shape[:-1], self.out_features)
+        peaks = rows.abs().amax(1, keepdim=True).clamp_(min=_TINY)
+        # To unsigned numbers by way of signed ones, for which torch has fast code; 8 bits are added up without carry.
+        steps = (rows * (self._levels / peaks)).round_().to(torch.int8).view(torch.uint8).add_(self._zero)
+        y: Tensor = self._multiply(
+            *(steps, 1.0, self._zero, self._weight, self._scales, self._zeros, None),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+        y.mul_(peaks)
+        y = self.activation.apply(y if self._bias is None else y.add_(self._bias))
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+class PackedConv2d(Prepared):
+    """A two-dimensional convolution over images whose channels lie side by side in memory."""
+
+    def __init__(self, conv: nn.Conv2d, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self._weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self._shape = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (B, C, H, W) to what the convolution makes of it."""
+        image = x.to(self._weight.dtype)
+        y = F.conv2d(image, self._weight, self._bias, **self._shape)  # type: ignore[arg-type]  # of several types
+        return y.to(torch.float32)
+
+
+def convolve_frames(conv: nn.Conv1d) -> None:
+    """Let a depthwise convolution read frames (B, C, T) whose channels lie side by side, as layers make them.
+
+    They are an image of height 1 in the same memory; ``conv1d`` would transpose it, and the result back.
+    """
+    stride, dilation, groups = (1, *conv.stride), (1, *conv.dilation), conv.groups
+    padding = conv.padding if isinstance(conv.padding, str) else (0, *conv.padding)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        image, kernel = x.unsqueeze(-2), weight.unsqueeze(-2)
+        y = F.conv2d(image, kernel, bias, stride, padding, dilation, groups)
+        return y.squeeze(-2)
+
+    conv.__dict__["_conv_forward"] = convolve  # where torch's own convolutions let subclasses say how
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What of a processor, and of this torch, matters here."""
+
+    packs: bool
+    """Whether packed float32 weights are faster than torch's own choice."""
+    has_bf16: bool
+    int8_levels: int
+    """Steps of an input on either side of 0; 0: no fast products of 8-bit integers."""
+    convolves: bool = True
+    """Whether convolutions are fastest where channels lie side by side."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What is worth while, from the slowest to the fastest."""
+        faster: list[Precision] = ["fp32"]
+        return (*faster, *(("bf16",) if self.has_bf16 else ()), *(("int8",) if self.int8_levels else ()))
+
+
+@lru_cache
+def find_processor() -> Processor:
+    """Return what the processor at hand has, as far as this torch uses it (``ATEN_CPU_CAPABILITY`` may say how far)."""
+    has = torch.cpu.get_capabilities()
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch says no more
+        return Processor(packs=False, has_bf16=False, int8_levels=0, convolves=False)
+    if has["architecture"] != "x86_64":
+        packs = bool(torch.ops.mkldnn._is_mkldnn_acl_supported())
+        return Processor(packs=packs, has_bf16=packs and bool(has.get("bf16")), int8_levels=0)
+    is_wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    has_bf16 = is_wide and (has["avx512_bf16"] or has["amx_bf16"])
+    has_vnni = has["avx_vnni"] or (is_wide and has["avx512_vnni"])
+    levels = FULL_LEVELS if has_vnni else 63 if has["avx2"] else 0
+    return Processor(packs=is_wide, has_bf16=has_bf16, int8_levels=levels)
+
+
+def precisions_of(device: torch.device) -> tuple[Precision, ...]:
+    """Return what is worth while on ``device``, from the slowest to the fastest."""
+    match device.type:
+        case "cuda":
+            return ("fp32", "bf16")
+        case "cpu":
+            return find_processor().precisions
+        case _:
+            return ("fp32",)
+
+
+def check_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return ``precision``.
+
+    Raises:
+        ConfigError: there is no such precision, or not on this device.
+    """
+    known, found = get_args(Precision), precisions_of(device)
+    if precision not in known:
+        raise ConfigError(f"precision must be one of {', '.join(known)}; got {precision!r}")
+    if precision not in (*found, "auto"):
+        raise ConfigError(
+            f"precision {precision} is not to be had, or no faster, on this {device.type}, which computes in "
+            f"{', '.join(found)}; choose one of these, or auto"
+        )
+    return precision
+
+
+def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
+    """Make ``model`` fast and unable to learn; return it.
+
+    Args:
+        model: in evaluation mode; changed in place, on the device where it is.
+        precision: of linear layers and two-dimensional convolutions; see the module's description.
+
+    Raises:
+        ConfigError: there is no such precision, or not on this device.
+    """
+    device = next(model.parameters()).device
+    if check_precision(precision, device) == "auto":
+        precision = fastest_for(model, device)
+    if _stays(model):
+        return model.requires_grad_(False)
+    places = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    tied = {parameter for parameter, count in places.items() if count > 1}
+    _replace_in(model.requires_grad_(False), _Maker(precision, device), tied)
+    return model
+
+
+def load_prepared(
+    folder: str | Path, *, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> LoadedModel:
+    """Read a model folder as `load_model` does, and `prepare` the model.
+
+    Raises:
+        ConfigError: as of `prepare`.
+        ModelNotFoundError, CheckpointError, DataError: as of `load_model`.
+    """
+    device = torch.device(device)
+    check_precision(precision, device)  # before anything is read
+    loaded = load_model(folder, device=device)
+    found = fastest_for(loaded.model, device) if precision == "auto" else precision
+    return replace(loaded, model=prepare(loaded.model, found), precision=found)
+
+
+def fastest_for(model: nn.Module, device: torch.device) -> Precision:
+    """Return what ``auto`` is.
+
+    8-bit integers are for recognisers, which compute a whole recording at once: inputs of few rows, as of one sentence
+    or of a token after the other, are scaled for longer than they are multiplied, and generators go on from what they
+    have made, so that small errors grow. Of 7 bits only, they are for who asks for them.
+    """
+    has_8_bits = isinstance(model, AsrModel) and find_processor().int8_levels == FULL_LEVELS
+    return [name for name in precisions_of(device) if name != "int8" or has_8_bits][-1]
+
+
+def load_like(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
+    """Read another model, onto the device of one that is loaded, and prepare it if that one is.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, DataError: as of `load_model`.
+    """
+    device = next(loaded.model.parameters()).device
+    if loaded.precision is None:
+        return load_model(folder, device=device)
+    return load_prepared(folder, device=device, precision=loaded.precision)
+
+
+def is_narrow(layer: nn.Linear) -> bool:
+    """Return whether a linear layer stays in float32 whatever the precision."""
+    return min(layer.in_features, layer.out_features) < MIN_WIDTH
+
+
+class _Maker:
+    """Makes packed layers of one precision for one device."""
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        self.precision = precision
+        self.on_cpu = device.type == "cpu"
+        self.processor = find_processor()
+        self.convolves = self.on_cpu and self.processor.convolves
+        self.half = torch.bfloat16
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            self.half = torch.float16
+
+    def linear(self, layer: nn.Linear, activation: Activation, *, keeps_half: bool) -> PackedLinear | None:
+        """Return what takes the place of ``layer`` and ``activation``; None: they stay.
+
+        With ``keeps_half`` the result goes to a linear layer of the same precision.
+        """
+        if self.precision == "bf16" and not is_narrow(layer):
+            if not self.on_cpu:
+                return HalfLinear(layer, activation, dtype=self.half, keeps_dtype=keeps_half)
+            return FloatLinear(layer, activation, dtype=self.half, keeps_dtype=keeps_half)
+        if self.precision == "int8" and not is_narrow(layer):
+            return Int8Linear(layer, activation, levels=self.processor.int8_levels)
+        return FloatLinear(layer, activation) if self.on_cpu and self.processor.packs else None
+
+    def conv2d(self, layer: nn.Conv2d) -> PackedConv2d | None:
+        """Return what takes the place of ``layer``; None: it stays."""
+        if layer.padding_mode != "zeros":
+            return None
+        if self.precision == "bf16":
+            return PackedConv2d(layer, dtype=self.half)
+        return PackedConv2d(layer) if self.convolves else None
+
+
+def _replace_in(module: nn.Module, maker: _Maker, tied: Set[nn.Parameter]) -> None:
+    """Replace the layers within ``module``, however deep."""
+    children = [(name, child) for name, child in module._modules.items() if child is not None]
+    for place, (name, child) in enumerate(children):
+        after = children[place + 1 :] if isinstance(module, nn.Sequential) else []
+        new: PackedLinear | PackedConv2d | None = None
+        if _stays(child) or isinstance(module._modules[name], nn.Identity):
+            continue
+        if type(child) is nn.Linear:
+            activation = activation_of(after[0][1]) if after else None
+            rest = [layer for _, layer in after[activation is not None :] if not isinstance(layer, Dropout)]
+            is_chained = bool(rest) and type(rest[0]) is nn.Linear and not is_narrow(rest[0])
+            new = maker.linear(child, activation or NONE, keeps_half=is_chained)
+            if new is not None and activation is not None:
+                module._modules[after[0][0]] = nn.Identity()
+            if new is not None and child.weight in tied:
+                new.weight, new.bias = child.weight.detach(), None if child.bias is None else child.bias.detach()
+        elif type(child) is nn.Conv2d:
+            new = maker.conv2d(child)
+        elif isinstance(child, nn.Conv1d) and _is_depthwise(child) and maker.convolves:
+            convolve_frames(child)
+        if new is not None:
+            module._modules[name] = new
+        _replace_in(child, maker, tied)
+
+
+def _stays(module: nn.Module) -> bool:
+    return isinstance(module, UNTOUCHED) or (isinstance(module, Trainable) and module.is_exact)
+
+
+def _is_depthwise(conv: nn.Conv1d) -> bool:
+    return 1 < conv.groups == conv.in_channels == conv.out_channels and conv.padding_mode == "zeros"
