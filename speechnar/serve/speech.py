@@ -25,7 +25,8 @@ from speechnar.audio.io import to_int16
 from speechnar.serve.faults import RequestError, as_request_error, busy
 from speechnar.serve.guard import note_work
 from speechnar.serve.service import Service, unless_left
-from speechnar.tts.synthesizer import SPEED_RANGE, Synthesizer
+from speechnar.tts.options import SPEED_RANGE
+from speechnar.tts.synthesizer import Synthesizer
 
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
