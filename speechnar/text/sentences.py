@@ -16,6 +16,9 @@ _ABBREVIATION = re.compile(
     r"Fig|vs|etc|e\.g|i\.e|cf|approx|Inc|Ltd|Co|Corp|Mt|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|[A-Za-z]\.[A-Za-z])\.$"
 )
 
+_BEFORE_FIGURE = re.compile(r"(?:^|[\s(])(?:pp?|ch|sec|vol|nos?|figs?|eqs?|ca?|est|art|ver|tel|ext|min|max)\.$")
+"""Abbreviations that end no sentence where a figure follows."""
+
 
 def clean(text: str) -> str:
     """Return ``text`` without control, private and unassigned characters; line breaks and tabs are kept."""
@@ -55,6 +58,8 @@ def _cut_sentences(text: str) -> Iterator[str]:
         rest = text[match.end() :].lstrip()
         head = text[begin : match.end()]
         if match[0] == "." and (_ABBREVIATION.search(head) or (rest[:1].islower())):
+            continue
+        if match[0] == "." and rest[:1].isdigit() and _BEFORE_FIGURE.search(head):
             continue
         yield head.strip()
         begin = match.end()

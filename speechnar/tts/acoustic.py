@@ -23,7 +23,8 @@ from speechnar.models.base import LoadedModel
 from speechnar.models.tts.mel_autoencoder import KnownFrames, MelAutoencoder
 from speechnar.models.tts.monophones import RATE as ALIGNER_RATE
 from speechnar.models.tts.tts import Tts
-from speechnar.text.phonemes import encode_words
+from speechnar.text.atoms import lost_letters
+from speechnar.text.phonemes import PhonemeTokenizer, encode_words
 from speechnar.text.sentences import is_speakable
 from speechnar.text.spoken import spell_out
 from speechnar.tts.options import check_steps
@@ -94,9 +95,9 @@ class AcousticModel:
         """Return the tokens of words, none of which has white space in it.
 
         A word that the model cannot spell is tried in small letters, in capitals, and as English is read aloud; letters
-        that remain unknown are left out, with a warning.
+        that remain unknown are left out, with a warning. Another one names the words that have no sound, or lose some.
         """
-        unk_id = self.tokenizer.unk_id
+        unk_id, written = self.tokenizer.unk_id, words
         if unk_id in self.tokenizer.encode(" ".join(words)):
             words = [self._respell(word) for word in words]
         text = " ".join(words)
@@ -111,7 +112,7 @@ class AcousticModel:
         bounds.append((bounds[-1][1],) * 2 if bounds else (0, 0))
         firsts = accumulate(parts, initial=0)
         kept = tuple(token for token in tokens if token != unk_id)
-        return Spelling(
+        spelling = Spelling(
             tokens=kept,
             words=tuple(
                 (bounds[first][0], bounds[first + num - 1][1]) if num else (bounds[first][0],) * 2
@@ -119,6 +120,10 @@ class AcousticModel:
             ),
             sounds=tuple(is_speakable(self.tokenizer.piece_of(token)) for token in kept),
         )
+        unsaid = self._unsaid(written, spelling)
+        if unsaid:
+            logger.warning("%s: has not a sound for all of %s, left out", self.name, ", ".join(map(repr, unsaid)))
+        return spelling
 
     @torch.no_grad()
     def predict(self, spelling: Spelling) -> Seconds:
@@ -208,6 +213,17 @@ class AcousticModel:
         wav, _ = self.model.vocoder(feats[None], torch.tensor([len(feats)], device=self.device))
         samples: Samples = wav[0].cpu().numpy()
         return samples
+
+    def _unsaid(self, words: Sequence[str], spelling: Spelling) -> list[str]:
+        """Return the words that have letters but no sound, or letters that stand for nothing in the tokens."""
+        reads_english = isinstance(self.tokenizer, PhonemeTokenizer)
+        return [
+            word
+            for word, (first, end) in zip(words, spelling.words, strict=True)
+            # Figures may be said with those before them: 10 000.
+            if (is_speakable(word) and not any(spelling.sounds[first:end]) and not word.isdecimal())
+            or (reads_english and lost_letters(word))
+        ]
 
     def _respell(self, word: str) -> str:
         """Return the first way to write ``word`` of those with the fewest unknown tokens."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from speechnar.errors import ConfigError
+from speechnar.text.passages import EMOJI, Emoji
 
 MAX_STEPS = 1000
 MAX_CANDIDATES = 64
@@ -22,6 +23,8 @@ class SynthesizeOptions:
     """Network evaluations for a block of latents; None: as many as the model's card says under ``steps``, or 16."""
     speed: float = 1.0
     """2 is twice as fast."""
+    emoji: Emoji = "skipped"
+    """What becomes of emoji: skipped, or named."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -29,6 +32,8 @@ class SynthesizeOptions:
             check_steps(self.steps)
         if not SPEED_RANGE[0] <= self.speed <= SPEED_RANGE[1]:
             raise ConfigError(f"speed must lie in [{SPEED_RANGE[0]:g}, {SPEED_RANGE[1]:g}], got {self.speed}")
+        if self.emoji not in EMOJI:
+            raise ConfigError(f"emoji must be {' or '.join(EMOJI)}, got {self.emoji!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ Shapes: S samples, T latents, C latent channels.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -28,7 +28,8 @@ from speechnar.models.prepare import load_prepared
 from speechnar.models.tts.mel_autoencoder import KnownFrames
 from speechnar.models.tts.vocos_stream import VocoderStream
 from speechnar.published import obtain_model
-from speechnar.text.sentences import clean, split_sentences
+from speechnar.text.passages import Passage, read_passages
+from speechnar.text.sentences import clean
 from speechnar.text.transcript import Segment
 from speechnar.tts.acoustic import AcousticModel, derive_seed, share
 from speechnar.tts.editor import EditedSpeech, edit_speech
@@ -37,11 +38,8 @@ from speechnar.tts.voice import Listener, Voice, learn_voice
 
 logger = logging.getLogger(__name__)
 
-_SENTENCE_MARKS, _CLOSING = frozenset(".!?…。！？"), "\"'”’)]»」』）"
 FADE_S = 0.005
 """At both ends of a sentence, so that it neither begins nor ends by a click."""
-SENTENCE_PAUSE_S, CLAUSE_PAUSE_S = 0.25, 0.1
-"""Silence between two sentences, and between the parts of one that is too long to be spoken at one go."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +128,12 @@ class Synthesizer:
         speed: float | None = None,
         options: SynthesizeOptions | None = None,
     ) -> Speech:
-        """Speak ``text``, of any length; what cannot be spoken in it, as emoji, is passed over.
+        """Speak ``text``, of any length; words that have no sound are passed over, with a warning that names them.
 
         Args:
-            text: sentences; numbers and abbreviations are read as the model's text front end reads them.
+            text: plain or in Markdown, whose headings and lists are heard as pauses, or SSML (``<speak>``); in either
+                ``<break time="500ms"/>`` is a pause. Numbers and abbreviations are read as the model's text front end
+                reads them.
             voice: speech of whom is to speak (with their consent), as of `voice`; None: the voice of the model.
             voice_text: what is said there; None: it is transcribed.
             steps: may be given here instead of in ``options``.
@@ -142,21 +142,22 @@ class Synthesizer:
             options: rarer choices.
 
         Raises:
-            ConfigError: there is nothing to speak, or an option is out of its range, has no effect or is given twice.
+            ConfigError: there is nothing to speak, SSML is not valid, or an option is out of its range, has no effect
+                or is given twice.
             AudioError: as of `voice`.
         """
         chunks: list[Samples] = []
         spans: dict[int, list[int]] = {}
         place = 0
         options = with_keywords(options or SynthesizeOptions(), steps=steps, speed=speed)
-        sentences, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
+        passages, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
         for index, samples in parts:
             chunks.append(samples)
             if index is not None:
                 spans.setdefault(index, [place, place])[1] = place + len(samples)
             place += len(samples)
         segments = tuple(
-            Segment(id=i, start=begin / self.sample_rate, end=end / self.sample_rate, text=sentences[index])
+            Segment(id=i, start=begin / self.sample_rate, end=end / self.sample_rate, text=passages[index].text)
             for i, (index, (begin, end)) in enumerate(spans.items())
         )
         return Speech(np.concatenate(chunks), self.sample_rate, segments)
@@ -236,38 +237,49 @@ class Synthesizer:
         voice: Voice | AudioInput | None,
         voice_text: str | None,
         seed: int,
-    ) -> tuple[list[str], Iterator[tuple[int | None, Samples]]]:
-        """Check everything; return the sentences, and their samples with the number of the sentence, None in pauses."""
+    ) -> tuple[list[Passage], Iterator[tuple[int | None, Samples]]]:
+        """Check everything; return the passages, and their samples with the number of the passage, None in pauses."""
         num_steps, seed = options.steps or self._acoustic.default_steps, check_seed(seed)
         if voice is None and voice_text is not None:
             raise ConfigError("voice_text says what is spoken in a voice; give the voice, too")
         if isinstance(voice, Voice) and voice_text is not None:
             raise ConfigError("voice_text goes with a clip; this voice knows already what it says")
-        sentences = split_sentences(text)
-        if not sentences:
+        passages = read_passages(text, emoji=options.emoji)
+        if not any(passage.text for passage in passages):
             raise ConfigError(f"text must have a letter or a digit to speak, got {clean(text)[:60]!r}")
         if voice is not None and not isinstance(voice, Voice):
             voice = self.voice(voice, text=voice_text)
         lines = (
-            (i, _plan(self._acoustic, sentence.split(), voice, options.speed)) for i, sentence in enumerate(sentences)
+            (passage, _plan(self._acoustic, _words_of(self._acoustic, passage), voice, options.speed))
+            for passage in passages
         )
-        spoken = ((i, line) for i, line in lines if line is not None)
-        first = next(spoken, None)
-        if first is None:
-            raise ConfigError(f"model {self.name} can speak nothing of the text {text[:60]!r}; is it in its language?")
-        return sentences, self._speak(sentences, chain([first], spoken), num_steps, seed)
+        begun: list[tuple[Passage, _Line | None]] = []
+        for found in lines:
+            begun.append(found)
+            if found[1] is not None:
+                return passages, self._speak(chain(begun, lines), num_steps, seed)
+        raise ConfigError(f"model {self.name} can speak nothing of the text {text[:60]!r}; is it in its language?")
 
     def _speak(
-        self, sentences: list[str], lines: Iterator[tuple[int, "_Line"]], num_steps: int, seed: int
+        self, lines: Iterable[tuple[Passage, "_Line | None"]], num_steps: int, seed: int
     ) -> Iterator[tuple[int | None, Samples]]:
-        before = ""
-        for index, line in lines:
-            if before:
-                pause_s = SENTENCE_PAUSE_S if before.rstrip(_CLOSING)[-1:] in _SENTENCE_MARKS else CLAUSE_PAUSE_S
-                yield None, np.zeros(round(pause_s * self.sample_rate), dtype=np.float32)
-            before = sentences[index]
-            samples = _sound(self._acoustic, line, derive_seed(seed, index), num_steps)
-            yield from ((index, part) for part in samples)
+        """Yield what is spoken, and silence between it; before and after it only if that is asked for."""
+        owed_s, is_break = 0.0, False
+        for index, (passage, line) in enumerate(lines):
+            if line is not None:
+                yield None, self._silence(owed_s)
+                owed_s, is_break = 0.0, False
+                samples = _sound(self._acoustic, line, derive_seed(seed, index), num_steps)
+                yield from ((index, part) for part in samples)
+            if passage.is_break:
+                owed_s, is_break = passage.pause_s + (owed_s if is_break else 0.0), True
+            elif line is not None:
+                owed_s = passage.pause_s
+        if is_break:
+            yield None, self._silence(owed_s)
+
+    def _silence(self, seconds: float) -> Samples:
+        return np.zeros(round(seconds * self.sample_rate), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -282,8 +294,18 @@ class _Line:
     voice: Voice | None
 
 
+def _words_of(acoustic: AcousticModel, passage: Passage) -> list[str]:
+    """Return the words of a passage, the last with the mark that it lacks, if the model knows it."""
+    words = passage.text.split()
+    if words and passage.mark in acoustic.tokenizer.pieces:
+        words[-1] += passage.mark
+    return words
+
+
 def _plan(acoustic: AcousticModel, words: list[str], voice: Voice | None, speed: float) -> _Line | None:
     """Say how long a sentence is, and put it between what the voice says; None if nothing in it can be spoken."""
+    if not words:
+        return None
     before = after = () if voice is None else voice.words
     spelling = acoustic.spell([*before, *words, *after])
     begin, end = 0, len(spelling.tokens)

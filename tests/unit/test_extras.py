@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from speechnar.errors import MissingExtraError, SpeechnarError
-from speechnar.extras import needs, require
+from speechnar.extras import needs, package_folder, require
 
 
 def test_an_absent_package_is_named_with_what_brings_it(monkeypatch):
@@ -38,3 +38,15 @@ def test_what_is_needed_late_is_missed_at_once(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'speechnar\[eval\]' .*matplotlib\.figure"):
         require("eval", "json", "matplotlib.figure")
+
+
+def test_the_data_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
+    (tmp_path / "only_data").mkdir()
+    (tmp_path / "only_data" / "__init__.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert package_folder("only_data") == tmp_path / "only_data"
+    with pytest.raises(MissingExtraError, match="pip install --no-deps no-such-package"):
+        package_folder("no_such_package")
+    monkeypatch.setitem(sys.modules, "only_data", None)
+    with pytest.raises(MissingExtraError, match="only-data"):
+        package_folder("only_data")

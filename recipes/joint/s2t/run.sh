@@ -81,7 +81,9 @@ if at_stage 0 "download"; then # Common Voice's site asks everybody to agree to 
             "$PYTHON" -m speechnar data download "${urls[$part]}" "$downloads/$part.tar.gz"
         fi
     done
-    "$PYTHON" local/get_whisper.py "$whisper" "$data/whisper" --unpack-to "$downloads"
+    if [ -n "$whisper" ]; then # other recipes take the data only
+        "$PYTHON" local/get_whisper.py "$whisper" "$data/whisper" --unpack-to "$downloads"
+    fi
 fi
 if at_stage 1 "data directories"; then
     for part in commonvoice asterisk an4 fsdd ljspeech librispeech kathleen kerstin; do

@@ -131,6 +131,42 @@ def test_speed_scales_durations(tiny):
         )
 
 
+def test_pauses_that_are_asked_for_last_as_long_as_they_say(tiny):
+    speech = tiny.synthesize('<break time="300ms"/>Hi <break time="1.5s"/> there.<break time="200ms"/>', steps=1)
+    first, second = speech.segments
+    assert first.start == pytest.approx(0.3, abs=1 / RATE)
+    assert second.start - first.end == pytest.approx(1.5, abs=1 / RATE)
+    assert speech.duration - second.end == pytest.approx(0.2, abs=1 / RATE)
+    assert [segment.text for segment in speech.segments] == ["Hi", "there."]
+    inside = tiny.synthesize("<speak>Hi.<break time='1s'/>Ho.</speak>", steps=1).segments
+    assert inside[1].start - inside[0].end == pytest.approx(1.0, abs=1 / RATE)
+
+
+def test_headings_and_items_are_followed_by_longer_pauses(tiny):
+    segments = tiny.synthesize("# Title\n- one\n- two\n\nText", steps=1).segments
+    gaps = [round(after.start - before.end, 2) for before, after in itertools.pairwise(segments)]
+    assert gaps == [0.7, 0.4, 0.5]
+
+
+def test_a_text_without_a_mark_is_read_to_its_end(tiny):
+    np.testing.assert_array_equal(tiny.synthesize("Hi", steps=1).samples, tiny.synthesize("Hi.", steps=1).samples)
+    np.testing.assert_array_equal(tiny.synthesize("# Hi\n", steps=1).samples, tiny.synthesize("Hi.", steps=1).samples)
+
+
+def test_emoji_are_named_if_that_is_asked_for(tiny):
+    assert [
+        segment.text for segment in tiny.synthesize("Hi 🎉", options=SynthesizeOptions(steps=1, emoji="named")).segments
+    ] == ["Hi, party popper"]
+    np.testing.assert_array_equal(tiny.synthesize("Hi 🎉", steps=1).samples, tiny.synthesize("Hi", steps=1).samples)
+    with pytest.raises(ConfigError, match="emoji must be skipped or named"):
+        SynthesizeOptions(emoji="sung")
+
+
+def test_words_without_a_sound_are_named(tiny, caplog):
+    tiny.synthesize("Say hi你好 or Привет 🎉 to 10 000 people.", steps=1)
+    assert "'hi你好', 'Привет'" in caplog.text and "000" not in caplog.text
+
+
 def test_parts_of_a_long_sentence_are_closer(tiny):
     text = "and then, " * 30
     segments = tiny.synthesize(text, steps=1).segments
