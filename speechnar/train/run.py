@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
 import yaml
-from accelerate import Accelerator
 from pydantic import BeforeValidator, Discriminator, PositiveInt, SerializeAsAny, Tag
 from torch import Tensor, nn
 
@@ -58,6 +57,9 @@ from speechnar.train.checkpoint import (
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
 from speechnar.train.validation import Evaluate, score, validate
+
+if TYPE_CHECKING:  # of an extra, which what is imported above asks for
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +143,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
         ) from None
 
 
-def _run_training(config: RunConfig, exp_dir: Path, accelerator: Accelerator) -> TrainResult:
+def _run_training(config: RunConfig, exp_dir: Path, accelerator: "Accelerator") -> TrainResult:
     tokenizer = load_tokenizer(config.tokenizer)
     seed_everything(config.train.seed)
     model = build_model(config.model, tokenizer)

@@ -12,6 +12,8 @@ from tests.unit.published import saved
 
 transformers = pytest.importorskip("transformers", reason="needs the package transformers", exc_type=ImportError)
 
+pytestmark = pytest.mark.slow
+
 NAME = "facebook/wav2vec2-base-960h"
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 

@@ -63,7 +63,7 @@ def models(tmp_path_factory) -> dict[str, Transcriber]:
         specials = [i for i in range(joint.tokenizer.vocab_size) if joint.tokenizer.is_special(i)]
         joint.model.decoders["cassnat"].out.bias[specials] = -100.0
     save_model(saved["joint"], joint.model, joint.tokenizer, card=CARD)
-    return {name: Transcriber.load(path, device="cpu") for name, path in saved.items()}
+    return {name: Transcriber.load(path, device="cpu", precision="fp32") for name, path in saved.items()}
 
 
 @pytest.fixture(scope="module")

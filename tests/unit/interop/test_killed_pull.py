@@ -17,6 +17,8 @@ STEP = 9
 """Of the some hundred things that are done to files, each ninth is the last one of a process."""
 
 
+@pytest.mark.slow  # some twenty processes pull a model
+@pytest.mark.timeout(1500)  # seconds of computing, but of a machine that may be busy
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_whatever_is_killed_the_next_call_recovers_and_two_at_once_convert_once(tmp_path):
     with serve() as hub:

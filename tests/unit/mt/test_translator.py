@@ -201,7 +201,7 @@ def test_packing_keeps_the_languages(tmp_path):
 def test_what_a_growing_text_shows_is_as_the_card_says(tmp_path):
     model = make("fretna_ctc")
     save_model(tmp_path / "tiny", model, TOKENIZER, card="---\nmasked: 2\nbias: 1.5\n---\n")
-    translator = Translator.load(tmp_path / "tiny", device="cpu")
+    translator = Translator.load(tmp_path / "tiny", device="cpu", precision="fp32")
     plain = Translator(LoadedModel(model, TOKENIZER, model.config, "plain"))
     lines = ["abc", "d ab", "bcd", "a cd"]
     asked = list(plain.live(lines, num_masked=2, options=TranslationOptions(bias=1.5)))

@@ -66,7 +66,7 @@ def test_flipped_bytes_are_noticed(tmp_path):
     for place in range(20_000, 60_000, 10):
         content[place] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"last\.pt: is damaged \(the sum of 'last/data/0' is another\)"):
+    with pytest.raises(CheckpointError, match=r"last\.pt: is damaged \(the sum of '.*data/0' is another\)"):
         ckpt.load_checkpoint(path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"last\.pt"):

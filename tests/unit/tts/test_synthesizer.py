@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(folder, recognizer) -> Synthesizer:
-    return Synthesizer.load(folder, device="cpu", recognizer=recognizer)
+    return Synthesizer.load(folder, device="cpu", precision="fp32", recognizer=recognizer)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def letters(tmp_path_factory, recognizer) -> Synthesizer:
     """Return a model that spells small letters, without marks."""
     pieces = ["<blank>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
     folder = save_tiny_tts(tmp_path_factory.mktemp("models") / "letters", CharTokenizer(pieces))
-    return Synthesizer.load(folder, device="cpu", recognizer=recognizer)
+    return Synthesizer.load(folder, device="cpu", precision="fp32", recognizer=recognizer)
 
 
 # What is spoken.
