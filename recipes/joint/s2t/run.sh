@@ -10,7 +10,7 @@ stage=0 stop_stage=8 downloads=downloads whisper=openai/whisper-base
 corpus_commonvoice="" train_only="" exclude="" eval_minutes=30
 corpus_asterisk=download corpus_an4=download corpus_fsdd=download corpus_ljspeech=download
 corpus_librispeech=download corpus_kathleen=download corpus_kerstin=download
-label_floor=-0.4 min_count=8 translate_to="" repeat="spa=4 ita=4 rus=4"
+label_floor=-0.4 min_count=64 translate_to="" repeat="spa=4 ita=4 rus=4"
 init_from="" before=conf/whisper_ctc.yaml config=conf/whisper.yaml exp=exp/whisper data=data decoders="ctc refiner"
 overrides=""
 recipe_options="stage stop_stage downloads whisper corpus_commonvoice train_only exclude eval_minutes corpus_asterisk"
