@@ -36,8 +36,9 @@ SINGLE_FILE_FORMATS = ("srt", "vtt", "tsv")
 
 
 MODELS_BY_NAME = (
-    "models by name (fetched when first used): English, many languages, speech translation: espnet/owsm_ctc_v4_1B "
-    "(1.01 B parameters); Chinese: funasr/paraformer-zh (220 M); see speechnar models"
+    "models by name (fetched when first used): English: nvidia/parakeet-ctc-1.1b (1.1 B parameters); Chinese: "
+    "funasr/paraformer-zh (220 M); many languages, speech translation: espnet/owsm_ctc_v4_1B (1.01 B); see speechnar "
+    "models"
 )
 
 

@@ -71,6 +71,4 @@ def test_a_model_is_used_by_name_and_removed(hub, wav, capsys, monkeypatch):
 def test_help_says_which_model_to_use(capsys):
     assert main(["transcribe", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "speech translation: espnet/owsm_ctc_v4_1B (1.01 B parameters); Chinese: funasr/paraformer-zh (220 M)" in shown
-    )
+    assert "English: nvidia/parakeet-ctc-1.1b (1.1 B parameters); Chinese: funasr/paraformer-zh (220 M)" in shown
