@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from speechnar.errors import ConfigError
 from speechnar.plain_yaml import parse_yaml
 
-SCHEMA_VERSION = 1
-"""Of model folders; raised when what is written there changes its meaning."""
 MAX_BASES = 8
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from speechnar.config import SCHEMA_VERSION
 from speechnar.errors import ModelNotFoundError
 
+SCHEMA_VERSION = 1
+"""Of model folders; raised when what is written there changes its meaning."""
 DEFAULT_REVISION = "main"
 OFFLINE = "HF_HUB_OFFLINE"
 REQUIRED_FILES = ("config.json", "model.safetensors")

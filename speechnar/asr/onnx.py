@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from speechnar.asr.clips import CTC
 from speechnar.asr.speech_models import PaddedModel, SpeechModel, TaggingModel
-from speechnar.config import SCHEMA_VERSION
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
 from speechnar.models.base import CARD_FILE, CONFIG_FILE, LoadedModel, ModelConfig
+from speechnar.store import SCHEMA_VERSION
 from speechnar.text.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)

@@ -25,11 +25,13 @@ from speechnar.text.transcript import AudioTags, Segment, Transcript
 logger = logging.getLogger(__name__)
 
 _Head = tuple[Samples, Samples | None, Blocks]
-POOLED_BATCHES = 8
+POOLED_BATCHES = 4
 """Batches of short recordings that wait for each other, so that clips of like length can share one. What was read and
 not yet yielded is lost when the program is killed."""
 SPEECH_BATCHES = 8
 """Batches of a long recording's clips that are decoded together, likewise."""
+INAUDIBLE = 1e-4
+"""A short recording whose samples all lie below says nothing, and no model is asked."""
 READ_AHEAD = 32
 """Recordings of which a thread reads the first window while the model is at work."""
 
@@ -167,6 +169,8 @@ class RecordingTranscriber:
         if decoder.options.vad or (decoder.options.vad is None and following is not None):
             return self._decode_speech(recording)
         if following is None:
+            if not np.abs(clip).max(initial=0.0) >= INAUDIBLE:
+                return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech=False)
             is_speech = not decoder.tells_language or self._holds_speech(clip)
             return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech, waiting=[(0.0, clip)])
         decoded, num_samples = decoder.decode_windows(chain([clip, following], rest))

@@ -7,6 +7,7 @@ files and ``README.md``. Reading one executes nothing and needs no other file; a
 import json
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,12 +25,13 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from speechnar.config import SCHEMA_VERSION, Config, parse_config
+from speechnar.config import Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.hub import Precision
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.undrawn import Undrawn
+from speechnar.store import SCHEMA_VERSION
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 
 CONFIG_FILE = "config.json"
@@ -429,26 +431,25 @@ def tied_names(state: dict[str, Tensor]) -> dict[str, str]:
 
 @contextmanager
 def _parameter_budget(budget: int) -> Iterator[None]:
-    """Let this thread register at most ``budget`` parameter elements, and `MAX_BUFFERS` more in buffers.
+    """Let this thread register at most ``budget`` elements of parameters, and as many and `MAX_BUFFERS` of buffers.
 
     A hostile configuration names a million layers beside a file of three tensors; it must not be built.
     """
-    used = 0
+    used: Counter[str] = Counter()
     owner = threading.get_ident()
 
-    def count(_module: nn.Module, name: str, tensor: Tensor | None, limit: int) -> None:
-        nonlocal used
+    def count(_module: nn.Module, name: str, tensor: Tensor | None, kind: str, limit: int) -> None:
         if tensor is None or threading.get_ident() != owner:
             return
-        used += tensor.numel() + 1
-        if used > limit:
+        used[kind] += tensor.numel() + 1
+        if used[kind] > limit:
             raise CheckpointError(
                 f"{CONFIG_FILE} describes a larger model than {WEIGHTS_FILE} holds (reached at {name!r})"
             )
 
     handles = [
-        register_module_parameter_registration_hook(partial(count, limit=budget)),
-        register_module_buffer_registration_hook(partial(count, limit=budget + MAX_BUFFERS)),
+        register_module_parameter_registration_hook(partial(count, kind="parameter", limit=budget)),
+        register_module_buffer_registration_hook(partial(count, kind="buffer", limit=budget + MAX_BUFFERS)),
     ]
     try:
         yield

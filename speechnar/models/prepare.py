@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
 from speechnar.hub import Precision
-from speechnar.models.base import AsrModel, LoadedModel, Trainable, load_model
+from speechnar.models.base import AsrModel, LoadedModel, MtModel, Trainable, load_model
 from speechnar.nn.cif import CifPredictor, TimestampPredictor
 from speechnar.nn.dropout import Dropout
 
@@ -288,6 +288,8 @@ def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
     """
     device = next(model.parameters()).device
     if check_precision(precision, device) == "auto":
+        if isinstance(model, MtModel):  # a sentence has few rows, for which packed weights are slower
+            return model.requires_grad_(False)
         precision = fastest_for(model, device)
     if _stays(model):
         return model.requires_grad_(False)

@@ -378,7 +378,6 @@ def test_prompt_reaches_the_model(transcriber):
     [
         ({"language": "rus"}, "eng, deu, fra"),
         ({"language": "Klingonese"}, "language"),
-        ({"options": DecodeOptions(hotwords=("Ω",))}, "spell"),
     ],
 )
 def test_what_the_model_cannot_honour_raises_before_anything_is_read(transcriber, call, match):

@@ -92,7 +92,7 @@ def test_a_card_says_how_many_steps_a_model_needs(folder, recognizer, tiny, tmp_
     copied = shutil.copytree(folder, tmp_path / "one-step")
     card = copied / "README.md"
     card.write_text(card.read_text().replace("license:", "steps: 1\nlicense:"))
-    model = Synthesizer.load(copied, device="cpu", recognizer=recognizer)
+    model = Synthesizer.load(copied, device="cpu", precision="fp32", recognizer=recognizer)
     np.testing.assert_array_equal(model.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=1).samples)
     np.testing.assert_array_equal(tiny.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=16).samples)
     np.testing.assert_array_equal(model.synthesize("Hi.", steps=3).samples, tiny.synthesize("Hi.", steps=3).samples)
@@ -101,7 +101,7 @@ def test_a_card_says_how_many_steps_a_model_needs(folder, recognizer, tiny, tmp_
     edit = {"new_text": "the dog", "old_text": "the cat", "candidates": 1}
     np.testing.assert_array_equal(model.edit(path, **edit).samples, tiny.edit(path, **edit, steps=1).samples)
     card.write_text(card.read_text().replace("license:", "edit_steps: 2\nlicense:"))
-    model = Synthesizer.load(copied, device="cpu", recognizer=recognizer)
+    model = Synthesizer.load(copied, device="cpu", precision="fp32", recognizer=recognizer)
     np.testing.assert_array_equal(model.edit(path, **edit).samples, tiny.edit(path, **edit, steps=2).samples)
     np.testing.assert_array_equal(model.synthesize("Hi.").samples, tiny.synthesize("Hi.", steps=1).samples)
     card.write_text(card.read_text().replace("\nsteps: 1", "\nsteps: many"))
@@ -191,7 +191,7 @@ def test_ten_thousand_characters_to_the_end(tiny):
 
 def test_a_decoder_that_sees_whole_sentences_speaks_too(tmp_path, recognizer):
     folder = save_tiny_tts(tmp_path / "tts", codec=MelAutoencoderConfig.debug())
-    model = Synthesizer.load(folder, device="cpu", recognizer=recognizer)
+    model = Synthesizer.load(folder, device="cpu", precision="fp32", recognizer=recognizer)
     speech = model.synthesize(TEXT, steps=1)
     np.testing.assert_array_equal(np.concatenate(list(model.stream(TEXT, steps=1))), speech.samples)
     voice = model.voice(vowels(2.0), text=SAID, sample_rate=RATE)

@@ -141,7 +141,7 @@ def test_a_model_folder_comes_back_equal(kind, tmp_path):
 def test_users_transcribe_with_it(kind, tmp_path):
     model, wav = build(kind), speechlike(3.0)
     save_model(tmp_path / "model", model, CharTokenizer(PIECES), card="---\nlanguage: [eng]\ntasks: [asr]\n---\n# it\n")
-    transcriber = Transcriber.load(tmp_path / "model")
+    transcriber = Transcriber.load(tmp_path / "model", precision="fp32")
     for options in (DecodeOptions(), DecodeOptions(num_alignments=4)):
         found = transcriber.transcribe(wav, sample_rate=16000, options=options)
         with torch.no_grad():
