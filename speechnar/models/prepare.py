@@ -288,8 +288,6 @@ def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
     """
     device = next(model.parameters()).device
     if check_precision(precision, device) == "auto":
-        if isinstance(model, MtModel):  # a sentence has few rows, for which packed weights are slower
-            return model.requires_grad_(False)
         precision = fastest_for(model, device)
     if _stays(model):
         return model.requires_grad_(False)
@@ -304,6 +302,8 @@ def load_prepared(
 ) -> LoadedModel:
     """Read a model folder as `load_model` does, and `prepare` the model.
 
+    With ``auto``, one that translates texts stays as it is: a sentence has few rows, for which packed weights are slower.
+
     Raises:
         ConfigError: as of `prepare`.
         ModelNotFoundError, CheckpointError, DataError: as of `load_model`.
@@ -311,6 +311,8 @@ def load_prepared(
     device = torch.device(device)
     check_precision(precision, device)  # before anything is read
     loaded = load_model(folder, device=device)
+    if precision == "auto" and isinstance(loaded.model, MtModel):
+        return loaded
     found = fastest_for(loaded.model, device) if precision == "auto" else precision
     return replace(loaded, model=prepare(loaded.model, found), precision=found)
 

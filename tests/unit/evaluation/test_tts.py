@@ -33,7 +33,8 @@ def save_wavs(folder, wavs):
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    return Transcriber.load(save_tiny_model(tmp_path_factory.mktemp("models") / "judge"), device="cpu")
+    folder = save_tiny_model(tmp_path_factory.mktemp("models") / "judge")
+    return Transcriber.load(folder, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
