@@ -302,7 +302,7 @@ def load_prepared(
 ) -> LoadedModel:
     """Read a model folder as `load_model` does, and `prepare` the model.
 
-    With ``auto``, one that translates texts stays as it is: a sentence has few rows, for which packed weights are slower.
+    With ``auto``, one that translates texts stays as it is: a sentence has few rows, which packed weights slow down.
 
     Raises:
         ConfigError: as of `prepare`.
