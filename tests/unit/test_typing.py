@@ -38,6 +38,7 @@ def test_functions_take_what_methods_take_and_say_which_model(function, method, 
     assert [each.default for each in chosen] == [model, *(loading[name].default for name in ("device", "precision"))]
 
 
+@pytest.mark.slow  # a type checker reads the whole package
 def test_wrong_calls_are_errors_to_a_type_checker():
     """Each carries a comment that expects one, and a comment in vain is one."""
     done = run([sys.executable, "-m", "mypy", str(CALLS)], check=False, cwd=ROOT, capture_output=True, text=True)

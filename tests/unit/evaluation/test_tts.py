@@ -31,6 +31,10 @@ def save_wavs(folder, wavs):
     return folder
 
 
+# Librosa compiles its pitch tracker, which takes as long as many tests.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
     folder = save_tiny_model(tmp_path_factory.mktemp("models") / "judge")
