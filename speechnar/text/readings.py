@@ -138,6 +138,11 @@ def _rating(text: str) -> str:
     return " out of ".join(decimal(*part.partition(".")[::2]) for part in text.split("/"))
 
 
+def _flag(text: str) -> str:
+    words = (acronym(word, "") for word in text.lstrip("-").split("-"))
+    return " ".join(["dash dash" if text[1] == "-" else "dash", *words])
+
+
 READINGS: Mapping[str, Callable[[str], str]] = {
     "url": lambda text: read_address(text, lambda word: acronym(word, "")),
     "date": _date,
@@ -151,7 +156,7 @@ READINGS: Mapping[str, Callable[[str], str]] = {
     "feet": _feet,
     "rating": _rating,
     "power": lambda text: _power(text[1:]),
-    "flag": lambda text: f"{'dash dash' if text[1] == '-' else 'dash'} {text.lstrip('-').replace('-', ' ')}",
+    "flag": _flag,
     "shorthand": lambda text: SHORTHANDS[text],
     "say": lambda text: text,
     "dot": lambda text: "dot",

@@ -93,11 +93,12 @@ def test_the_log_holds_what_happened_and_nothing_that_was_said(running, clip, ca
         time.sleep(0.1)
     text = response.json()["text"]
     lines = [json.loads(record.message) for record in caplog.records if record.name == "speechnar.serve.access"]
-    assert lines[0]["route"] == "/v1/audio/transcriptions"
-    assert lines[0]["status"] == 200
-    assert lines[0]["model"] == "joint-asr"
-    assert lines[0]["seconds"] > 0
-    assert lines[1]["route"] == "unknown"
+    # Beside them, there may be lines of clients that have left before.
+    (served,) = (line for line in lines if line["status"] == 200)
+    assert served["route"] == "/v1/audio/transcriptions"
+    assert served["model"] == "joint-asr"
+    assert served["seconds"] > 0
+    assert "unknown" in [line["route"] for line in lines]
     assert text
     assert text not in caplog.text
     assert "secret" not in "".join(map(json.dumps, lines))
