@@ -8,7 +8,6 @@ Shapes: B utterances, S samples, T positions (the model's prefix, then frames), 
 """
 
 import json
-import logging
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from speechnar.extras import needs
 from speechnar.models.base import CARD_FILE, CONFIG_FILE, LoadedModel, ModelConfig
 from speechnar.store import SCHEMA_VERSION
 from speechnar.text.tokenizer import load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 KIND: Literal["onnx_ctc"] = "onnx_ctc"
 GRAPH_FILE = "model.onnx"

@@ -6,7 +6,6 @@ Everything is looked at before it is used, and what cannot be learnt from is lef
 import csv
 import hashlib
 import itertools
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,6 @@ from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import AudioError, DataError
 from speechnar.text.languages import to_iso3
 from speechnar.text.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 RATE = 16000
 MAX_SECONDS = 30.0

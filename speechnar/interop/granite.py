@@ -31,7 +31,6 @@ from speechnar.interop.family import (
     transformers_weights,
 )
 from speechnar.interop.files import ConversionReport
-from speechnar.interop.parakeet import unscale_input
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
@@ -42,6 +41,7 @@ from speechnar.interop.transformers import (
     preprocessor_of,
     read_json,
     read_state,
+    unscale_input,
 )
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
 from speechnar.models.base import save_model

@@ -9,11 +9,9 @@ the state dictionary of transformers' ``ParakeetForCTC``, its ``config.json``, `
 ``tokenizer.json`` and ``vocab.json``.
 """
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import ConfigDict, PositiveInt, model_validator
 
 from speechnar.audio.fbank import LogMelConfig
@@ -39,6 +37,7 @@ from speechnar.interop.transformers import (
     preprocessor_of,
     read_json,
     read_state,
+    unscale_input,
 )
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
 from speechnar.models.base import save_model
@@ -184,14 +183,6 @@ def convert_parakeet(source: str | Path, destination: str | Path) -> ConversionR
     )
     save_model(destination, model, tokenizer, card=card_of(source, "Parakeet (transformers)"))
     return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
-
-
-def unscale_input(state: dict[str, torch.Tensor]) -> None:
-    """Take the scale by which our encoder multiplies what it subsampled out of the projection before it."""
-    for name in ("encoder.subsampling.proj.weight", "encoder.subsampling.proj.bias"):
-        if name in state:
-            width = len(state["encoder.subsampling.proj.weight"])
-            state[name] = state[name] / math.sqrt(width)
 
 
 def check_features(values: dict[str, Any], num_mels: int, source: str) -> None:

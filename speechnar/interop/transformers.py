@@ -5,6 +5,7 @@ it, and so is one that is missing.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -208,3 +209,11 @@ def _known(code: str) -> str | None:
         return to_iso3(code)
     except ConfigError:
         return None
+
+
+def unscale_input(state: dict[str, Tensor]) -> None:
+    """Take the scale by which our encoder multiplies what it subsampled out of the projection before it."""
+    for name in ("encoder.subsampling.proj.weight", "encoder.subsampling.proj.bias"):
+        if name in state:
+            width = len(state["encoder.subsampling.proj.weight"])
+            state[name] = state[name] / math.sqrt(width)

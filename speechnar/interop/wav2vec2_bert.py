@@ -20,7 +20,6 @@ from speechnar.config import Config, parse_config
 from speechnar.errors import ConfigError
 from speechnar.interop.family import CONFIG_FILE, Family, Listing, transformers_config, transformers_weights
 from speechnar.interop.files import ConversionReport
-from speechnar.interop.parakeet import unscale_input
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     build_recogniser,
@@ -30,6 +29,7 @@ from speechnar.interop.transformers import (
     preprocessor_of,
     read_json,
     read_state,
+    unscale_input,
 )
 from speechnar.interop.wav2vec2 import read_characters, wanted_of_characters
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig

@@ -5,7 +5,8 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ access_log = logging.getLogger("speechnar.serve.access")
 
 OPEN_PATHS = ("/health",)
 _KEY_PROTOCOL = "openai-insecure-api-key."
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
 _WS_REFUSED = 1008
 """Close code of a WebSocket: policy violation."""
 
@@ -28,7 +30,7 @@ class Guard:
     """ASGI middleware; what it refuses never reaches a route.
 
     Without keys anybody who reaches the port is served, but no web page of another site that a visitor's browser has
-    open: what comes with an ``Origin`` must come from this server's own host.
+    open: what comes with an ``Origin`` must come from a page of this server, loaded by its address or ``localhost``.
     """
 
     def __init__(self, app: ASGIApp, options: ServeOptions, metrics: Metrics) -> None:
@@ -70,7 +72,7 @@ class Guard:
                     401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key",
                     headers={"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
-        elif (origin := headers.get("origin")) and urlsplit(origin).netloc != headers.get("host"):
+        elif (origin := headers.get("origin")) and not _is_own(origin, headers.get("host", "")):
             raise RequestError(403, "requests of other sites' pages are served only with a key", code="foreign_origin")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._options.max_upload_bytes:
@@ -110,6 +112,7 @@ class Guard:
         """Write a line of JSON that holds nothing of what was said, nor names that a client chose."""
         route = getattr(scope.get("route"), "path", None) or "unknown"
         method = scope.get("method", "WEBSOCKET")
+        method = method if method in _METHODS else "other"  # a client may make up any
         self._metrics.requests.labels(route, method, str(status)).inc()
         line = {
             "method": method,
@@ -119,6 +122,17 @@ class Guard:
             **scope.get("work", {}),
         }
         access_log.info("%s", json.dumps(line))
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Tell whether a page came from this server by its address: any name may be made to lead here (rebinding)."""
+    try:
+        page = urlsplit(origin)
+        if page.hostname != "localhost":
+            ip_address(page.hostname or "")
+    except ValueError:
+        return False
+    return page.netloc == host
 
 
 def note_work(scope: Scope, **values: Any) -> None:
@@ -134,8 +148,3 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: RequestErro
     # What the client still sends is not read: the connection ends with the answer.
     response = JSONResponse({"error": error.body()}, error.status, {**error.headers, "Connection": "close"})
     await response(scope, receive, send)
-
-
-def split_keys(text: str | None) -> Iterable[str]:
-    """Return the keys of a list separated by commas or white space."""
-    return (text or "").replace(",", " ").split()

@@ -1,6 +1,5 @@
 """Work that waits its turn: bounded queues, a thread each, and requests of several clients decoded together."""
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ from speechnar.errors import SpeechnarError
 from speechnar.serve.faults import busy
 from speechnar.serve.pool import ModelPool
 from speechnar.text.transcript import Transcript
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import json
-import logging
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,8 +28,6 @@ from speechnar.errors import SpeechnarError
 from speechnar.serve.faults import RequestError, as_request_error
 from speechnar.serve.guard import note_work
 from speechnar.serve.service import Service
-
-logger = logging.getLogger(__name__)
 
 PROTOCOL = "realtime"
 DEFAULT_RATE = 24000

@@ -1,7 +1,6 @@
 """What the routes of a server share: its options, models, queues and counters."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -18,8 +17,6 @@ from speechnar.serve.pool import ModelPool
 from speechnar.serve.uploads import HELD_S, HeldAudio, StoredAudio
 from speechnar.text.transcript import Transcript
 from speechnar.tts.synthesizer import Synthesizer
-
-logger = logging.getLogger(__name__)
 
 OPENAI_ASR = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 OPENAI_TTS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from speechnar.asr.clips import ClipDecoder
 from speechnar.asr.options import DecodeOptions
-from speechnar.asr.recordings import POOLED_BATCHES, READ_AHEAD
+from speechnar.asr.recordings import POOLED_BATCHES
 from speechnar.asr.transcriber import Transcriber
-from speechnar.audio.io import AudioStream
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_whisper, speechlike, vowels, write_speechlike
@@ -146,19 +146,22 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(wav, c
 
 
 def test_results_are_written_as_they_are_ready(recognizer, tmp_path, monkeypatch):
-    """Killed in the middle of many files, those that were read some while ago have their results."""
-    written = []
-    read = AudioStream.__iter__
+    """Killed in the middle of many files, those that were decoded have their results, but for a few batches."""
+    num_decoded, unwritten = 0, []
+    decode = ClipDecoder.encode
 
-    def count(stream):
-        written.append(len(list(tmp_path.glob("out/*.txt"))))
-        return read(stream)
+    def count(decoder, clips):
+        nonlocal num_decoded
+        num_decoded += len(clips)
+        unwritten.append(num_decoded - len(list(tmp_path.glob("out/*.txt"))))
+        return decode(decoder, clips)
 
-    monkeypatch.setattr(AudioStream, "__iter__", count)
+    monkeypatch.setattr(ClipDecoder, "encode", count)
     short = write_speechlike(tmp_path / "short.wav", 1.0)
     argv = ["transcribe", *[str(short)] * 80, "-m", recognizer, "-o", str(tmp_path / "out"), "--batch-seconds", "4"]
     assert main([*argv, "-q", "-l", "eng"]) == 0
-    assert max(index - done for index, done in enumerate(written)) <= (POOLED_BATCHES + 1) * 4 + READ_AHEAD
+    assert num_decoded == 80
+    assert max(unwritten) <= (POOLED_BATCHES + 1) * 4
     assert len(list(tmp_path.glob("out/*.txt"))) == 80
 
 

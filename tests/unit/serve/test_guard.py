@@ -33,6 +33,22 @@ def test_pages_of_other_sites_are_not_served(running):
         assert client.get("/v1/models").status_code == 403
     with running.client(Origin=running.url) as client:
         assert client.get("/v1/models").status_code == 200
+    name = f"evil.example:{running.port}"  # which somebody has made to lead here
+    with running.client(Origin=f"http://{name}", Host=name) as client:
+        assert client.get("/v1/models").status_code == 403
+    for origin in ("null", "http://[", ""):
+        with running.client(Origin=origin) as client:
+            assert client.get("/v1/models").status_code == (403 if origin else 200)
+
+
+def test_methods_that_are_made_up_are_counted_as_one(running):
+    with running.client() as client:
+        for method in ("SPAM", "EGGS"):
+            client.request(method, "/v1/models")
+        text = client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "SPAM" not in text
+    assert "EGGS" not in text
 
 
 def test_large_uploads_are_refused_by_their_head_and_by_what_comes(clip):
