@@ -7,6 +7,7 @@ Shapes: N windows.
 Source: Silero Team, "Silero VAD", 2024, https://github.com/snakers4/silero-vad, version 6.
 """
 
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
@@ -85,7 +86,9 @@ def _read_weights() -> _Weights:
     assert spec is not None and spec.origin is not None, "a dependency"
     # The other files of the wheel hold other versions of the weights.
     path = Path(spec.origin).parent / "data" / "silero_vad.jit"
-    script: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch's
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch from 2.15 on, which would rather have `torch.export`
+        script: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch's
     state: dict[str, Tensor] = script._model.state_dict()
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     lstm = nn.LSTM(*state["decoder.rnn.weight_ih"].shape[1:], *state["decoder.rnn.weight_hh"].shape[1:])
