@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from speechnar.asr.options import DecodeOptions
     from speechnar.asr.stream import SpeechStream
     from speechnar.asr.transcriber import Comparison, DetectedLanguage, Transcriber
-    from speechnar.asr.verbs import align, detect_language, transcribe, translate
+    from speechnar.asr.verbs import align, detect_language, transcribe
     from speechnar.audio.io import Audio
     from speechnar.captions import CaptionStream, CaptionUpdate
+    from speechnar.cascade import Cascade, translate
     from speechnar.errors import (
         AudioError,
         CheckpointError,
@@ -41,6 +42,7 @@ __all__ = [
     "AudioTags",
     "CaptionStream",
     "CaptionUpdate",
+    "Cascade",
     "Change",
     "CheckpointError",
     "Comparison",
@@ -86,6 +88,7 @@ _MODULE_OF = {
     "AudioTags": "text.transcript",
     "CaptionStream": "captions",
     "CaptionUpdate": "captions",
+    "Cascade": "cascade",
     "Change": "tts.editor",
     "Comparison": "asr.transcriber",
     "DecodeOptions": "asr.options",
@@ -117,7 +120,7 @@ _MODULE_OF = {
     "list_models": "hub",
     "synthesize": "tts.synthesizer",
     "transcribe": "asr.verbs",
-    "translate": "asr.verbs",
+    "translate": "cascade",
 }
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "joint-asr"
 """What the command line and the module-level functions load when no model is named."""
-DEFAULT_ST_MODEL = "joint-s2t"
-"""What they load to translate speech."""
 DEFAULT_TTS_MODEL = "ljspeech-tts"
 """What they load to speak and to edit speech."""
 DEFAULT_MT_MODEL = "multi30k-eng-deu"

@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "demo"}),
     frozenset({"evaluation", "serve"}),
-    frozenset({"captions"}),
+    frozenset({"captions", "cascade"}),
     frozenset({"tts"}),
     frozenset({"asr", "mt", "sound", "train"}),
     frozenset({"published"}),

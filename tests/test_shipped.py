@@ -17,23 +17,20 @@ from speechnar.audio.io import read_audio
 from speechnar.data.download import extract_archive
 from speechnar.decode.ctc import greedy
 from speechnar.decode.longform import LongformConfig, transcribe_stream
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL, list_models, resolve_model
+from speechnar.hub import DEFAULT_MODEL, list_models, resolve_model
 from speechnar.metrics.error_rate import wer
 from speechnar.models.base import load_model
 from tests.unit.noises import no_speech
 
-every_decoder = pytest.mark.parametrize(
-    ("name", "decoder"),
-    [(DEFAULT_MODEL, "ctc"), *((DEFAULT_ST_MODEL, name) for name in ("ctc", "cassnat", "paraformer"))],
-)
+every_decoder = pytest.mark.parametrize("decoder", ["ctc"])
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 80_000_000
 MAX_CHANGED_TOKENS = 0.1
 """Share of tokens that may differ between windows of 20 s and the whole recording, whose attention sees all of it; on
 voices the model has never heard, where its output is least stable."""
 
-MAX_AN4_WER = 0.2
-"""On a part of AN4's test set, whose speakers the models have never heard (0.154 to 0.158 of `joint-s2t`)."""
+MAX_AN4_WER = 0.06
+"""On a part of AN4's test set, whose speakers the model has never heard."""
 
 
 MAX_WORSE, MAX_WORSE_RATIO = 0.02, 1.1
@@ -144,17 +141,17 @@ def test_quickstart_recognises_held_out_prompts(tmp_path):
         n for n in ("English", "Spanish", "French", "Italian", "Russian") for _ in "12"
     ]
     decoders = re.findall(r"^  (\w+) +.*\(real-time factor [\d.]+\)$", done.stdout, re.MULTILINE)
-    assert decoders == ["ctc", "cassnat", "paraformer"]
+    assert decoders == []
     transcripts = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    assert len(transcripts) == 11  # ten transcripts and a translation
-    assert {transcript["task"] for transcript in transcripts} == {"transcribe", "translate"}
+    assert len(transcripts) == 10
+    assert {transcript["task"] for transcript in transcripts} == {"transcribe"}
 
 
 @pytest.mark.slow
 @every_decoder
-def test_every_decoder_recognises_an4(an4_sentences, name, decoder):
+def test_every_decoder_recognises_an4(an4_sentences, decoder):
     wavs, texts = an4_sentences
-    transcriber = Transcriber.load(name, device="cpu")
+    transcriber = Transcriber.load(device="cpu")
     options = DecodeOptions(decoder=decoder, plain=True)
     found = transcriber.transcribe(wavs, sample_rate=16000, options=options)
     rate = wer(texts, [transcript.text for transcript in found])
@@ -163,11 +160,11 @@ def test_every_decoder_recognises_an4(an4_sentences, name, decoder):
 
 @pytest.mark.slow
 @every_decoder
-def test_every_decoder_recognises_an4_in_a_stream(an4_sentences, name, decoder):
+def test_every_decoder_recognises_an4_in_a_stream(an4_sentences, decoder):
     """As well as in clips, and to the bit the same however the samples are pushed."""
     wavs, texts = an4_sentences
     wav = np.concatenate([part for wav in wavs[:8] for part in (wav, np.zeros(12000, dtype=np.float32))])[:-12000]
-    transcriber = Transcriber.load(name, device="cpu")
+    transcriber = Transcriber.load(device="cpu")
     options = DecodeOptions(decoder=decoder, plain=True)
     found = []
     for sizes in (np.array([len(wav)]), np.random.default_rng(0).integers(0, 20000, 5000)):

@@ -200,13 +200,13 @@ class Transcriber:
             ConfigError: the model cannot honour an option, or ``sample_rate`` has no effect.
         """
         found = self.transcribe_many(
-            _as_list(audio),
+            as_list(audio),
             sample_rate=sample_rate,
             language=language,
             word_timestamps=word_timestamps,
             options=options,
         )
-        return _one_or_list(audio, found)
+        return one_or_list(audio, found)
 
     def stream(
         self,
@@ -278,14 +278,14 @@ class Transcriber:
                 `transcribe`.
         """
         found = self.transcribe_many(
-            _as_list(audio),
+            as_list(audio),
             to=to,
             sample_rate=sample_rate,
             language=language,
             word_timestamps=word_timestamps,
             options=options,
         )
-        return _one_or_list(audio, found)
+        return one_or_list(audio, found)
 
     @overload
     def detect_language(self, audio: AudioInput, *, sample_rate: int | None = None) -> DetectedLanguage: ...
@@ -310,7 +310,7 @@ class Transcriber:
             language = language if probability else UNDETERMINED
             return DetectedLanguage(recording.name, language, probability, probabilities)
 
-        return _one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in _as_list(audio)))
+        return one_or_list(audio, (detect(open_audio(item, sample_rate)) for item in as_list(audio)))
 
     def align(
         self, audio: AudioInput, text: str, *, sample_rate: int | None = None, language: str = AUTO
@@ -436,11 +436,12 @@ def _spell_like(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
     return spelled
 
 
-def _as_list(audio: Any) -> Sequence[Any]:
+def as_list(audio: Any) -> Sequence[Any]:
+    """Return one recording as a list, and a list of them as it is."""
     return audio if isinstance(audio, list | tuple) else [audio]
 
 
-def _one_or_list(audio: Any, found: Iterator[Any]) -> Any:
+def one_or_list(audio: Any, found: Iterator[Any]) -> Any:
     """Return the only result, or the list of all where a list was given; raise the first error."""
     results = []
     for result in found:

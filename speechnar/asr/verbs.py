@@ -6,7 +6,7 @@ from typing import overload
 from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.transcriber import DetectedLanguage, Transcriber
 from speechnar.audio.source import AnyInput, AudioInput
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL, Precision
+from speechnar.hub import DEFAULT_MODEL, Precision
 from speechnar.text.transcript import Transcript
 
 
@@ -46,57 +46,8 @@ def transcribe(
     precision: Precision = "auto",
 ) -> Transcript | list[Transcript]:
     """Write down what is said; the arguments are those of `Transcriber.transcribe` and `Transcriber.load`."""
-    return _transcriber(model, device, precision).transcribe(
+    return cached_transcriber(model, device, precision).transcribe(
         audio,
-        sample_rate=sample_rate,
-        language=language,
-        word_timestamps=word_timestamps,
-        options=options,
-    )
-
-
-@overload
-def translate(
-    audio: AudioInput,
-    *,
-    to: str,
-    sample_rate: int | None = ...,
-    language: str = ...,
-    word_timestamps: bool = ...,
-    options: DecodeOptions | None = ...,
-    model: str = ...,
-    device: str = ...,
-    precision: Precision = ...,
-) -> Transcript: ...
-@overload
-def translate(
-    audio: list[AnyInput],
-    *,
-    to: str,
-    sample_rate: int | None = ...,
-    language: str = ...,
-    word_timestamps: bool = ...,
-    options: DecodeOptions | None = ...,
-    model: str = ...,
-    device: str = ...,
-    precision: Precision = ...,
-) -> list[Transcript]: ...
-def translate(
-    audio: AudioInput | list[AnyInput],
-    *,
-    to: str,
-    sample_rate: int | None = None,
-    language: str = AUTO,
-    word_timestamps: bool = False,
-    options: DecodeOptions | None = None,
-    model: str = DEFAULT_ST_MODEL,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Transcript | list[Transcript]:
-    """Write down in the language ``to`` what is said in another; see `Transcriber.translate`."""
-    return _transcriber(model, device, precision).translate(
-        audio,
-        to=to,
         sample_rate=sample_rate,
         language=language,
         word_timestamps=word_timestamps,
@@ -126,7 +77,7 @@ def detect_language(
     precision: Precision = "auto",
 ) -> DetectedLanguage | list[DetectedLanguage]:
     """Tell the language spoken; see `Transcriber.detect_language`."""
-    return _transcriber(model, device, precision).detect_language(audio, sample_rate=sample_rate)
+    return cached_transcriber(model, device, precision).detect_language(audio, sample_rate=sample_rate)
 
 
 def align(
@@ -140,9 +91,10 @@ def align(
     precision: Precision = "auto",
 ) -> Transcript:
     """Find the times of the words of ``text``; see `Transcriber.align`."""
-    return _transcriber(model, device, precision).align(audio, text, sample_rate=sample_rate, language=language)
+    return cached_transcriber(model, device, precision).align(audio, text, sample_rate=sample_rate, language=language)
 
 
 @lru_cache(maxsize=2)
-def _transcriber(model: str, device: str, precision: Precision) -> Transcriber:
+def cached_transcriber(model: str, device: str, precision: Precision) -> Transcriber:
+    """Return a loaded model, which stays for the next call."""
     return Transcriber.load(model, device=device, precision=precision)

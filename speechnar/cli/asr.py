@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechnar.cli.options import (
     FAILED,
@@ -124,8 +124,11 @@ def _transcribe(args: argparse.Namespace) -> int:
     return recognize(args, to=None)
 
 
-def recognize(args: argparse.Namespace, to: str | None) -> int:
-    """Transcribe files, or translate them into the language ``to``, and write them; return the exit status."""
+def recognize(args: argparse.Namespace, to: str | None, translator: str | None = None) -> int:
+    """Transcribe files, or translate them into the language ``to``, and write them; return the exit status.
+
+    Without a ``translator`` of text the recogniser translates.
+    """
     _check_output(args)
     transcriber = load_transcriber(args, args.model)
     options = decode_options(
@@ -134,9 +137,17 @@ def recognize(args: argparse.Namespace, to: str | None) -> int:
         hotword_weight=args.hotword_weight,
         vad=args.vad,
     )
-    outcomes = transcriber.transcribe_many(
-        args.files, to=to, language=args.language, word_timestamps=args.word_timestamps, options=options
-    )
+    given: dict[str, Any] = {
+        "language": args.language,
+        "word_timestamps": args.word_timestamps,
+        "options": options,
+    }
+    if to is None or translator is None:
+        outcomes = transcriber.transcribe_many(args.files, to=to, **given)
+    else:
+        from speechnar.cascade import Cascade  # noqa: PLC0415
+
+        outcomes = Cascade(transcriber, load_translator(args, translator)).transcribe_many(args.files, to=to, **given)
     started = time.monotonic()
     audio_s = 0.0
     num_failed = 0

@@ -13,7 +13,7 @@ from speechnar.cli.output import flush, log, put, put_json
 from speechnar.cli.stdin import is_terminal, stdin_lines
 from speechnar.errors import ConfigError
 from speechnar.extras import require
-from speechnar.hub import DEFAULT_MT_MODEL, DEFAULT_ST_MODEL
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_MT_MODEL
 
 if TYPE_CHECKING:
     from speechnar.mt.stream import TranslationUpdate
@@ -23,7 +23,7 @@ LINES_AT_ONCE = 100
 
 
 def _describe_translate(parser: argparse.ArgumentParser) -> None:
-    add_loading(parser, None, f"{DEFAULT_ST_MODEL}, of text {DEFAULT_MT_MODEL}")
+    add_loading(parser, None, f"of speech {DEFAULT_MODEL} and --translator, of text {DEFAULT_MT_MODEL}")
     _add_decoding(parser)
     add_writing(parser)
     _add_text(parser)
@@ -32,6 +32,11 @@ def _describe_translate(parser: argparse.ArgumentParser) -> None:
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     add_decoding(parser, "*")
+    parser.add_argument(
+        "--translator",
+        metavar="MODEL",
+        help="translates, as text, what is heard; default: nothing with -m, else " + DEFAULT_MT_MODEL,
+    )
 
 
 def _describe_decode(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +87,10 @@ def _translate(args: argparse.Namespace) -> int:
     refuse(args, "a FILE", _add_text)
     if args.to is None:
         raise ConfigError("say into which language: --to LANG")
-    args.model = args.model or DEFAULT_ST_MODEL
-    return recognize(args, to=args.to)
+    if args.model is None and args.translator is None:
+        args.translator = DEFAULT_MT_MODEL
+    args.model = args.model or DEFAULT_MODEL
+    return recognize(args, to=args.to, translator=args.translator)
 
 
 def _translate_text(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from speechnar.cli.options import OK, Verb, add_computing, set_threads
 from speechnar.cli.output import log
 from speechnar.extras import needs
-from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_ST_MODEL, DEFAULT_TTS_MODEL
+from speechnar.hub import CONSENT, DEFAULT_MODEL, DEFAULT_TTS_MODEL
 
 KEYS_VARIABLE = "SPEECHNAR_API_KEYS"
 
@@ -18,10 +18,10 @@ def _describe_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
     for name, default, does in (
         ("--model", DEFAULT_MODEL, "transcribes"),
-        ("--st-model", DEFAULT_ST_MODEL, "translates speech"),
         ("--tts-model", DEFAULT_TTS_MODEL, "speaks"),
     ):
         parser.add_argument(name, default=default, metavar="MODEL", help=f"what {does}; default: %(default)s")
+    parser.add_argument("--st-model", metavar="MODEL", help="what translates speech; default: --model, if it does")
     parser.add_argument(
         "--also", action="append", default=[], metavar="MODEL", help="a folder or name that requests may ask for, too"
     )

@@ -158,7 +158,7 @@ class Translator:
             ConfigError: the model translates between other languages, or its card does not say which; or ``text`` is
                 neither a string nor a list of them.
         """
-        self._check_languages(source, target)
+        self.check_languages(source, target)
         texts = list(text) if isinstance(text, list | tuple) else [text]
         for item in texts:
             if not isinstance(item, str):
@@ -189,7 +189,7 @@ class Translator:
         Raises:
             ConfigError: the model translates between other languages, or cannot honour an option.
         """
-        self._check_languages(source, target)
+        self.check_languages(source, target)
         system = build_system(self._loaded, self._options if options is None else options)
         num_masked = self._num_masked if num_masked is None else num_masked
         return TranslationStream(system, self._loaded.tokenizer, num_masked=num_masked)
@@ -235,7 +235,12 @@ class Translator:
         if growing:
             yield stream.finish()
 
-    def _check_languages(self, source: str | None, target: str | None) -> None:
+    def check_languages(self, source: str | None, target: str | None) -> None:
+        """Refuse a language that is not the model's; None is not looked at.
+
+        Raises:
+            ConfigError: it translates between other languages, or its card does not say which, or there is none such.
+        """
         for side, given, known in (("source", source, self.source), ("target", target, self.target)):
             if given is None:
                 continue

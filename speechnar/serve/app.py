@@ -67,8 +67,8 @@ def create_app(options: ServeOptions | None = None) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        names = {info.name for info in await asyncio.to_thread(list_models)} | {*options.more_models}
-        names |= {options.asr_model, options.st_model, options.tts_model, *OPENAI_ASR, *OPENAI_TTS}
+        shipped = {info.name for info in await asyncio.to_thread(list_models)}
+        names = shipped | options.models | {*OPENAI_ASR, *OPENAI_TTS}
         return {"object": "list", "data": [_model(name, started) for name in sorted(names)]}
 
     @app.get("/v1/models/{name:path}")

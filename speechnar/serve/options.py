@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from speechnar.errors import ConfigError
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL, DEFAULT_TTS_MODEL
+from speechnar.hub import DEFAULT_MODEL, DEFAULT_TTS_MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class ServeOptions:
 
     asr_model: str = DEFAULT_MODEL
     """What transcribes where a request names no model of ours, as OpenAI's ``whisper-1``."""
-    st_model: str = DEFAULT_ST_MODEL
-    """What translates speech."""
+    st_model: str | None = None
+    """What translates speech; None: ``asr_model``, if it does."""
     tts_model: str = DEFAULT_TTS_MODEL
     """What speaks."""
     more_models: tuple[str, ...] = ()
@@ -60,3 +60,9 @@ class ServeOptions:
                 raise ConfigError(f"{field.name} must be above 0, got {value}")
         if self.voices is not None and not self.voices.is_dir():
             raise ConfigError(f"voices must be a folder of NAME.wav files, {str(self.voices)!r} is none")
+
+    @property
+    def models(self) -> frozenset[str]:
+        """Names and folders of models that requests may ask for, whatever else is on this machine."""
+        chosen = {self.asr_model, self.tts_model, *self.more_models}
+        return frozenset(chosen if self.st_model is None else {*chosen, self.st_model})

@@ -34,9 +34,7 @@ class Service:
     def __init__(self, options: ServeOptions) -> None:
         self.options = options
         self.metrics = Metrics()
-        names = {info.name for info in list_models()} | {*options.more_models}
-        chosen = {options.asr_model, options.st_model, options.tts_model}
-        known = {name: name for name in names | chosen}
+        known = {name: name for name in {info.name for info in list_models()} | options.models}
         idle_s, max_bytes = options.model_idle_s, options.max_model_bytes
         self.transcribers: ModelPool[Transcriber] = ModelPool(
             lambda name: Transcriber.load(name, device=options.device),

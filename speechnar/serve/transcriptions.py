@@ -66,7 +66,7 @@ def _wish(service: Service, form: FormData, to: str | None) -> Wish:
     if not model:
         raise RequestError(400, "the form needs the name of a 'model'", param="model")
     if to is not None and model in OPENAI_ASR:
-        model = service.options.st_model
+        model = service.options.st_model or service.options.asr_model
     granularities = {str(value) for value in form.getlist(GRANULARITIES)} or {"segment"}
     if not granularities <= {"word", "segment"}:
         raise RequestError(400, f"{GRANULARITIES} must be word or segment", param=GRANULARITIES)

@@ -9,7 +9,6 @@ import pytest
 
 import speechnar
 from speechnar import Generator, Synthesizer, Transcriber
-from speechnar.hub import DEFAULT_ST_MODEL
 
 ROOT = Path(__file__).parents[2]
 CALLS = Path(__file__).parent / "typed_calls.py"
@@ -27,6 +26,7 @@ PAIRS = [
 @pytest.mark.parametrize(("function", "method", "load"), PAIRS, ids=[pair[0].__name__ for pair in PAIRS])
 def test_functions_take_what_methods_take_and_say_which_model(function, method, load):
     given = dict(inspect.signature(function).parameters)
+    translator = given.pop("translator", None)
     chosen = [given.pop(name) for name in ("model", "device", "precision")]
     expected = dict(inspect.signature(method).parameters)
     del expected["self"]
@@ -34,7 +34,7 @@ def test_functions_take_what_methods_take_and_say_which_model(function, method, 
     for name, parameter in expected.items():
         assert (given[name].kind, given[name].default) == (parameter.kind, parameter.default)
     loading = inspect.signature(load).parameters
-    model = DEFAULT_ST_MODEL if function is speechnar.translate else loading["name_or_folder"].default
+    model = loading["name_or_folder"].default if translator is None else None
     assert [each.default for each in chosen] == [model, *(loading[name].default for name in ("device", "precision"))]
 
 

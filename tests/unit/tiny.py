@@ -39,10 +39,10 @@ TEXTS = ["the cat sat on the mat", "a dog ran home", "he said good day to the ca
 CARD = "---\nlanguage: [eng, deu, fra]\nlicense: apache-2.0\ntasks: [asr, st]\n---\n# tiny\n"
 
 
-def save_tiny_model(folder: Path, *, tasks: bool = True, card: str = CARD) -> Path:
-    """Write a model that knows three languages and translates to German (or none of this), blank made less likely."""
+def save_tiny_model(folder: Path, *, tasks: bool = True, card: str = CARD, to: str = "deu") -> Path:
+    """Write a model that knows three languages and translates into one (or none of this), blank made less likely."""
     torch.manual_seed(0)
-    specials = task_specials(LANGUAGES, ("deu",)) if tasks else ()
+    specials = task_specials(LANGUAGES, (to,)) if tasks else ()
     tokenizer = SentencePieceTokenizer.train(TEXTS, 60, specials)
     config = OwsmCtcConfig.debug()
     if not tasks:

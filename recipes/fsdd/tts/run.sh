@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 stage=0 stop_stage=8 corpus="" downloads=downloads
 vocoder_configs="../../../conf/vocos.yaml ../../../conf/vocos_gan.yaml"
 vocoder="" config=conf/ardit.yaml one_step="" exp=exp/ardit data=data
-judge=../../../speechnar/shipped/joint-s2t verifier="" overrides=""
+judge=../../../speechnar/shipped/joint-asr verifier="" overrides=""
 recipe_options="stage stop_stage corpus downloads vocoder_configs vocoder config one_step exp"
 recipe_options+=" data judge verifier overrides"
 . ../../shared/parse_options.sh

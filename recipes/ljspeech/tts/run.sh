@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 stage=0 stop_stage=8 corpus="" downloads=downloads url=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2
 vocoder_configs="../../../conf/vocos.yaml ../../../conf/vocos_gan.yaml"
 vocoder="" more="" pretrain=conf/pretrain.yaml config=conf/ardit.yaml one_step="" exp=exp/ardit data=data
-judge=../../../speechnar/shipped/joint-s2t verifier="" last_clip="" overrides=""
+judge=../../../speechnar/shipped/joint-asr verifier="" last_clip="" overrides=""
 recipe_options="stage stop_stage corpus downloads url vocoder_configs vocoder more pretrain config"
 recipe_options+=" one_step exp data judge verifier last_clip overrides"
 . ../../shared/parse_options.sh

@@ -6,7 +6,8 @@ import openai
 import pytest
 
 from speechnar import Transcriber
-from tests.unit.serve.conftest import Running
+from tests.unit.serve.conftest import Running, serving
+from tests.unit.tiny import save_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +66,14 @@ def test_it_streams_what_it_says_in_the_end(client, clip):
     assert "".join(event.delta for event in events[:-1]) == events[-1].text != ""
 
 
-def test_translations_are_english(client, clip):
-    found = client.audio.translations.create(model="joint-s2t", file=clip)
-    assert isinstance(found.text, str)
+def test_translations_are_english(client, clip, tmp_path):
+    folder = str(save_tiny_model(tmp_path / "tiny", to="eng"))
+    with serving(st_model=folder) as running:
+        own = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        expected = Transcriber.load(folder, device="cpu").translate(clip, to="eng").text
+        assert own.audio.translations.create(model="whisper-1", file=clip).text == expected != ""
     with pytest.raises(openai.BadRequestError, match="does not translate"):
-        client.audio.translations.create(model="joint-asr", file=clip)
+        client.audio.translations.create(model="whisper-1", file=clip)
 
 
 @pytest.mark.parametrize(

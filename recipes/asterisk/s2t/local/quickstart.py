@@ -1,4 +1,4 @@
-"""The first thing to run: transcribe and translate recorded speech in five languages with the shipped models.
+"""The first thing to run: transcribe recorded speech in five languages with the shipped model.
 
 The speech is the recipe's: prompts that its split holds out, so the model has never heard them. They come from a copy
 of the corpus (``--corpus``, or ``asterisk`` under ``$SPEECHNAR_CORPORA``), else from Debian packages, else from the
@@ -21,7 +21,7 @@ from speechnar import SpeechnarError, Transcriber, Transcript
 from speechnar.data.download import find_corpus
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import DataError
-from speechnar.hub import DEFAULT_MODEL, DEFAULT_ST_MODEL
+from speechnar.hub import DEFAULT_MODEL
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import write_transcript
 
@@ -30,7 +30,6 @@ LANGUAGES = ("eng", "spa", "fra", "ita", "rus")
 PROMPTS = 2
 """Per language, the same ones in each."""
 MIN_S, MAX_S, MIN_WORDS = 1.5, 8.0, 4
-TARGET = "eng"
 RATE = 16000
 SENTENCES = {
     "eng": "please enter your password",
@@ -54,24 +53,22 @@ class Sample:
     path: Path
     lang: str
     text: str = ""
-    english: str = ""
 
 
 def main() -> int:
     """Return 1 where there is no model, or it cannot do what is shown here."""
-    parser = argparse.ArgumentParser(description="Transcribe and translate recorded speech with the shipped models.")
+    parser = argparse.ArgumentParser(description="Transcribe recorded speech with the shipped model.")
     parser.add_argument("--corpus", type=Path, help="folder of the unpacked Asterisk sounds")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder; default: %(default)s")
-    parser.add_argument("--translator", default=DEFAULT_ST_MODEL, help="another one; default: %(default)s")
     parser.add_argument("--output-dir", type=Path, default=Path("quickstart"), help="default: %(default)s")
     args = parser.parse_args()
     try:
-        transcriber, translator = Transcriber.load(args.model), Transcriber.load(args.translator)
+        transcriber = Transcriber.load(args.model)
         samples = get_samples(args.corpus, args.output_dir)
         show(transcriber, samples, args.output_dir)
-        show_translation(translator, samples, args.output_dir)
+        show_decoders(transcriber, samples[0])
         print(f"\nFiles: {args.output_dir.resolve()}")
-        print(f"  {len(samples)} recordings, each with its transcript as .json and .srt; the translation as .json")
+        print(f"  {len(samples)} recordings, each with its transcript as .json and .srt")
     except SpeechnarError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 1
@@ -93,19 +90,11 @@ def show(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
             write_transcript(transcript, kind, folder, sample.path.stem)
 
 
-def show_translation(transcriber: Transcriber, samples: list[Sample], folder: Path) -> None:
-    """Translate a sample, write the result beside it, and transcribe another one with every decoder."""
-    foreign = next((sample for sample in samples if sample.lang != TARGET and sample.english), None)
-    foreign = foreign or next(sample for sample in samples if sample.lang != TARGET)
-    translated = transcriber.translate(foreign.path, to=TARGET)
-    write_transcript(translated, "json", folder, f"{foreign.path.stem}.{TARGET}")
-    print(f"\nModel {transcriber.name} translates into {name_of(TARGET)}: {foreign.path}")
-    if foreign.english:
-        print(f"  expected  {foreign.english}")
-    print(f"  got       {translated.text or '(nothing)'}")
+def show_decoders(transcriber: Transcriber, sample: Sample) -> None:
+    """Transcribe a sample with every decoder, where there are several."""
     if len(transcriber.decoders) > 1:
-        print(f"\nIts decoders: {samples[0].path}")
-        for item in transcriber.compare(samples[0].path):
+        print(f"\nIts decoders: {sample.path}")
+        for item in transcriber.compare(sample.path):
             print(f"  {item.decoder:<12}{item.transcript.text or '(nothing)'}  (real-time factor {item.rtf:.4f})")
 
 
@@ -192,7 +181,7 @@ def keep(utterance: Utterance, folder: Path) -> Sample:
     """Copy a recording to the output folder."""
     path = folder / f"{utterance.utt_id}{utterance.wav_path.suffix}"
     shutil.copyfile(utterance.wav_path, path)
-    return Sample(path, str(utterance.lang), utterance.text, utterance.translations.get(TARGET, ""))
+    return Sample(path, str(utterance.lang), utterance.text)
 
 
 def stand_ins(folder: Path) -> Iterator[Sample]:
@@ -211,7 +200,7 @@ def stand_ins(folder: Path) -> Iterator[Sample]:
         path = folder / f"espeak-{lang}.wav"
         voice = {"eng": "en", "spa": "es-419", "fra": "fr", "ita": "it", "rus": "ru"}[lang]
         subprocess.run([speaker, "-v", voice, "-w", str(path), sentence], check=True)
-        yield Sample(path, lang, sentence, SENTENCES[TARGET] if lang != TARGET else "")
+        yield Sample(path, lang, sentence)
 
 
 def vowels(seed: int, seconds_each: float = 0.4) -> np.ndarray:
