@@ -57,6 +57,7 @@ from speechnar.train.checkpoint import (
 )
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
+from speechnar.train.parallel import is_sharded
 from speechnar.train.validation import Evaluate, score, validate
 
 if TYPE_CHECKING:  # of an extra, which what is imported above asks for
@@ -170,6 +171,11 @@ def _run_training(config: RunConfig, exp_dir: Path, accelerator: "Accelerator") 
             _save_config(config, exp_dir / "config.yaml")
 
     result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate, begins=begin)
+
+    if is_sharded(model):  # its checkpoints are whole, and so is what comes of them
+        model = build_model(config.model, tokenizer)
+        choose_trained(model, config)
+        model.to(accelerator.device)
 
     def measure(candidate: Trainable) -> dict[str, float]:
         scores = score(candidate, accelerator, data.evaluate) if data.evaluate is not None else {}
