@@ -34,7 +34,8 @@ def launch(exp, processes, *arguments, wait=True):
 
 
 def history(exp):
-    return [json.loads(line) for line in (exp / "log.jsonl").read_text().splitlines()]
+    path = exp / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def losses(exp, kind="train"):
