@@ -133,24 +133,18 @@ def batch_for(tokenizer: SentencePieceTokenizer) -> SpeechBatch:
 # Measuring.
 
 
-def measure() -> dict[str, Any]:
-    """Time and weigh the small models."""
+def measure(part: str) -> dict[str, Any]:
+    """Time small models in one process (``steps``), or weigh them in pieces on two (``pieces``)."""
     torch.set_num_threads(1)
     tokenizer = tokenizer_for_shapes()
     load = load_average()
-    steps = [
-        time_step(size, tokenizer, again=again)
-        for size, again in (("a", False), ("b", False), ("c", False), ("c", True))
-    ]
-    pieces = [run_pieces(size) for size in ("a", "c")]
-    return {
-        "what": "training steps of random OWSM-CTC models, one thread, fp32; CPU seconds, medians",
-        "load_before": load,
-        "load_after": load_average(),
-        "runs": RUNS,
-        "steps": steps,
-        "pieces": pieces,
-    }
+    if part == "steps":
+        cases = (("a", False), ("b", False), ("c", False), ("c", True))
+        found = [time_step(size, tokenizer, again=again) for size, again in cases]
+    else:
+        found = [run_pieces(size) for size in ("a", "c")]
+    return {part: found, f"load_of_{part}": [load, load_average()], "runs": RUNS,
+            "what": "training steps of random OWSM-CTC models, one thread, fp32; CPU seconds, medians"}  # fmt: skip
 
 
 def time_step(size: str, tokenizer: SentencePieceTokenizer, *, again: bool) -> dict[str, Any]:
@@ -388,6 +382,7 @@ def main() -> int:
     """Measure, or simulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measure", "simulate", "child"))
+    parser.add_argument("--part", choices=("steps", "pieces"), action="append", help="of measure; default: both")
     parser.add_argument("--size", choices=tuple(SIZES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.what == "child":
@@ -395,7 +390,10 @@ def main() -> int:
         if found is not None:
             print(json.dumps(found))
     elif args.what == "measure":
-        _write(MEASURED, json.dumps(measure(), indent=1) + "\n")
+        for part in args.part or ("steps", "pieces"):
+            found = measure(part)
+            before = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+            _write(MEASURED, json.dumps({**before, **found}, indent=1) + "\n")
     else:
         values = simulate(json.loads(MEASURED.read_text(encoding="utf-8")))
         _write(SIMULATED, json.dumps(values, indent=1) + "\n")
