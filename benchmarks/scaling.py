@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ FRAMES_PER_S = 12.5
 """Positions of an encoder that joins eight frames of 10 ms."""
 STATE_BYTES = 16
 VOCABULARY = 50_000
-"""Pieces of the 1.01 B model; it embeds them for prompts, and projects to them and back once each."""
+"""Pieces of the 1.01 B model."""
 TEXTS = ["the cat sat on the mat", "a dog ran home", "he said good day to the cat", "we ran to the dog and sat"] * 5
 SIZES = {"a": (144, 4, 4), "b": (192, 6, 4), "c": (256, 8, 4)}
 """Width, blocks and heads of the models that are measured; rates are of b, and predict a and c."""
@@ -77,6 +78,8 @@ class Shape:
     block_weights: int
     """Of all blocks together."""
     other_weights: int
+    front_flops: float
+    """A second of speech, of the convolutions in front."""
 
     @property
     def weights(self) -> int:
@@ -86,12 +89,8 @@ class Shape:
     def forward_flops(self, clip_s: float) -> float:
         """Return the operations of one clip: a product and a sum for each weight and frame, and attention."""
         frames = clip_s * FRAMES_PER_S
-        return 2 * self.weights_used * frames + self.num_layers * 4 * frames**2 * self.model_dim
-
-    @property
-    def weights_used(self) -> int:
-        """Those that every frame meets: blocks, not the tables of prompts."""
-        return self.block_weights
+        attention = self.num_layers * 4 * frames**2 * self.model_dim
+        return 2 * self.block_weights * frames + attention + self.front_flops * clip_s
 
 
 def shape_of(config: OwsmCtcConfig, tokenizer: SentencePieceTokenizer, *, vocabulary: int | None = None) -> Shape:
@@ -102,10 +101,18 @@ def shape_of(config: OwsmCtcConfig, tokenizer: SentencePieceTokenizer, *, vocabu
     in_blocks = sum(weight.numel() for block in blocks for weight in block.parameters())
     total = sum(weight.numel() for weight in model.parameters())
     width = int(config.encoder.model_dim)
-    more = 3 * width * (vocabulary - tokenizer.vocab_size) if vocabulary is not None else 0
-    return Shape(len(blocks), width, in_blocks, total - in_blocks + more)
+    if vocabulary is not None:  # is projected to and back, and embedded for prompts
+        rows = 2 * width + (config.prompt.model_dim if config.prompt is not None else 0)
+        total += rows * (vocabulary - tokenizer.vocab_size)
+    channels = config.encoder.subsampling_channels or width
+    mels = config.frontend.num_mels
+    # Three convolutions of 3 x 3, each of which halves time and frequency, and a projection.
+    front = 18 * channels * (50 * mels / 2 + channels * (25 * mels / 4 + 12.5 * mels / 8))
+    front += 2 * 12.5 * channels * mels / 8 * width
+    return Shape(len(blocks), width, in_blocks, total - in_blocks, front)
 
 
+@cache
 def tokenizer_for_shapes() -> SentencePieceTokenizer:
     """Return a tokenizer of few pieces."""
     return SentencePieceTokenizer.train(TEXTS, 60, task_specials(("eng",), ()))
@@ -163,8 +170,9 @@ def time_step(size: str, tokenizer: SentencePieceTokenizer, *, again: bool) -> d
         optimizer.zero_grad()
         seconds.append(time.process_time() - started)
     kept = kept_bytes(model, batch)
+    shape = shape_of(config_of_size(size), tokenizer)
     return {
-        "size": size, "again": again, **asdict(shape_of(config_of_size(size), tokenizer)),
+        "size": size, "again": again, "num_layers": shape.num_layers, "model_dim": shape.model_dim,
         "audio_s": CLIP_S * NUM_CLIPS, "cpu_s": round(sorted(seconds[1:])[RUNS // 2], 4), "kept_bytes": kept,
     }  # fmt: skip
 
@@ -218,23 +226,43 @@ def weigh_piece(size: str) -> dict[str, Any] | None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     world, is_first = accelerator.num_processes, accelerator.is_main_process
     accelerator.end_training()
-    torch.distributed.destroy_process_group()
-    shape = shape_of(config_of_size(size), tokenizer)
-    return (
-        {"size": size, "processes": world, **asdict(shape), "held_bytes": held, "peak_growth_bytes": grown}
-        if is_first
-        else None
-    )
+    if not is_first:
+        return None
+    return {"size": size, "processes": world, "held_bytes": held, "peak_growth_bytes": grown}
 
 
 # Simulating.
 
 
-def kept_per_frame(measured: dict[str, Any], *, again: bool) -> float:
-    """Return bytes kept for each frame, block and channel, of the largest model measured."""
-    step = next(step for step in measured["steps"] if step["size"] == "c" and step["again"] == again)
-    frames = step["audio_s"] * FRAMES_PER_S
-    return float(step["kept_bytes"] / (frames * step["num_layers"] * step["model_dim"]))
+@dataclass(frozen=True)
+class Kept:
+    """Bytes kept for the backward pass for each second of speech and channel: by each block, and by the rest."""
+
+    a_block: float
+    rest: float
+
+    def bytes_of(self, num_layers: int, model_dim: int, audio_s: float) -> float:
+        """Return those of a model."""
+        return audio_s * model_dim * (self.a_block * num_layers + self.rest)
+
+
+def kept(measured: dict[str, Any], *, again: bool) -> Kept:
+    """Return what is kept, from two models that differ in their number of blocks.
+
+    Computed again, blocks keep less, and the rest keeps what it did.
+    """
+    found = {(step["size"], step["again"]): step for step in measured["steps"]}
+    b, c = (_kept_a_channel(found[size, False]) for size in ("b", "c"))
+    layers_b, layers_c = (found[size, False]["num_layers"] for size in ("b", "c"))
+    a_block = (c - b) / (layers_c - layers_b)
+    rest = c - a_block * layers_c
+    if again:
+        a_block = (_kept_a_channel(found["c", True]) - rest) / layers_c
+    return Kept(a_block, rest)
+
+
+def _kept_a_channel(step: dict[str, Any]) -> float:
+    return float(step["kept_bytes"] / (step["audio_s"] * step["model_dim"]))
 
 
 def flops_a_second(measured: dict[str, Any], size: str = "b") -> float:
@@ -252,12 +280,10 @@ def check(measured: dict[str, Any]) -> list[dict[str, Any]]:
         predicted = factor * NUM_CLIPS * _shape(step).forward_flops(CLIP_S) / rate
         name = f"step of {_shape(step).weights / 1e6:.1f} M, CPU s" + (", blocks again" if step["again"] else "")
         found.append(_compared(name, step["cpu_s"], predicted, is_used=step["size"] == "b"))
-    coefficient = kept_per_frame(measured, again=False)
     for step in measured["steps"]:
-        if not step["again"]:
-            predicted = coefficient * step["audio_s"] * FRAMES_PER_S * step["num_layers"] * step["model_dim"]
-            name = f"kept by {_shape(step).weights / 1e6:.1f} M, MB"
-            found.append(_compared(name, step["kept_bytes"] / 1e6, predicted / 1e6, is_used=step["size"] == "c"))
+        predicted = kept(measured, again=step["again"]).bytes_of(step["num_layers"], step["model_dim"], step["audio_s"])
+        name = f"kept by {_shape(step).weights / 1e6:.1f} M, MB" + (", blocks again" if step["again"] else "")
+        found.append(_compared(name, step["kept_bytes"] / 1e6, predicted / 1e6, is_used=step["size"] != "a"))
     for piece in measured["pieces"]:
         predicted = STATE_BYTES * _shape(piece).weights / piece["processes"]
         name = f"held by one of {piece['processes']} with {_shape(piece).weights / 1e6:.1f} M, MB"
@@ -273,14 +299,14 @@ def _compared(name: str, measured: float, predicted: float, *, is_used: bool) ->
 
 
 def _shape(values: dict[str, Any]) -> Shape:
-    return Shape(values["num_layers"], values["model_dim"], values["block_weights"], values["other_weights"])
+    return shape_of(config_of_size(values["size"]), tokenizer_for_shapes())
 
 
-def memory_of(shape: Shape, devices: int, batch_s: float, kept: float) -> dict[str, float]:
+def memory_of(shape: Shape, devices: int, batch_s: float, kept_of: Kept) -> dict[str, float]:
     """Return gigabytes of one device: its piece, a whole block and its gradient, what is kept, and the sum."""
     piece = STATE_BYTES * shape.weights / devices
     block = 8 * max(shape.block_weights / shape.num_layers, shape.other_weights)
-    activations = kept * batch_s * FRAMES_PER_S * shape.num_layers * shape.model_dim
+    activations = kept_of.bytes_of(shape.num_layers, shape.model_dim, batch_s)
     parts = {"piece": piece, "block": block, "kept": activations, "sum": piece + block + activations}
     return {name: round(value / 1e9, 2) for name, value in parts.items()}
 
@@ -328,13 +354,13 @@ def simulate(measured: dict[str, Any]) -> dict[str, Any]:
     """Compute what is too large to be measured."""
     machine = Machine()
     shape = shape_of(OwsmCtcConfig.published(), tokenizer_for_shapes(), vocabulary=VOCABULARY)
-    kept = {again: kept_per_frame(measured, again=again) for again in (False, True)}
+    kept_of = {again: kept(measured, again=again) for again in (False, True)}
     return {
         "machine": asdict(machine),
         "model": {**asdict(shape), "weights": shape.weights},
         "checks": check(measured),
         "memory": [
-            {"devices": devices, "again": again, "batch_s": 60.0, **memory_of(shape, devices, 60.0, kept[again])}
+            {"devices": devices, "again": again, "batch_s": 60.0, **memory_of(shape, devices, 60.0, kept_of[again])}
             for devices in (1, 2, 8, 64)
             for again in (False, True)
         ],

@@ -28,14 +28,14 @@ def test_operations_are_those_that_are_counted(tokenizer):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.loss(batch)
     expected = scaling.NUM_CLIPS * scaling.shape_of(config, tokenizer).forward_flops(scaling.CLIP_S)
-    assert expected == pytest.approx(counter.get_total_flops(), rel=0.35)  # the convolutions in front come on top
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def test_more_devices_need_less_memory_each_and_more_exchange():
-    shape = scaling.Shape(24, 1024, 900_000_000, 100_000_000)
-    sums = [scaling.memory_of(shape, devices, 60.0, 2.0)["sum"] for devices in (1, 2, 8)]
+    shape = scaling.Shape(24, 1024, 900_000_000, 100_000_000, 1e10)
+    sums = [scaling.memory_of(shape, devices, 60.0, scaling.Kept(100.0, 100.0))["sum"] for devices in (1, 2, 8)]
     assert sums == sorted(sums, reverse=True)
-    assert scaling.memory_of(shape, 1, 60.0, 0.0)["piece"] == 16.0
+    assert scaling.memory_of(shape, 1, 60.0, scaling.Kept(0.0, 0.0))["piece"] == 16.0
     runs = [
         scaling.training(shape, scaling.Machine(), devices=64, hours=1e5, epochs=1, batch_s=batch_s)
         for batch_s in (1.0, 1000.0)
