@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Units of each worker: one at work and one waiting, so that it never waits for the driver."""
+TOLD_EVERY_S = 120.0
+"""Without a finished unit."""
 MAX_LOSSES = 100
 """Workers that may die between two finished units before the run is left: a model that fits no machine kills all."""
 
@@ -72,7 +74,9 @@ class RayEngine:
         try:
             while backlog.waiting or self._flying:
                 self._hand_out(backlog)
-                ready, _ = ray.wait(list(self._flying), num_returns=1)
+                ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=TOLD_EVERY_S)
+                if not ready:
+                    logger.info("no unit was finished in the last %.0f s; is the cluster large enough?", TOLD_EVERY_S)
                 for reference in ready:
                     actor, unit = self._flying.pop(reference)
                     result = self._result(reference)
