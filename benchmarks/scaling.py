@@ -249,16 +249,16 @@ class Kept:
 def kept(measured: dict[str, Any], *, again: bool) -> Kept:
     """Return what is kept, from two models that differ in their number of blocks.
 
-    Computed again, blocks keep less, and the rest keeps what it did.
+    Computed again, each block keeps its input in float32, which is not among what was weighed, and one at a time is there
+    as a whole.
     """
     found = {(step["size"], step["again"]): step for step in measured["steps"]}
     b, c = (_kept_a_channel(found[size, False]) for size in ("b", "c"))
     layers_b, layers_c = (found[size, False]["num_layers"] for size in ("b", "c"))
     a_block = (c - b) / (layers_c - layers_b)
-    rest = c - a_block * layers_c
     if again:
-        a_block = (_kept_a_channel(found["c", True]) - rest) / layers_c
-    return Kept(a_block, rest)
+        return Kept(4 * FRAMES_PER_S, _kept_a_channel(found["c", True]) + a_block)
+    return Kept(a_block, c - a_block * layers_c)
 
 
 def _kept_a_channel(step: dict[str, Any]) -> float:
@@ -280,9 +280,9 @@ def check(measured: dict[str, Any]) -> list[dict[str, Any]]:
         predicted = factor * NUM_CLIPS * _shape(step).forward_flops(CLIP_S) / rate
         name = f"step of {_shape(step).weights / 1e6:.1f} M, CPU s" + (", blocks again" if step["again"] else "")
         found.append(_compared(name, step["cpu_s"], predicted, is_used=step["size"] == "b"))
-    for step in measured["steps"]:
-        predicted = kept(measured, again=step["again"]).bytes_of(step["num_layers"], step["model_dim"], step["audio_s"])
-        name = f"kept by {_shape(step).weights / 1e6:.1f} M, MB" + (", blocks again" if step["again"] else "")
+    for step in (step for step in measured["steps"] if not step["again"]):
+        predicted = kept(measured, again=False).bytes_of(step["num_layers"], step["model_dim"], step["audio_s"])
+        name = f"kept by {_shape(step).weights / 1e6:.1f} M, MB"
         found.append(_compared(name, step["kept_bytes"] / 1e6, predicted / 1e6, is_used=step["size"] != "a"))
     for piece in measured["pieces"]:
         predicted = STATE_BYTES * _shape(piece).weights / piece["processes"]
