@@ -249,8 +249,8 @@ class Kept:
 def kept(measured: dict[str, Any], *, again: bool) -> Kept:
     """Return what is kept, from two models that differ in their number of blocks.
 
-    Computed again, each block keeps its input in float32, which is not among what was weighed, and one at a time is there
-    as a whole.
+    Computed again, each block keeps its input in float32, which is not among what was weighed, and one at a time is
+    there as a whole.
     """
     found = {(step["size"], step["again"]): step for step in measured["steps"]}
     b, c = (_kept_a_channel(found[size, False]) for size in ("b", "c"))
