@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechnar.cli.corpus import PART_FORMATS, add_corpus, find_engine, transcribe_corpora
 from speechnar.cli.options import (
     FAILED,
     OK,
@@ -26,6 +27,7 @@ from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MT_MODEL
 
 if TYPE_CHECKING:
+    from speechnar.asr.options import DecodeOptions
     from speechnar.asr.transcriber import DetectedLanguage
     from speechnar.captions import CaptionUpdate
     from speechnar.text.transcript import Transcript, TranscriptFormat
@@ -45,7 +47,8 @@ MODELS_BY_NAME = (
 def _describe_transcribe(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
     add_decoding(parser)
-    add_writing(parser)
+    add_writing(parser, PART_FORMATS)
+    add_corpus(parser)
 
 
 def _describe_caption(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +105,9 @@ def add_decoding(parser: argparse.ArgumentParser, num_files: str = "+") -> None:
     )
 
 
-def add_writing(parser: argparse.ArgumentParser) -> None:
-    """Add where transcripts go, and how."""
-    parser.add_argument("-f", "--format", choices=(*FORMATS, "all"), default="txt", help="default: %(default)s")
+def add_writing(parser: argparse.ArgumentParser, more: tuple[str, ...] = ()) -> None:
+    """Add where transcripts go, and how; formats of corpora are ``more``."""
+    parser.add_argument("-f", "--format", choices=(*FORMATS, "all", *more), default="txt", help="default: %(default)s")
     parser.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help="write files there instead of to stdout")
 
 
@@ -121,6 +124,9 @@ def _add_captioning(parser: argparse.ArgumentParser) -> None:
 
 
 def _transcribe(args: argparse.Namespace) -> int:
+    if (engine := find_engine(args)) is not None:
+        formats = tuple(FORMATS) if args.format == "all" else (args.format,)
+        return transcribe_corpora(args, engine, _recognizing(args), formats)
     return recognize(args, to=None)
 
 
@@ -131,16 +137,10 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
     """
     _check_output(args)
     transcriber = load_transcriber(args, args.model)
-    options = decode_options(
-        args,
-        hotwords=tuple(phrase.strip() for phrase in (args.hotwords or "").split(",") if phrase.strip()),
-        hotword_weight=args.hotword_weight,
-        vad=args.vad,
-    )
     given: dict[str, Any] = {
         "language": args.language,
         "word_timestamps": args.word_timestamps,
-        "options": options,
+        "options": _recognizing(args),
     }
     if to is None or translator is None:
         outcomes = transcriber.transcribe_many(args.files, to=to, **given)
@@ -168,6 +168,16 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
     wall_s = time.monotonic() - started
     log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
     return FAILED if num_failed else OK
+
+
+def _recognizing(args: argparse.Namespace) -> "DecodeOptions":
+    """Return how files are transcribed."""
+    return decode_options(
+        args,
+        hotwords=tuple(phrase.strip() for phrase in (args.hotwords or "").split(",") if phrase.strip()),
+        hotword_weight=args.hotword_weight,
+        vad=args.vad,
+    )
 
 
 def _caption(args: argparse.Namespace) -> int:

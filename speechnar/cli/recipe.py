@@ -35,7 +35,8 @@ def _describe_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dev", type=Path, metavar="DATA", help="to measure by; default: a tenth of DATA is kept back")
     parser.add_argument("-l", "--language", metavar="LANG", help="of the recordings; default: what DATA says")
     parser.add_argument("--updates", type=int, metavar="N", help="default: each recording is heard 12 times")
-    parser.add_argument("--lr", type=float, default=2e-4, metavar="X", help="default: %(default)s")
+    parser.add_argument("--lr", type=float, metavar="X", help="default: 2e-4, with --lora 1e-3")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank updates instead of all weights")
     add_seed(parser)
     add_threads(parser)
 
@@ -98,6 +99,7 @@ def _finetune(args: argparse.Namespace) -> int:
         language=args.language,
         updates=args.updates,
         lr=args.lr,
+        lora=args.lora,
         seed=args.seed,
     )
     log().info("%s", report)

@@ -26,6 +26,7 @@ MIN_UPDATES, MAX_UPDATES = 40, 3000
 EPOCHS = 12
 """Times that a recording is heard, unless the number of updates is given or out of these bounds."""
 BATCH_SECONDS = 60.0
+WHOLE_LR, LORA_LR = 2e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def finetune(
     dev: str | Path | None = None,
     language: str | None = None,
     updates: int | None = None,
-    lr: float = 2e-4,
+    lr: float | None = None,
+    lora: int | None = None,
     seed: int = 0,
 ) -> FinetuneReport:
     """Train ``model`` further on ``data`` and write the result to ``out/model``; run again, it goes on.
@@ -79,7 +81,9 @@ def finetune(
         dev: recordings to measure by, in the same forms; None: a tenth of ``data`` is kept back.
         language: of all recordings.
         updates: None: so many that each recording is heard `EPOCHS` times, within bounds.
-        lr: peak of the learning rate; layers of a pretrained encoder learn the more slowly the deeper they lie.
+        lr: peak of the learning rate; layers of a pretrained encoder learn the more slowly the deeper they lie. None:
+            `WHOLE_LR`, with LoRA `LORA_LR`.
+        lora: rank of low-rank updates that are trained in place of the weights, and merged; None: all weights.
         seed: of the order and variation of the data.
 
     Raises:
@@ -102,7 +106,7 @@ def finetune(
     del loaded
     for name, utterances in (("train", learnt), ("dev", kept)):
         write_kaldi_dir(out / "data" / name, utterances)
-    config = _run_config(folder, out, learnt, updates=updates, lr=lr, seed=seed)
+    config = _run_config(folder, out, learnt, updates=updates, lr=lr, lora=lora, seed=seed)
     before = _measure(folder, out, "before", kept)
     started = time.monotonic()
     result = run_training(config, out)
@@ -117,12 +121,21 @@ def finetune(
 
 
 def _run_config(
-    folder: Path, out: Path, learnt: list[Utterance], *, updates: int | None, lr: float, seed: int
+    folder: Path,
+    out: Path,
+    learnt: list[Utterance],
+    *,
+    updates: int | None,
+    lr: float | None,
+    lora: int | None,
+    seed: int,
 ) -> RunConfig:
     seconds = sum(utterance.duration_s for utterance in learnt)
     batch_s = max(min(BATCH_SECONDS, seconds / 4), max(utterance.duration_s for utterance in learnt) * 1.2)
     if updates is None:
         updates = min(max(round(EPOCHS * seconds / batch_s), MIN_UPDATES), MAX_UPDATES)
+    if lr is None:
+        lr = WHOLE_LR if lora is None else LORA_LR
     schedule = {"kind": "cosine", "warmup_steps": max(updates // 10, 1), "total_steps": updates + 1}
     values = {
         "model": read_model_config(folder)[1],
@@ -146,6 +159,7 @@ def _run_config(
         },
         "tokenizer": folder,
         "init_from": folder,
+        "lora": lora,
         "average": 2,
     }
     return parse_config(values, RunConfig)

@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -33,8 +33,22 @@ from speechnar.models.base import LossOutput, Trainable, Turn
 from speechnar.train import checkpoint as ckpt
 from speechnar.train.feed import Batch, DevData, TrainData, groups, prefetch, stream
 from speechnar.train.optim import OptimConfig, build_ema, build_optimizer, set_lr
+from speechnar.train.parallel import (
+    Parallel,
+    accumulating,
+    checkpoint_blocks,
+    is_sharded,
+    load_optimizer_state,
+    load_weights,
+    local,
+    optimizer_state_of,
+    shard,
+    weights_of,
+    whole,
+)
 from speechnar.train.report import Entry, Reporter
 from speechnar.train.validation import Evaluate, add_sums, means_of, score, validate, weighted_sums
+from speechnar.train.watch import watching
 
 with needs("train"):
     from accelerate import Accelerator
@@ -55,6 +69,10 @@ class TrainConfig(Config):
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; weights and optimiser stay in float32. Where a processor lacks it: fp32, and a warning."""
+    parallel: Parallel = "ddp"
+    """Of several processes: ddp keeps the model on each, fsdp a piece of it, its gradients and its optimiser."""
+    gradient_checkpointing: bool = False
+    """Compute blocks again in the backward pass, instead of keeping what is in them: less memory, a third more time."""
     grad_accum: PositiveInt = 1
     """Batches in one update, on each process."""
     clip_norm: PositiveFloat | None = 5.0
@@ -80,6 +98,8 @@ class TrainConfig(Config):
     def _check(self) -> "TrainConfig":
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("set max_steps or max_epochs, or both; the run would never end")
+        if self.parallel == "fsdp" and self.ema_decay is not None:
+            raise ValueError("ema_decay keeps a whole model on each process; leave it out, or set parallel to ddp")
         return self
 
 
@@ -137,16 +157,17 @@ def train(
         raise ConfigError(f"to be trained, {type(model).__name__} must be a Trainable (speechnar.models.base)")
     exp_dir = Path(exp_dir)
     (exp_dir / ckpt.FOLDER).mkdir(parents=True, exist_ok=True)
-    turns = model.turns()
-    accelerator = build_accelerator(config, num_turns=len(turns))
+    accelerator = build_accelerator(config, num_turns=len(model.turns()))
     seed_everything(config.seed + accelerator.process_index)
-    model.to(accelerator.device).train()
+    _place(model, config, accelerator)
+    turns = model.turns()
     run = _Run(model, turns, accelerator, config, exp_dir)
     run.resume()
     state = run.state
     if state.data is not None:
         train_data.load_state_dict(copy.deepcopy(state.data))
-    wrapped = accelerator.prepare_model(_LossModule(model, turns))
+    losses = _LossModule(model, turns)
+    wrapped = losses if is_sharded(model) else accelerator.prepare_model(losses)
     world = accelerator.num_processes
     batches = stream(train_data, state.epoch, config.max_epochs, resumed=state.data is not None)
     items = prefetch(batches, config.prefetch * world)
@@ -155,12 +176,12 @@ def train(
         exp_dir, state.history, step=state.step, max_steps=config.max_steps, writes=accelerator.is_main_process
     )
     started = time.monotonic() - state.seconds
-    with closing(items), closing(reporter):
+    with closing(items), closing(reporter), watching() as watch:
         for group in itertools.islice(groups(items, config.grad_accum, world), steps_left):
             if begins is not None:
                 begins()
                 begins = None
-            state.step += 1
+            watch.step = state.step = state.step + 1
             state.epoch, state.data = group[-1].epoch, group[-1].data
             lr = config.optim.lr_at(state.step)
             run.set_lr(lr)
@@ -182,6 +203,17 @@ def train(
             run.save()
     best: dict[str, Any] = state.best[0] if state.best else {"step": state.step, "metrics": {}}
     return TrainResult(state.step, state.epoch, best["step"], best["metrics"], state.nan_steps, state.history)
+
+
+def _place(model: Trainable, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Bring the model, or this process's piece of it, to the device."""
+    model.to(accelerator.device).train()
+    if config.gradient_checkpointing:
+        checkpoint_blocks(model)
+    if config.parallel == "fsdp":
+        if len(model.turns()) > 1:
+            raise ConfigError(f"{type(model).__name__} learns in turns, which parallel fsdp does not know; use ddp")
+        shard(model, accelerator)
 
 
 class _Run:
@@ -214,15 +246,22 @@ class _Run:
         self._is_last_whole = path.name == ckpt.LAST
         try:
             self.state = TrainState(**payload["state"])
-            self.model.load_state_dict(payload["model"])
+            load_weights(self.model, payload["model"])
             # Runs older than turns have one optimiser.
             states = payload["optimizers"] if "optimizers" in payload else {"all": payload["optimizer"]}
             for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(states[name])
+                load_optimizer_state(self.model, optimizer, states[name])
             if self.ema is not None:
                 self.ema.module.load_state_dict(payload["ema"] or payload["model"])
                 self.ema.n_averaged.fill_(payload["ema_updates"])
-            # With another number of processes than before no state fits; those beyond the old number start afresh.
+            world = self.accelerator.num_processes
+            if world != len(payload["rng"]):
+                logger.warning(
+                    "%s: was left by %d processes and goes on with %d: the data go on where they were, but batches are "
+                    "shared otherwise and random numbers are others, so it is not the run that it would have been",
+                    path, len(payload["rng"]), world,
+                )  # fmt: skip
+            # Those beyond the old number start afresh.
             if self.accelerator.process_index < len(payload["rng"]):
                 ckpt.set_rng_state(payload["rng"][self.accelerator.process_index])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -237,14 +276,16 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint to resume from and, if this step was validated and ranks among the best, its weights."""
         rng = gather_object([ckpt.rng_state()])
+        # Of a model in pieces these are put together by all.
+        weights = (weights_of(self.exported), weights_of(self.model))
+        optimizers = {name: optimizer_state_of(self.model, one) for name, one in self.optimizers.items()}
         if self.accelerator.is_main_process:
-            weights = (self.exported.state_dict(), self.model.state_dict())
             if self.is_validated and self._rank(self.state.history[-1]):
                 ckpt.save_checkpoint(self.folder / ckpt.step_file(self.state.step), {"model": weights[0]})
             payload = {
                 "state": asdict(self.state),
                 "model": weights[1],
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "optimizers": optimizers,
                 "ema": weights[0] if self.ema is not None else None,
                 "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0,
                 "rng": rng,
@@ -329,7 +370,7 @@ class _Run:
         sums: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
+            with accumulating(self.model, wrapped, self.accelerator, is_last=is_last):
                 output = wrapped(batch.to(self.accelerator.device), turn)
                 weighted = weighted_sums(output)
                 self.accelerator.backward(weighted["loss"])
@@ -339,10 +380,10 @@ class _Run:
         # Processes are averaged by the backward pass, and each contributed a sum over its utterances.
         scale = self.accelerator.num_processes / weight.clamp(min=1e-8)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads) * scale
+        norm = whole(nn.utils.get_total_norm(grads)) * scale
         if self.config.clip_norm is not None:
             scale = scale * (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(grads, scale)
+        torch._foreach_mul_(local(grads), scale)
         *values, grad_norm = torch.cat([totals, norm[None]]).tolist()  # the step's only wait for the device
         return dict(zip(sums, values, strict=True)), grad_norm
 

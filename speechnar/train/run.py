@@ -45,6 +45,7 @@ from speechnar.models.base import (
     save_model,
     tied_names,
 )
+from speechnar.nn.lora import add_lora, merge_lora
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
 from speechnar.train.checkpoint import (
     average_checkpoints,
@@ -56,6 +57,7 @@ from speechnar.train.checkpoint import (
 )
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
+from speechnar.train.parallel import is_sharded
 from speechnar.train.validation import Evaluate, score, validate
 
 if TYPE_CHECKING:  # of an extra, which what is imported above asks for
@@ -103,6 +105,9 @@ class RunConfig(Config):
     """Start only this part of the model from it, as ``trunk.``: weights whose names begin so."""
     frozen: tuple[str, ...] = ()
     """Leave these parts of the model as they start, as ``trunk.``: weights whose names begin so are not trained."""
+    lora: PositiveInt | None = None
+    """Rank of low-rank updates of the linear layers, which alone are trained and are merged in the exported model
+    (`speechnar.nn.lora`); None trains the weights themselves."""
     average: PositiveInt = 5
     """Best checkpoints whose average is exported, if it scores better than the best one alone."""
 
@@ -153,16 +158,24 @@ def _run_training(config: RunConfig, exp_dir: Path, accelerator: "Accelerator") 
             fit_normalizer(model, load_data(config, tokenizer, data.train.collate.sample_rate, training=True))
         start_model(model, config)
         _check_stored(data, model)  # a run that goes on has its weights from its checkpoint
-    for part in config.frozen:
-        freeze(model, part)
+    choose_trained(model, config)
     num_parameters = sum(p.numel() for p in model.parameters())
-    logger.info("model %s of %.2f M parameters", type(model).__name__, num_parameters / 1e6)
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info(
+        "model %s of %.2f M parameters, %.2f M of them trained",
+        type(model).__name__, num_parameters / 1e6, num_trained / 1e6,
+    )  # fmt: skip
 
     def begin() -> None:
         if accelerator.is_main_process:
             _save_config(config, exp_dir / "config.yaml")
 
     result = train(model, data.train, data.dev, config.train, exp_dir, evaluate=data.evaluate, begins=begin)
+
+    if is_sharded(model):  # its checkpoints are whole, and so is what comes of them
+        model = build_model(config.model, tokenizer)
+        choose_trained(model, config)
+        model.to(accelerator.device)
 
     def measure(candidate: Trainable) -> dict[str, float]:
         scores = score(candidate, accelerator, data.evaluate) if data.evaluate is not None else {}
@@ -171,6 +184,7 @@ def _run_training(config: RunConfig, exp_dir: Path, accelerator: "Accelerator") 
     chosen = _choose_weights(model, find_best(exp_dir, config.average), config.train.select, measure)
     if accelerator.is_main_process:
         kept = model.exported
+        merge_lora(kept)
         save_model(exp_dir / "model", kept, tokenizer, card=_card(config, result, kept, chosen))
     return result
 
@@ -185,8 +199,10 @@ def average(exp_dir: str | Path, num_best: int) -> Path:
     config = load_config(exp_dir / "config.yaml", RunConfig)
     tokenizer = load_tokenizer(config.tokenizer)
     model = build_model(config.model, tokenizer)
+    choose_trained(model, config)
     paths = find_best(exp_dir, num_best)
     load_state(model, average_checkpoints(paths), source=str(exp_dir))
+    merge_lora(model)
     card = _front_matter(config)
     card += f"# {exp_dir.resolve().name}\n\nAverage of {len(paths)} checkpoints: {', '.join(p.stem for p in paths)}.\n"
     save_model(exp_dir / "model", model.exported, tokenizer, card=card)
@@ -368,6 +384,19 @@ def init_model(model: Trainable, source: str | Path, part: str = "") -> InitRepo
 def _count_by_part(names: Sequence[str]) -> list[str]:
     counts = Counter(name.partition(".")[0] for name in names)
     return [f"{count} of {part}" for part, count in counts.items()]
+
+
+def choose_trained(model: nn.Module, config: RunConfig) -> None:
+    """Freeze what ``config`` says is not trained; with LoRA, that is all but the updates that it adds.
+
+    Raises:
+        ConfigError: there is no such part, or no layer for LoRA.
+    """
+    for part in config.frozen:
+        freeze(model, part)
+    if config.lora is not None:
+        freeze(model, "")
+        logger.info("%d layers have updates of rank %d", add_lora(model, config.lora), config.lora)
 
 
 def freeze(model: nn.Module, part: str) -> None:

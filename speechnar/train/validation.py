@@ -12,6 +12,7 @@ from speechnar.errors import DataError
 from speechnar.extras import needs
 from speechnar.models.base import LossOutput, Trainable
 from speechnar.train.feed import DevData, prefetch
+from speechnar.train.parallel import is_sharded
 
 with needs("train"):
     from accelerate import Accelerator
@@ -23,11 +24,14 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 def validate(model: Trainable, dev_data: DevData, accelerator: Accelerator) -> dict[str, float]:
     """Return the mean over all utterances of ``dev_data`` of the loss (``loss``) and of its parts.
 
+    Processes share the batches; where the model lies in pieces, which all of them must hold out, each takes all.
+
     Raises:
         DataError: there is no batch, or fewer than processes.
     """
     sums: dict[str, Tensor] = {}
-    batches = itertools.islice(dev_data.batches(0), accelerator.process_index, None, accelerator.num_processes)
+    first, every = (0, 1) if is_sharded(model) else (accelerator.process_index, accelerator.num_processes)
+    batches = itertools.islice(dev_data.batches(0), first, None, every)
     with _evaluating(model), accelerator.autocast(), closing(prefetch(batches)) as ready:
         for batch in ready:
             add_sums(sums, weighted_sums(model.loss(batch.to(accelerator.device))))
@@ -38,8 +42,11 @@ def validate(model: Trainable, dev_data: DevData, accelerator: Accelerator) -> d
 
 
 def score(model: nn.Module, accelerator: Accelerator, evaluate: Evaluate) -> dict[str, float]:
-    """Return what ``evaluate`` finds, under the precision of training; the main process of several does it."""
-    if not accelerator.is_main_process:
+    """Return what ``evaluate`` finds, under the precision of training; the main process of several does it.
+
+    Where the model lies in pieces, all do.
+    """
+    if not (accelerator.is_main_process or is_sharded(model)):
         return {}
     with _evaluating(model), accelerator.autocast():
         return evaluate(model)

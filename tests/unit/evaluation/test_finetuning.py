@@ -3,11 +3,14 @@
 import math
 
 import pytest
+import torch
 
 from speechnar import Transcriber
 from speechnar.cli.main import main
 from speechnar.errors import ConfigError, DataError
 from speechnar.evaluation.finetuning import finetune
+from speechnar.models.base import WEIGHTS_FILE, read_weights
+from speechnar.train.run import average
 from tests.unit.tiny import save_tiny_model, save_tiny_tts, write_speechlike
 
 
@@ -38,6 +41,18 @@ def test_it_learns_what_it_hears(model, talks, tmp_path):
     shown = str(report)
     assert "before: " in shown
     assert "12 recordings" in shown
+
+
+def test_low_rank_updates_learn_and_are_merged(model, talks, tmp_path):
+    report = finetune(model, talks, tmp_path / "out", language="en", updates=60, lr=1e-2, lora=4)
+    assert report.after.cer.rate < report.before.cer.rate
+    old, new = (read_weights(folder / WEIGHTS_FILE) for folder in (model, report.model))
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not torch.equal(old[name].float(), new[name].float())}
+    assert 0 < len(changed) < len(old) / 2
+    assert all(old[name].dim() == 2 for name in changed)
+    again = average(tmp_path / "out", 1)  # of checkpoints, whose names are others
+    assert read_weights(again / WEIGHTS_FILE).keys() == old.keys()
 
 
 def test_the_command(model, talks, tmp_path, capsys):

@@ -1,0 +1,128 @@
+"""Units of a corpus on a Ray cluster: actors with warm models, replaced when they die.
+
+The driver alone hands out units and keeps the journal. At most `IN_FLIGHT` units a worker are on their way, so that
+however long the corpus is, what waits in the cluster stays bounded. Actors end with their driver.
+
+Source: Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018 (actors, section 3.1).
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from speechnar.errors import ConfigError, SpeechnarError
+from speechnar.extras import needs
+from speechnar.scale.transcribing import TranscribingJob, UnitTranscriber
+from speechnar.scale.units import Backlog, Unit, UnitFailure, UnitReport
+
+with needs("scale"):
+    import ray
+    import ray.exceptions
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT = 2
+"""Units of each worker: one at work and one waiting, so that it never waits for the driver."""
+TOLD_EVERY_S = 120.0
+"""Without a finished unit."""
+MAX_LOSSES = 100
+"""Workers that may die between two finished units before the run is left: a model that fits no machine kills all."""
+
+
+class RayEngine:
+    """Workers on a cluster, which is started on this machine where there is none.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or nothing on it to run on.
+    """
+
+    def __init__(self, job: TranscribingJob, *, address: str | None = None, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {workers}")
+        self._job = job
+        if not ray.is_initialized():
+            found = address or os.environ.get("RAY_ADDRESS")
+            try:
+                ray.init(address=found, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False
+                         if found is None else None)  # fmt: skip
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"no Ray cluster at {found} ({' '.join(str(error).split())[:200]})") from None
+        has = ray.cluster_resources()
+        gpus, cpus, threads = int(has.get("GPU", 0)), int(has.get("CPU", 0)), job.threads or 1
+        on_gpu = gpus > 0 and job.device != "cpu"
+        self._resources: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": threads}
+        self._workers = workers or (gpus if on_gpu else cpus // threads)
+        if self._workers < 1:
+            raise ConfigError(f"the cluster has {cpus} CPUs, of which a worker needs {threads}; lower --threads")
+        self._actors: list[Any] = []
+        self._flying: dict[Any, tuple[Any, Unit]] = {}
+        """By reference of a result, who makes it of what."""
+
+    def run(self, backlog: Backlog) -> Iterator[UnitReport]:
+        """Yield what is finished, in any order.
+
+        Raises:
+            SpeechnarError: nothing can be done any more.
+        """
+        worker = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(UnitTranscriber)
+        job = ray.put(self._job)
+        num_actors = min(self._workers, len(backlog.waiting))
+        self._actors = [worker.remote(job) for _ in range(num_actors)]
+        losses = 0
+        try:
+            while backlog.waiting or self._flying:
+                self._hand_out(backlog)
+                ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=TOLD_EVERY_S)
+                if not ready:
+                    logger.info("no unit was finished in the last %.0f s; is the cluster large enough?", TOLD_EVERY_S)
+                for reference in ready:
+                    actor, unit = self._flying.pop(reference)
+                    result = self._result(reference)
+                    if isinstance(result, UnitReport):
+                        losses = 0
+                        yield result
+                        continue
+                    if result.is_loss and actor in self._actors:
+                        losses += 1
+                        if losses > MAX_LOSSES:
+                            raise SpeechnarError(f"{losses} workers were lost one after the other; {result.reason}")
+                        self._actors[self._actors.index(actor)] = worker.remote(job)
+                        ray.kill(actor)
+                    given_up = backlog.put_back(unit, result)
+                    if given_up is not None:
+                        yield given_up
+        finally:
+            for actor in self._actors:
+                ray.kill(actor)
+            self._flying.clear()
+
+    def _hand_out(self, backlog: Backlog) -> None:
+        """Give units to the workers that have the fewest."""
+        load = {id(actor): 0 for actor in self._actors}
+        for actor, _ in self._flying.values():
+            if id(actor) in load:
+                load[id(actor)] += 1
+        while backlog.waiting:
+            actor = min(self._actors, key=lambda actor: load[id(actor)])
+            if load[id(actor)] >= IN_FLIGHT:
+                return
+            unit = backlog.waiting.popleft()
+            load[id(actor)] += 1
+            self._flying[actor.__call__.remote(unit)] = (actor, unit)
+
+    def _result(self, reference: Any) -> UnitReport | UnitFailure:
+        try:
+            result: UnitReport | UnitFailure = ray.get(reference)
+        except (ray.exceptions.RayError, OSError) as error:
+            text = " ".join(str(error).split())
+            # A model that cannot be loaded is no accident: it ends the worker's constructor with an error of ours.
+            wrong = _OUR_ERROR.search(text)
+            if wrong is not None:
+                return UnitFailure(wrong[1], is_final=True)
+            return UnitFailure(f"a worker was lost ({text[:200]})", is_loss=True)
+        return result
+
+
+_OUR_ERROR = re.compile(r"speechnar\.errors\.\w+: (.{1,300})")
