@@ -2,7 +2,8 @@
 # Sourced at the end of run.sh: stages 4 to 8, from data directories to a scored and exported model. Besides the options
 # it reads decode_sets and score_sets, functions that call the two below, and where a recipe sets them: train_dirs_of, a
 # function that prints the training directories for a configuration (as YAML), dev_dirs (as YAML), tokenizer, init_from,
-# a model to start from, and pretrained, one that every configuration starts from, below the one before it.
+# a model to start from, pretrained, one that every configuration starts from, below the one before it, and
+# packed_decoders, A,B of a joint model that are exported beside CTC.
 
 decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
     "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
@@ -41,5 +42,6 @@ fi
 if at_stage 6 "decode"; then decode_sets; fi
 if at_stage 7 "score"; then score_sets; fi
 if at_stage 8 "export"; then # half the size, with this recipe's README as the model card
-    "$PYTHON" -m speechnar pack "$exp/model" "$exp/export" --card README.md
+    "$PYTHON" -m speechnar pack "$exp/model" "$exp/export" --card README.md \
+        ${packed_decoders:+--decoders "$packed_decoders"}
 fi

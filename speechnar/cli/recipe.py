@@ -53,6 +53,7 @@ def _describe_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="default: %(default)s"
     )
+    parser.add_argument("--decoders", metavar="A,B", help="of a joint model, those to keep beside CTC; default: all")
 
 
 def _describe_export(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +119,8 @@ def _pack(args: argparse.Namespace) -> int:
     from speechnar.models.pack import pack_model  # noqa: PLC0415
 
     card = args.card.read_text(encoding="utf-8")
-    pack_model(args.source, args.destination, card=card, dtype=args.dtype)
+    decoders = None if args.decoders is None else args.decoders.split(",")
+    pack_model(args.source, args.destination, card=card, dtype=args.dtype, decoders=decoders)
     return OK
 
 

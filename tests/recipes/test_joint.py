@@ -68,7 +68,14 @@ def write_configs(folder: Path) -> list[str]:
         "interctc_asr_only": [True],
         "prompt": {"model_dim": 16, "num_layers": 1, "num_heads": 1, "ff_dim": 32},
     }
-    joint = {"kind": "joint", "trunk": trunk, "refiner": {"num_layers": 2, "num_heads": 2, "ff_dim": 128}}
+    head = {"num_heads": 2, "ff_dim": 32}
+    joint = {
+        "kind": "joint",
+        "trunk": trunk,
+        "cassnat": {**head, "num_self_layers": 0, "num_mixed_layers": 1, "inter_ce_weight": 0},
+        "paraformer": {**head, "decoder": "transformer", "num_layers": 1, "count_end": False},
+        "transformer_ar": {**head, "num_layers": 1},
+    }
     data = {"train": "unset", "dev": "unset", "stored_features": True, "speed_factors": [1.0], "gain_db": [0, 0]}
     train = {"max_steps": 2, "validate_every": 2, "optim": {"schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}}
     options = []
@@ -104,7 +111,7 @@ def corpora(tmp_path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # 4 decodings and 8 scorings among some 25 processes
+@pytest.mark.timeout(1800)  # 8 decodings and 16 scorings among some 40 processes
 def test_joint_goes_through_all_stages(corpora, tmp_path):
     write_whisper(tmp_path / "whisper")
     data, exp = tmp_path / "data", tmp_path / "exp"
@@ -127,13 +134,13 @@ def test_joint_goes_through_all_stages(corpora, tmp_path):
     assert settings["init_from"] == [str(data / "whisper"), str(exp / "tiny_before/model")]
     for lang in ("eng", "fra"):
         ids = [utt.utt_id for utt in read_kaldi_dir(data / f"commonvoice/{lang}/test")]
-        for decoder in ("ctc", "refiner"):
+        for decoder in ("ctc", "cassnat", "paraformer", "transformer_ar"):
             name = f"commonvoice-{lang}.asr.{decoder}"
             assert [line.split()[0] for line in (exp / f"{name}.hyp").read_text().splitlines()] == ids
             assert json.loads((exp / f"{name}.json").read_text())
     exported = load_model(exp / "export").model
     assert isinstance(exported, Joint)
-    assert exported.decoder_names == ("ctc", "refiner")
+    assert exported.decoder_names == ("ctc", "cassnat", "paraformer")
     # Run again, nothing that is there is made anew, and an interrupted labelling goes on.
     made = [data / "whisper/model.safetensors", data / "tokenizer/tokens.txt", data / "kerstin/train" / INDEX_FILE]
     before = [path.stat().st_mtime_ns for path in made]

@@ -11,11 +11,10 @@ corpus_commonvoice="" train_only="" exclude="" eval_minutes=30
 corpus_asterisk=download corpus_an4=download corpus_fsdd=download corpus_ljspeech=download
 corpus_librispeech=download corpus_kathleen=download corpus_kerstin=download
 label_floor=-0.4 min_count=64 translate_to="" repeat="spa=4 ita=4 rus=4"
-init_from="" before=conf/whisper_ctc.yaml config=conf/whisper.yaml exp=exp/whisper data=data decoders="ctc refiner"
-overrides=""
+init_from="" before=conf/whisper_ctc.yaml config=conf/whisper.yaml exp=exp/whisper data=data decoders="ctc cassnat paraformer transformer_ar" packed_decoders=cassnat,paraformer overrides=""
 recipe_options="stage stop_stage downloads whisper corpus_commonvoice train_only exclude eval_minutes corpus_asterisk"
 recipe_options+=" corpus_an4 corpus_fsdd corpus_ljspeech corpus_librispeech corpus_kathleen corpus_kerstin label_floor"
-recipe_options+=" min_count translate_to repeat init_from before config exp data decoders overrides"
+recipe_options+=" min_count translate_to repeat init_from before config exp data decoders packed_decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh

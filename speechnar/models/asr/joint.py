@@ -11,7 +11,7 @@ Sources: OWSM-CTC (`speechnar.models.asr.owsm_ctc`), CASS-NAT (`speechnar.models
 (`speechnar.models.asr.paraformer`); the hybrid of CTC and attention on one encoder is Watanabe et al. 2017.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -223,6 +223,25 @@ class Joint(AsrModel):
                 causal=isinstance(head.decoder, WhisperCausalDecoder),
             )
         return adopted
+
+    def with_decoders(self, names: Collection[str], tokenizer: Tokenizer) -> "Joint | OwsmCtc":
+        """Return the model with these decoders beside CTC, which stays; it has this model's weights.
+
+        Raises:
+            ConfigError: it has no such decoder.
+        """
+        unknown = [name for name in names if name not in self.decoder_names]
+        if unknown:
+            raise ConfigError(f"this model decodes with {', '.join(self.decoder_names)}; got {', '.join(unknown)}")
+        kept = [name for name in self.decoders if name in names]
+        if not kept:
+            return self.trunk
+        others: dict[str, Any] = {name: None for name in self.decoders if name not in kept}
+        if others:
+            others["share_decoder"] = self.config.share_decoder and {"cassnat", "paraformer"} <= {*kept}
+        smaller = Joint(self.config.model_copy(update=others), tokenizer)
+        smaller.load_state_dict({name: self.state_dict()[name] for name in smaller.state_dict()})
+        return smaller.train(self.training)
 
     def encode(self, wav: Tensor, wav_lens: Tensor, **context: Tensor | None) -> CtcOutput:
         """Encode waveforms (B, S) with the trunk; the context is as in `OwsmCtc.encode`."""

@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.models.base import CARD_FILE, load_model, save_model
 from speechnar.models.pack import pack_model
 from tests.unit.models.generators import WORDS, make_generator
+from tests.unit.tiny import save_tiny_joint
 
 OLD = "---\nlanguage: en\ntasks:\n  - a\n  - b\nlicense: mit\n---\n# old\n"
 
@@ -63,3 +64,25 @@ def test_a_folder_without_a_model_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelNotFoundError):
         pack_model(tmp_path / "empty", tmp_path / "new", card="")
+
+
+@pytest.mark.parametrize(
+    ("kept", "names"),
+    [(["paraformer", "cassnat"], ("ctc", "cassnat", "paraformer")), (["ctc"], ("ctc",)), ([], ("ctc",))],
+)
+def test_decoders_can_be_left_out(tmp_path, kept, names):
+    whole = load_model(save_tiny_joint(tmp_path / "old")).model
+    pack_model(tmp_path / "old", tmp_path / "new", card="", dtype="float32", decoders=kept)
+    packed = load_model(tmp_path / "new").model
+    assert packed.decoder_names == names if len(names) > 1 else packed.config.kind == "owsm_ctc"
+    prefix = "" if len(names) > 1 else "trunk."
+    for name, weight in packed.state_dict().items():
+        assert torch.equal(weight, whole.state_dict()[prefix + name]), name
+
+
+def test_decoders_that_are_not_there_cannot_be_kept(folder, tmp_path):
+    save_tiny_joint(tmp_path / "joint")
+    with pytest.raises(ConfigError, match=r"decodes with ctc, cassnat.*; got conformer"):
+        pack_model(tmp_path / "joint", tmp_path / "new", card="", decoders=["cassnat", "conformer"])
+    with pytest.raises(ConfigError, match="kind magnet has no choice of decoders"):
+        pack_model(folder, tmp_path / "new", card="", decoders=["ctc"])
