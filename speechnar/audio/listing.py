@@ -39,7 +39,8 @@ def list_recordings(given: Iterable[str | os.PathLike[str]]) -> Listing:
     recordings: list[str] = []
     faults: list[AudioError] = []
     places: set[str] = set()
-    for item in map(os.fspath, given):
+    for named in given:
+        item = os.fspath(named)
         if item != STDIN and os.path.isdir(item):  # noqa: PTH112  # a Path raises for odd names, and loses "./"
             found = list(_walk(item, faults))
             nothing = "is a folder without recordings (.wav, .flac, .mp3, .mp4 and the like)"
@@ -48,12 +49,12 @@ def list_recordings(given: Iterable[str | os.PathLike[str]]) -> Listing:
             nothing = "does not exist, and as a pattern it finds no recordings"
         else:
             recordings.append(item)
-            places.add(_place(item))
+            places.add(place_of(item))
             continue
         if not found:
             faults.append(AudioError(f"{item}: {nothing}"))
         for path in found:
-            if (place := _place(path)) not in places:
+            if (place := place_of(path)) not in places:
                 places.add(place)
                 recordings.append(path)
     return Listing(tuple(recordings), tuple(faults))
@@ -62,6 +63,11 @@ def list_recordings(given: Iterable[str | os.PathLike[str]]) -> Listing:
 def is_recording(name: str) -> bool:
     """Tell by its suffix whether a file is likely to hold sound."""
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # as above
+
+
+def place_of(path: str) -> str:
+    """Return what is the same for two ways to name a file."""
+    return os.path.abspath(path)  # noqa: PTH100  # links are not followed
 
 
 def _walk(folder: str, faults: list[AudioError]) -> Iterator[str]:
@@ -95,7 +101,3 @@ def _match(pattern: str, faults: list[AudioError]) -> Iterator[str]:
             yield from _walk(path, faults)
         elif has_suffix or is_recording(path):
             yield path
-
-
-def _place(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100  # links are not followed

@@ -16,11 +16,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.datastructures import FormData
 
 from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.audio.source import EncodedAudio
 from speechnar.serve.faults import RequestError, as_request_error
 from speechnar.serve.guard import note_work
 from speechnar.serve.lanes import Wish
 from speechnar.serve.service import OPENAI_ASR, Service
-from speechnar.serve.uploads import HeldAudio, StoredAudio, uploaded_audio
+from speechnar.serve.uploads import HeldAudio, uploaded_audio
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import Segment, Transcript
 
@@ -152,7 +153,7 @@ _LAYOUTS: dict[str, Callable[[Transcript], Response]] = {
 
 
 async def _events(
-    service: Service, wish: Wish, recording: HeldAudio | StoredAudio, seconds: float
+    service: Service, wish: Wish, recording: HeldAudio | EncodedAudio, seconds: float
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the text of each utterance as it is recognised, and at the end all of it."""
     with ExitStack() as stack:
