@@ -63,9 +63,9 @@ async def _answer(service: Service, request: Request, *, to: str | None) -> Resp
 
 
 def _wish(service: Service, form: FormData, to: str | None) -> Wish:
-    model = _field(form, "model")
-    if not model:
+    if "model" not in form:
         raise RequestError(400, "the form needs the name of a 'model'", param="model")
+    model = _field(form, "model") or OPENAI_ASR[0]  # Open WebUI sends an empty one unless it is told another
     if to is not None and model in OPENAI_ASR:
         model = service.options.st_model or service.options.asr_model
     granularities = {str(value) for value in form.getlist(GRANULARITIES)} or {"segment"}
