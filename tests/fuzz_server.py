@@ -114,7 +114,7 @@ def speech(rng: random.Random) -> bytes:
     """Return a wish for speech whose values are not quite right."""
     wanted: dict[str, Any] = {
         "model": "tts-1", "input": rng.choice(("one", "two three.", "# 4 *5*", "<speak>six</speak>")), "steps": 1,
-        "voice": rng.choice(("alloy", "me", "nobody")), "stream_format": rng.choice(("audio", "sse")),
+        "voice": rng.choice(("alloy", "me", "short", "nobody")), "stream_format": rng.choice(("audio", "sse")),
         "response_format": rng.choice(("mp3", "opus", "flac", "wav", "pcm")),
     }  # fmt: skip
     for _ in range(rng.randrange(3)):
@@ -272,7 +272,8 @@ def serve_small(port: int, folder: Path) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     voices = folder / "voices"
     voices.mkdir()
-    (voices / "me.wav").write_bytes(sounds()[0])
+    for name, seconds in (("me", 1.0), ("short", 0.2)):
+        soundfile.write(voices / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, round(16000 * seconds)), 16000)
     model = str(save_tiny_model(folder / "tiny"))
     options = ServeOptions(
         asr_model=model, st_model=model, tts_model="fsdd-tts", voices=voices, device="cpu", idle_s=5.0,

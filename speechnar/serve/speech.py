@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import to_int16
+from speechnar.audio.source import EncodedAudio
 from speechnar.hub import list_models
 from speechnar.serve.faults import RequestError, as_request_error, busy
 from speechnar.serve.guard import note_work
@@ -147,7 +148,8 @@ class _Speaking:
             voice_text = told.read_text(encoding="utf-8").strip()
         return synthesizer.stream(
             wanted.input,
-            voice=self._voice,
+            # Under its name: where the folder lies is nobody's business.
+            voice=None if self._voice is None else EncodedAudio(self._voice.stem, str(self._voice)),
             voice_text=voice_text,
             steps=wanted.steps,
             seed=wanted.seed,
