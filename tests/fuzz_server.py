@@ -114,7 +114,7 @@ def speech(rng: random.Random) -> bytes:
     """Return a wish for speech whose values are not quite right."""
     wanted: dict[str, Any] = {
         "model": "tts-1", "input": rng.choice(("one", "two three.", "# 4 *5*", "<speak>six</speak>")), "steps": 1,
-        "voice": rng.choice(("alloy", "me", "short", "nobody")), "stream_format": rng.choice(("audio", "sse")),
+        "voice": rng.choice((*("alloy",) * 4, "me", "short", "nobody")), "stream_format": rng.choice(("audio", "sse")),
         "response_format": rng.choice(("mp3", "opus", "flac", "wav", "pcm")),
     }  # fmt: skip
     for _ in range(rng.randrange(3)):
@@ -122,7 +122,7 @@ def speech(rng: random.Random) -> bytes:
     body = json.dumps(wanted).encode()
     if rng.random() < 0.2:
         body = mutate(body, rng)
-    return request("/v1/audio/speech", body, rng.choice(("application/json",) * 4 + ("text/plain", "x")))
+    return request("/v1/audio/speech", body, rng.choice((*("application/json",) * 8, "text/plain", "x")))
 
 
 def head(rng: random.Random) -> bytes:
