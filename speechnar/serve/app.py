@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import socket
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -30,6 +31,8 @@ TAKE_S = 60.0
 """Until a client must have taken some of what waits for it."""
 GRACE_S = 30
 """For what is under way when the server is told to stop."""
+REFUSE_S = 20
+"""After which those who still wait by then are told to come back, before the time is up."""
 MAX_MESSAGE_BYTES = 4 << 20
 """Of a WebSocket."""
 
@@ -96,7 +99,7 @@ def serve(options: ServeOptions, *, host: str, port: int) -> None:
     if current_thread() is main_thread():
         # uvicorn raises it once more when all is done; that is no death.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
-    uvicorn.Server(config).run()
+    PatientServer(config).run()
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
@@ -128,6 +131,19 @@ def _add_faults(app: FastAPI) -> None:
 
     for kind in (RequestError, SpeechnarError, OSError, Exception):
         app.add_exception_handler(kind, failed)
+
+
+class PatientServer(uvicorn.Server):
+    """A server that, told to stop, does as much of what waits as it has time for, and refuses the rest."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop."""
+        app: Any = self.config.app
+        refusing = asyncio.get_running_loop().call_later(REFUSE_S, app.state.service.refuse_waiting)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            refusing.cancel()
 
 
 class PatientProtocol(H11Protocol):

@@ -108,6 +108,11 @@ class Service:
             for pool in self.pools:
                 pool.drop_idle()
 
+    def refuse_waiting(self) -> None:
+        """Tell those whose recordings wait to come back."""
+        for lane in (self.short, self.long):
+            lane.refuse_waiting()
+
     def close(self) -> None:
         """Finish what waits."""
         for lane in (self.short, self.long):

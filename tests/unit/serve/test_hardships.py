@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ import websockets
 
 from speechnar.serve import app as app_module
 from speechnar.serve import guard
+from speechnar.text.transcript import Transcript
 from tests.unit.serve.conftest import as_wav, serving
 from tests.unit.tiny import save_tiny_model
 
@@ -167,6 +169,39 @@ def test_clocks_that_jump_change_nothing(running, clip, monkeypatch):
         for jump in (-1e9, 1e9):
             monkeypatch.setattr(time, "time", lambda jump=jump: now() + jump)
             assert client.post(URL, data=FIELDS, files={"file": clip}).status_code == 200
+
+
+def test_told_to_stop_it_finishes_what_is_under_way_and_refuses_what_has_no_time_left(clip, monkeypatch):
+    monkeypatch.setattr(app_module, "REFUSE_S", 0.3)
+    may_go, answers = threading.Event(), []
+
+    class Slow:
+        @contextmanager
+        def use(self, name):
+            yield self
+
+        def transcribe_many(self, audios, **wish):
+            assert may_go.wait(30)
+            return [Transcript("a", "a", "transcribe", "eng", 1.0, 1.0, "done", ()) for _ in audios]
+
+    def ask():
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            answers.append(client.post(URL, data=FIELDS, files={"file": clip}))
+
+    with serving(batch_s=0) as running:
+        monkeypatch.setattr(running.service.short, "_pool", Slow())
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: running.service.short.queued_s > 1.5 * len(clip) / 16000)
+        running.server.should_exit = True
+        until(lambda: len(answers) == 2)
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert all(answer.headers["retry-after"] for answer in answers)
+        may_go.set()
+        for thread in threads:
+            thread.join(30)
+    assert answers[2].status_code == 200
 
 
 # Attacks.
