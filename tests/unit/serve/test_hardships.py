@@ -193,7 +193,7 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_refuses_what_has_no_time
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda: running.service.short.queued_s > 1.5 * len(clip) / 16000)
+        until(lambda: len(running.service.short._jobs) == len(threads) - 1)
         running.server.should_exit = True
         until(lambda: len(answers) == 2)
         assert [answer.status_code for answer in answers] == [503, 503]
