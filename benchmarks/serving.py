@@ -125,6 +125,8 @@ def measure(  # noqa: PLR0917  # a server, what is asked of it, and how
     after_a_third = resident_mib(pid)
     for worker in workers:
         worker.join()
+    if len(taken) < 2:  # quantiles are of several
+        raise SystemExit(f"{len(taken)} answers came in {seconds:g} s, {num_lost} were lost; give more --seconds")
     ranks = statistics.quantiles(taken, n=100, method="inclusive")
     return {
         "median_s": round(statistics.median(taken), 4),

@@ -16,6 +16,7 @@ import http.client
 import io
 import json
 import logging
+import os
 import random
 import socket
 import subprocess
@@ -274,7 +275,9 @@ def serve_small(port: int, folder: Path) -> None:
     voices.mkdir()
     for name, seconds in (("me", 1.0), ("short", 0.2)):
         soundfile.write(voices / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, round(16000 * seconds)), 16000)
-    model = str(save_tiny_model(folder / "tiny"))
+    save_tiny_model(folder / "tiny")
+    os.chdir(folder)
+    model = "./tiny"  # a folder is asked for, and so told, by the name under which it is served
     options = ServeOptions(
         asr_model=model, st_model=model, tts_model="fsdd-tts", voices=voices, device="cpu", idle_s=5.0,
         max_text_chars=200, max_audio_s=60.0, max_upload_bytes=1_000_000,
