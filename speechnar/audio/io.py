@@ -21,7 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from speechnar.audio.headers import SHARE_THAT_COUNTS, is_cut, looks_like_mp3
+from speechnar.audio.headers import SHARE_THAT_COUNTS, UnendedWav, find_unknown_size, is_cut, looks_like_mp3
 from speechnar.audio.samples import Mixer, Samples, array_samples, check_format, check_level
 from speechnar.errors import AudioError, ConfigError
 from speechnar.files import replacing
@@ -215,6 +215,7 @@ class AudioStream:
         block_seconds: audio decoded at a time; blocks may be a little shorter or longer.
         max_seconds: longest audio accepted; None means 24 hours. Enforced while reading.
         channel: the channel to take; None averages all.
+        name: what messages call it; None: its path, or what there is.
 
     Raises:
         ConfigError: a rate or a duration is not positive.
@@ -229,9 +230,10 @@ class AudioStream:
         block_seconds: float = 30.0,
         max_seconds: float | None = None,
         channel: int | None = None,
+        name: str | None = None,
     ) -> None:
         self.source = source
-        self.name = _name(source)
+        self.name = _name(source) if name is None else name
         self.target_rate = target_rate
         self.block_seconds = block_seconds
         self.max_seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
@@ -283,10 +285,13 @@ class AudioStream:
                 # ones its libmpg123 tells stderr by itself.
                 refusal = "MP3 is left to FFmpeg"
             else:
+                place = find_unknown_size(file)
+                file.seek(0)
                 try:
                     # By its number, libsndfile reads a file itself. Callbacks into Python drop an interrupt, and what
                     # they return instead is taken for the end of a damaged file.
-                    sound = soundfile.SoundFile(file.fileno() if isinstance(file, io.FileIO) else file, closefd=False)
+                    opened: Any = file.fileno() if isinstance(file, io.FileIO) else file
+                    sound = soundfile.SoundFile(opened if place is None else UnendedWav(file, place), closefd=False)
                 except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
                     refusal = _reason(error)
                 else:

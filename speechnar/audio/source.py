@@ -35,14 +35,15 @@ AnyInput = TypeVar("AnyInput", bound=AudioInput)
 
 
 @dataclass(frozen=True)
-class _EncodedAudio:
-    """A path, or the bytes of a file."""
+class EncodedAudio:
+    """A path, or the bytes of a file, under a name that may be another one."""
 
     name: str | None
     content: str | bytes
 
     def blocks(self, sample_rate: int) -> Iterator[Samples]:
-        return iter(AudioStream(self.content, target_rate=sample_rate, block_seconds=BLOCK_S))
+        """Yield the recording from its beginning as mono blocks at ``sample_rate``."""
+        return iter(AudioStream(self.content, target_rate=sample_rate, block_seconds=BLOCK_S, name=self.name))
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def open_audio(audio: Any, sample_rate: int | None) -> Recording:
     """
     if isinstance(audio, str | os.PathLike):
         refuse_rate(sample_rate)
-        return _EncodedAudio(os.fspath(audio), os.fspath(audio))
+        return EncodedAudio(os.fspath(audio), os.fspath(audio))
     if isinstance(audio, bytes):
         refuse_rate(sample_rate)
-        return _EncodedAudio(None, audio)
+        return EncodedAudio(None, audio)
     if isinstance(audio, Tensor | np.ndarray):
         if sample_rate is None:
             raise ConfigError("an array needs its sample_rate, in Hz")
@@ -85,7 +86,7 @@ def open_audio(audio: Any, sample_rate: int | None) -> Recording:
         name = getattr(audio, "name", None)
         if isinstance(content, bytes):
             refuse_rate(sample_rate)
-            return _EncodedAudio(name if isinstance(name, str) else None, content)
+            return EncodedAudio(name if isinstance(name, str) else None, content)
     raise ConfigError(
         f"audio must be a path, a binary file object, bytes, or a 1-D array or tensor; got {type(audio).__name__}"
     )

@@ -2,8 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,17 @@ from speechnar.cli.options import (
     load_transcriber,
     load_translator,
 )
-from speechnar.cli.output import check_folder, complain_of, flush, log, one_line, put, put_json, with_progress
+from speechnar.cli.output import complain_of, flush, log, one_line, put, put_json, with_progress
+from speechnar.cli.recordings import GIVEN, find_recordings, make_output_dir, name_of, opened, place_results
 from speechnar.cli.stdin import stdin_bytes
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.hub import DEFAULT_MT_MODEL
 
 if TYPE_CHECKING:
     from speechnar.asr.options import DecodeOptions
+    from speechnar.asr.results import ResultPlace
     from speechnar.asr.transcriber import DetectedLanguage
+    from speechnar.audio.source import AudioInput
     from speechnar.captions import CaptionUpdate
     from speechnar.text.transcript import Transcript, TranscriptFormat
 
@@ -59,7 +61,7 @@ def _describe_caption(parser: argparse.ArgumentParser) -> None:
 
 def _describe_detect_language(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
-    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=GIVEN)
     parser.add_argument("-f", "--format", choices=("txt", "json"), default="txt")
 
 
@@ -93,7 +95,7 @@ def _describe_score(parser: argparse.ArgumentParser) -> None:
 def add_decoding(parser: argparse.ArgumentParser, num_files: str = "+") -> None:
     """Add what the transcription of files is told."""
     add_searching(parser)
-    parser.add_argument("files", nargs=num_files, metavar="FILE")
+    parser.add_argument("files", nargs=num_files, metavar="FILE", help=GIVEN)
     parser.add_argument("-l", "--language", default="auto", metavar="LANG", help="of the speech; default: %(default)s")
     parser.add_argument("--word-timestamps", action="store_true", help="times and probabilities of words")
     parser.add_argument("--hotwords", metavar="A,B", help="phrases to favour, separated by commas")
@@ -108,7 +110,16 @@ def add_decoding(parser: argparse.ArgumentParser, num_files: str = "+") -> None:
 def add_writing(parser: argparse.ArgumentParser, more: tuple[str, ...] = ()) -> None:
     """Add where transcripts go, and how; formats of corpora are ``more``."""
     parser.add_argument("-f", "--format", choices=(*FORMATS, "all", *more), default="txt", help="default: %(default)s")
-    parser.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help="write files there instead of to stdout")
+    parser.add_argument(
+        "-o",
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="write files there, under the paths that the recordings have around it, instead of to stdout",
+    )
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out what has its results in DIR: goes on where a run ended"
+    )
 
 
 def _add_captioning(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +146,47 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
 
     Without a ``translator`` of text the recogniser translates.
     """
-    _check_output(args)
+    if args.output_dir is not None:
+        make_output_dir(args)
+    recordings, num_failed = find_recordings(args)
+    _check_format(args, len(recordings))
+    formats = FORMATS if args.format == "all" else (args.format,)
+    places: dict[str, ResultPlace] = {}
+    if args.output_dir is not None:
+        places = place_results(recordings, args, formats)
+        recordings = list(places)
+    if not recordings:
+        return FAILED if num_failed else OK
+    audio_s = 0.0
+    with opened(recordings) as audios:
+        outcomes = _hear(args, audios, to, translator)
+        started = time.monotonic()
+        named = zip(recordings, map(name_of, audios), strict=True)
+        for (path, name), outcome in zip(named, with_progress(outcomes, len(recordings)), strict=True):
+            if isinstance(outcome, SpeechnarError):
+                complain_of(name, outcome, debug=args.debug)
+                num_failed += 1
+                continue
+            audio_s += outcome.duration
+            if path not in places:
+                _put_transcript(outcome, args, is_named=recordings != args.files[:1])
+                continue
+            try:
+                _write_transcript(outcome, places[path], formats)
+            except OSError as error:
+                complain_of(name, error, debug=args.debug)
+                num_failed += 1
+    wall_s = time.monotonic() - started
+    log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
+    return FAILED if num_failed else OK
+
+
+def _hear(
+    args: argparse.Namespace,
+    audios: Iterable["AudioInput"],
+    to: str | None,
+    translator: str | None,
+) -> Iterator["Transcript | SpeechnarError"]:
     transcriber = load_transcriber(args, args.model)
     given: dict[str, Any] = {
         "language": args.language,
@@ -143,31 +194,10 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
         "options": _recognizing(args),
     }
     if to is None or translator is None:
-        outcomes = transcriber.transcribe_many(args.files, to=to, **given)
-    else:
-        from speechnar.cascade import Cascade  # noqa: PLC0415
+        return transcriber.transcribe_many(audios, to=to, **given)
+    from speechnar.cascade import Cascade  # noqa: PLC0415
 
-        outcomes = Cascade(transcriber, load_translator(args, translator)).transcribe_many(args.files, to=to, **given)
-    started = time.monotonic()
-    audio_s = 0.0
-    num_failed = 0
-    stems = _output_stems(args.files)
-    for file, stem, outcome in zip(args.files, stems, with_progress(outcomes, len(args.files)), strict=True):
-        if isinstance(outcome, SpeechnarError):
-            complain_of(file, outcome, debug=args.debug)
-            num_failed += 1
-            continue
-        audio_s += outcome.duration
-        try:
-            _put_transcript(outcome, args, stem)
-        except OSError as error:
-            if args.output_dir is None:
-                raise
-            complain_of(file, error, debug=args.debug)
-            num_failed += 1
-    wall_s = time.monotonic() - started
-    log().info("%.1f s of audio in %.2f s (%.1f times real time)", audio_s, wall_s, audio_s / wall_s if wall_s else 0)
-    return FAILED if num_failed else OK
+    return Cascade(transcriber, load_translator(args, translator)).transcribe_many(audios, to=to, **given)
 
 
 def _recognizing(args: argparse.Namespace) -> "DecodeOptions":
@@ -214,22 +244,26 @@ def _caption(args: argparse.Namespace) -> int:
 
 
 def _detect_language(args: argparse.Namespace) -> int:
-    transcriber = load_transcriber(args, args.model)
-    num_failed = 0
-    for file in args.files:
-        try:
-            detected: DetectedLanguage = transcriber.detect_language(file)
-        except ConfigError:
-            raise
-        except SpeechnarError as error:
-            complain_of(file, error, debug=args.debug)
-            num_failed += 1
-            continue
-        if args.format == "json":
-            put_json({"file": file, "language": detected.language, "probability": round(detected.probability, 4)})
-        else:
-            name = f"{one_line(file)}: " if len(args.files) > 1 else ""
-            put(f"{name}{detected.language} {detected.probability:.4f}\n")
+    recordings, num_failed = find_recordings(args)
+    if not recordings:
+        return FAILED
+    with opened(recordings) as audios:
+        transcriber = load_transcriber(args, args.model)
+        for audio in audios:
+            try:
+                detected: DetectedLanguage = transcriber.detect_language(audio)
+            except ConfigError:
+                raise
+            except SpeechnarError as error:
+                complain_of(name_of(audio), error, debug=args.debug)
+                num_failed += 1
+                continue
+            if args.format == "json":
+                probability = round(detected.probability, 4)
+                put_json({"file": detected.file, "language": detected.language, "probability": probability})
+            else:
+                name = f"{one_line(detected.file)}: " if recordings != args.files[:1] else ""
+                put(f"{name}{detected.language} {detected.probability:.4f}\n")
     return FAILED if num_failed else OK
 
 
@@ -265,44 +299,31 @@ def _score(args: argparse.Namespace) -> int:
     return OK
 
 
-def _check_output(args: argparse.Namespace) -> None:
+def _check_format(args: argparse.Namespace, num_recordings: int) -> None:
     if args.output_dir is not None:
-        with suppress(OSError):  # which is told next
-            args.output_dir.mkdir(parents=True, exist_ok=True)
-        check_folder(args.output_dir)
         return
+    if args.skip_existing:
+        raise ConfigError("--skip-existing looks for results in a folder; say in which by -o DIR")
     if args.format == "all":
         raise ConfigError("-f all writes files; say where by -o DIR")
-    if args.format in SINGLE_FILE_FORMATS and len(args.files) > 1:
+    if args.format in SINGLE_FILE_FORMATS and num_recordings > 1:
         raise ConfigError(
-            f"-f {args.format} of {len(args.files)} files needs -o DIR; stdout would hold one after another"
+            f"-f {args.format} of {num_recordings} files needs -o DIR; stdout would hold one after another"
         )
 
 
-def _output_stems(files: Iterable[str]) -> list[str]:
-    """Return the name without suffix of every file, numbered where two would write to one place."""
-    stems: list[str] = []
-    for file in files:
-        stem = Path(file).stem
-        number = 2
-        while stem in stems:
-            stem = f"{Path(file).stem}-{number}"
-            number += 1
-        stems.append(stem)
-    return stems
+def _put_transcript(transcript: "Transcript", args: argparse.Namespace, *, is_named: bool) -> None:
+    if args.format == "txt" and is_named:
+        put(f"{one_line(transcript.file)}: {one_line(transcript.text)}\n")
+    else:
+        put(_render(transcript, args.format))
 
 
-def _put_transcript(transcript: "Transcript", args: argparse.Namespace, stem: str) -> None:
-    if args.output_dir is None:
-        if args.format == "txt" and len(args.files) > 1:
-            put(f"{one_line(transcript.file)}: {one_line(transcript.text)}\n")
-        else:
-            put(_render(transcript, args.format))
-        return
+def _write_transcript(transcript: "Transcript", place: "ResultPlace", formats: Iterable["TranscriptFormat"]) -> None:
     from speechnar.text.transcript import write_transcript  # noqa: PLC0415
 
-    for name in FORMATS if args.format == "all" else (args.format,):
-        log().info("%s", write_transcript(transcript, name, args.output_dir, stem))
+    for name in formats:
+        log().info("%s", write_transcript(transcript, name, place.folder, place.stem))
 
 
 def _render(transcript: "Transcript", format: str) -> str:

@@ -1,11 +1,17 @@
 """What verbs read from stdin, which may be a terminal, hold what is no text, or be closed."""
 
 import io
+import shutil
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO, TextIO
+from contextlib import contextmanager
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from speechnar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from speechnar.audio.source import Recording
 
 
 def stdin_bytes() -> BinaryIO:
@@ -15,6 +21,23 @@ def stdin_bytes() -> BinaryIO:
         ConfigError: it is closed.
     """
     return _stdin().buffer
+
+
+@contextmanager
+def stdin_recording() -> Iterator["Recording"]:
+    """Give what is piped into stdin, a file of any kind; it lies on disk meanwhile, since it may be long.
+
+    Raises:
+        ConfigError: it is closed.
+    """
+    from speechnar.asr.results import STDIN_NAME  # noqa: PLC0415
+    from speechnar.audio.source import EncodedAudio  # noqa: PLC0415
+
+    source = stdin_bytes()
+    with NamedTemporaryFile(prefix="speechnar-") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        yield EncodedAudio(STDIN_NAME, file.name)
 
 
 def stdin_text() -> str:

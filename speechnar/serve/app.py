@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import socket
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -26,8 +27,12 @@ from speechnar.serve.service import OPENAI_ASR, OPENAI_TTS, Service
 
 HEADER_S = 15
 """Until the head of a request must be there."""
+TAKE_S = 60.0
+"""Until a client must have taken some of what waits for it."""
 GRACE_S = 30
 """For what is under way when the server is told to stop."""
+REFUSE_S = 20
+"""After which those who still wait by then are told to come back, before the time is up."""
 MAX_MESSAGE_BYTES = 4 << 20
 """Of a WebSocket."""
 
@@ -94,7 +99,7 @@ def serve(options: ServeOptions, *, host: str, port: int) -> None:
     if current_thread() is main_thread():
         # uvicorn raises it once more when all is done; that is no death.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
-    uvicorn.Server(config).run()
+    PatientServer(config).run()
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
@@ -128,8 +133,26 @@ def _add_faults(app: FastAPI) -> None:
         app.add_exception_handler(kind, failed)
 
 
+class PatientServer(uvicorn.Server):
+    """A server that, told to stop, does as much of what waits as it has time for, and refuses the rest."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop."""
+        app: Any = self.config.app
+        refusing = asyncio.get_running_loop().call_later(REFUSE_S, app.state.service.refuse_waiting)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            refusing.cancel()
+
+
 class PatientProtocol(H11Protocol):
-    """HTTP whose head must arrive within `HEADER_S`: who sends it byte by byte holds no connection for ever."""
+    """HTTP with an end to patience, so that nobody holds a connection, or a model that speaks to it, for ever.
+
+    A head must arrive within `HEADER_S`, and of an answer that has piled up something must be taken within `TAKE_S`.
+    """
+
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin, and look from time to time whether a head has come."""
@@ -153,6 +176,22 @@ class PatientProtocol(H11Protocol):
         self._served = self._num_served() if is_idle else None
         self._watch()
 
+    def pause_writing(self) -> None:
+        """Wait until the client has taken what has piled up, but not for ever."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._taking = self.loop.call_later(TAKE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._let_take()
+
+    def _let_take(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand the connection over to a session, which has a patience of its own."""
         self._watcher.cancel()
@@ -161,4 +200,5 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._watcher.cancel()
+        self._let_take()
         super().connection_lost(exc)

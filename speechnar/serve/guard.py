@@ -22,6 +22,9 @@ access_log = logging.getLogger("speechnar.serve.access")
 OPEN_PATHS = ("/health",)
 _KEY_PROTOCOL = "openai-insecure-api-key."
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
+MIN_UPLOAD_RATE = 1000
+"""Bytes a second that an upload has on the whole, once it has lasted as long as a client may be idle."""
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _WS_REFUSED = 1008
 """Close code of a WebSocket: policy violation."""
 
@@ -51,6 +54,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # What was said is text, whatever tags somebody has spoken or put into a name.
+                message["headers"] = [*message.get("headers", ()), _NO_SNIFF]
             await send(message)
 
         try:
@@ -88,15 +93,17 @@ class Guard:
     def _bounded(self, receive: Receive) -> Receive:
         """Return ``receive`` that counts what is uploaded and waits for it no longer than is decent."""
         num_bytes, is_complete = 0, False
+        started, idle_s = time.monotonic(), self._options.idle_s
 
         async def bounded() -> Message:
             nonlocal num_bytes, is_complete
             if is_complete:  # what follows is but the news that the client has left
                 return await receive()
+            behind_s = time.monotonic() - started - num_bytes / MIN_UPLOAD_RATE
             try:
-                message = await asyncio.wait_for(receive(), self._options.idle_s)
+                message = await asyncio.wait_for(receive(), max(0.0, min(idle_s, idle_s - behind_s)))
             except asyncio.TimeoutError:
-                raise RequestError(408, f"nothing came for {self._options.idle_s:g} s") from None
+                raise RequestError(408, f"too little came for {idle_s:g} s") from None
             num_bytes += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             if num_bytes > self._options.max_upload_bytes:

@@ -95,6 +95,16 @@ class TranscriptionLane:
             self._jobs.append(job)
             self._changed.notify()
 
+    def refuse_waiting(self) -> None:
+        """Tell those who wait to come back, and take nothing more; what is under way is finished."""
+        with self._changed:
+            self._is_closed = True
+            waiting = [job for job in self._jobs if job.future.set_running_or_notify_cancel()]
+            self._jobs.clear()
+            self._changed.notify()
+        for job in waiting:
+            job.future.set_exception(busy("the server stops", status=503))
+
     def close(self) -> None:
         """Do what waits, take nothing more, and end."""
         with self._changed:

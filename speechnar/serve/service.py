@@ -8,13 +8,14 @@ from typing import TypeVar
 from fastapi import Request
 
 from speechnar.asr.transcriber import Transcriber
+from speechnar.audio.source import EncodedAudio
 from speechnar.hub import list_models
 from speechnar.serve.faults import RequestError, busy
 from speechnar.serve.lanes import Job, TranscriptionLane, Wish
 from speechnar.serve.metrics import Metrics
 from speechnar.serve.options import ServeOptions
 from speechnar.serve.pool import ModelPool
-from speechnar.serve.uploads import HELD_S, HeldAudio, StoredAudio
+from speechnar.serve.uploads import HELD_S, HeldAudio
 from speechnar.text.transcript import Transcript
 from speechnar.tts.synthesizer import Synthesizer
 
@@ -66,7 +67,7 @@ class Service:
         return self.transcribers, self.synthesizers
 
     async def transcribe(
-        self, request: Request, wish: Wish, recording: HeldAudio | StoredAudio, seconds: float
+        self, request: Request, wish: Wish, recording: HeldAudio | EncodedAudio, seconds: float
     ) -> Transcript:
         """Return the transcript when its turn has come.
 
@@ -106,6 +107,11 @@ class Service:
             await asyncio.sleep(min(self.options.model_idle_s / 4, 30.0))
             for pool in self.pools:
                 pool.drop_idle()
+
+    def refuse_waiting(self) -> None:
+        """Tell those whose recordings wait to come back."""
+        for lane in (self.short, self.long):
+            lane.refuse_waiting()
 
     def close(self) -> None:
         """Finish what waits."""

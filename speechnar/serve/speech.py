@@ -1,7 +1,9 @@
 """``POST /v1/audio/speech``: text to sound, sent while it is made.
 
-Source of the forms: OpenAI's API reference, "Audio". Names of OpenAI's voices stand for the model's own voice; others
-are files of the server's folder of voices. ``instructions`` are taken and have no effect.
+``GET /v1/audio/models`` and ``/v1/audio/voices`` say what can speak, as Open WebUI asks of servers that are not
+OpenAI's. Source of the forms: OpenAI's API reference, "Audio"; Open WebUI's ``routers/audio.py``. Names of OpenAI's
+voices stand for the model's own voice; others are files of the server's folder of voices. ``instructions`` are taken
+and have no effect.
 """
 
 import base64
@@ -22,9 +24,11 @@ from pydantic import BaseModel, Field
 
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import to_int16
+from speechnar.audio.source import EncodedAudio
+from speechnar.hub import list_models
 from speechnar.serve.faults import RequestError, as_request_error, busy
 from speechnar.serve.guard import note_work
-from speechnar.serve.service import Service, unless_left
+from speechnar.serve.service import OPENAI_TTS, Service, unless_left
 from speechnar.tts.options import SPEED_RANGE
 from speechnar.tts.synthesizer import Synthesizer
 
@@ -74,7 +78,23 @@ def build_router(service: Service) -> APIRouter:
         note_work(request.scope, chars=len(wanted.input), model=wanted.model)
         return _SpokenResponse(speaking, wanted)
 
+    @router.get("/v1/audio/models")
+    async def models() -> dict[str, Any]:
+        speaking = {info.name for info in await run_in_threadpool(list_models) if "tts" in info.tasks}
+        names = [*OPENAI_TTS, *sorted(speaking | {service.options.tts_model})]
+        return {"models": [{"id": name} for name in names]}
+
+    @router.get("/v1/audio/voices")
+    async def voices() -> dict[str, Any]:
+        names = [*OPENAI_VOICES, *await run_in_threadpool(_list_voices, service.options.voices)]
+        return {"voices": [{"id": name, "name": name} for name in names]}
+
     return router
+
+
+def _list_voices(folder: Path | None) -> list[str]:
+    paths = folder.glob("*.wav") if folder is not None else ()
+    return sorted({path.stem for path in paths if _VOICE_NAME.fullmatch(path.stem)} - {*OPENAI_VOICES})
 
 
 def _find_voice(folder: Path | None, name: str) -> Path | None:
@@ -128,7 +148,8 @@ class _Speaking:
             voice_text = told.read_text(encoding="utf-8").strip()
         return synthesizer.stream(
             wanted.input,
-            voice=self._voice,
+            # Under its name: where the folder lies is nobody's business.
+            voice=None if self._voice is None else EncodedAudio(self._voice.stem, str(self._voice)),
             voice_text=voice_text,
             steps=wanted.steps,
             seed=wanted.seed,

@@ -16,11 +16,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.datastructures import FormData
 
 from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.audio.source import EncodedAudio
 from speechnar.serve.faults import RequestError, as_request_error
 from speechnar.serve.guard import note_work
 from speechnar.serve.lanes import Wish
 from speechnar.serve.service import OPENAI_ASR, Service
-from speechnar.serve.uploads import HeldAudio, StoredAudio, uploaded_audio
+from speechnar.serve.uploads import HeldAudio, uploaded_audio
 from speechnar.text.languages import name_of
 from speechnar.text.transcript import Segment, Transcript
 
@@ -62,9 +63,9 @@ async def _answer(service: Service, request: Request, *, to: str | None) -> Resp
 
 
 def _wish(service: Service, form: FormData, to: str | None) -> Wish:
-    model = _field(form, "model")
-    if not model:
+    if "model" not in form:
         raise RequestError(400, "the form needs the name of a 'model'", param="model")
+    model = _field(form, "model") or OPENAI_ASR[0]  # Open WebUI sends an empty one unless it is told another
     if to is not None and model in OPENAI_ASR:
         model = service.options.st_model or service.options.asr_model
     granularities = {str(value) for value in form.getlist(GRANULARITIES)} or {"segment"}
@@ -152,7 +153,7 @@ _LAYOUTS: dict[str, Callable[[Transcript], Response]] = {
 
 
 async def _events(
-    service: Service, wish: Wish, recording: HeldAudio | StoredAudio, seconds: float
+    service: Service, wish: Wish, recording: HeldAudio | EncodedAudio, seconds: float
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the text of each utterance as it is recognised, and at the end all of it."""
     with ExitStack() as stack:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
@@ -15,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import AudioStream, resample
+from speechnar.audio.source import EncodedAudio
 from speechnar.errors import AudioError
 from speechnar.serve.faults import RequestError, tidy
 
@@ -37,22 +37,10 @@ class HeldAudio:
         yield resample(self.samples, HELD_RATE, sample_rate)
 
 
-@dataclass(frozen=True)
-class StoredAudio:
-    """A long recording in a temporary file."""
-
-    name: str
-    path: Path
-
-    def blocks(self, sample_rate: int) -> Iterator[Samples]:
-        """Yield the recording at ``sample_rate``."""
-        yield from AudioStream(self.path, target_rate=sample_rate)
-
-
 @asynccontextmanager
 async def uploaded_audio(
     request: Request, *, max_seconds: float
-) -> AsyncIterator[tuple[FormData, HeldAudio | StoredAudio, float]]:
+) -> AsyncIterator[tuple[FormData, HeldAudio | EncodedAudio, float]]:
     """Give the fields of a form, the recording under ``file``, and its seconds; at the end the recording goes.
 
     Raises:
@@ -63,16 +51,10 @@ async def uploaded_audio(
         if not isinstance(upload, UploadFile):
             raise RequestError(400, "the form needs a recording under 'file'", param="file")
         name = tidy(upload.filename or "") or "the recording"
-        with NamedTemporaryFile(prefix="speechnar-", suffix=_suffix(name)) as file:
+        with NamedTemporaryFile(prefix="speechnar-") as file:
             await run_in_threadpool(_copy, upload.file, file.file)
-            recording, seconds = await run_in_threadpool(_measure, name, Path(file.name), max_seconds)
+            recording, seconds = await run_in_threadpool(_measure, name, file.name, max_seconds)
             yield form, recording, seconds
-
-
-def _suffix(name: str) -> str:
-    """Return the ending of a client's file name if raw audio is told by it."""
-    suffix = Path(name).suffix.lower()
-    return suffix if suffix == ".g722" else ""
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> None:
@@ -81,15 +63,15 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
     target.flush()
 
 
-def _measure(name: str, path: Path, max_seconds: float) -> tuple[HeldAudio | StoredAudio, float]:
+def _measure(name: str, path: str, max_seconds: float) -> tuple[HeldAudio | EncodedAudio, float]:
     held: list[Samples] = []
     num_samples = 0
     try:
-        for block in AudioStream(path, target_rate=HELD_RATE, max_seconds=max_seconds):
+        for block in AudioStream(path, target_rate=HELD_RATE, max_seconds=max_seconds, name=name):
             num_samples += len(block)
             if num_samples <= HELD_S * HELD_RATE:
                 held.append(block)
     except AudioError as error:
-        raise RequestError(400, str(error).replace(str(path), name), param="file") from None
+        raise RequestError(400, str(error), param="file") from None
     seconds = num_samples / HELD_RATE
-    return (HeldAudio(name, np.concatenate(held)) if seconds <= HELD_S else StoredAudio(name, path)), seconds
+    return (HeldAudio(name, np.concatenate(held)) if seconds <= HELD_S else EncodedAudio(name, path)), seconds

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechnar.audio.headers import is_cut, looks_like_mp3
+from speechnar.audio.headers import find_unknown_size, is_cut, looks_like_mp3
 from speechnar.audio.io import AudioStream, read_audio
 from speechnar.errors import AudioError
 
@@ -54,6 +54,48 @@ def test_a_size_that_its_writer_did_not_know_is_none(size, caplog):
     content[40:44] = struct.pack("<I", size)
     assert read_audio(bytes(content)).duration == 1.0
     assert not caplog.records
+
+
+@pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF])
+@pytest.mark.parametrize("as_path", [True, False])
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_a_recorder_that_never_came_to_write_the_size(riff, as_path, num_channels, tmp_path, caplog):
+    whole = io.BytesIO()
+    data = np.stack([SAMPLES] * num_channels, axis=1)
+    soundfile.write(whole, data, RATE, format="WAV", subtype="PCM_16")
+    content = bytearray(whole.getvalue())
+    content[4:8] = struct.pack("<I", riff)
+    content[40:44] = bytes(4)
+    source = tmp_path / "a.wav"
+    source.write_bytes(content)
+    found = read_audio(source if as_path else bytes(content), target_rate=RATE)
+    np.testing.assert_array_equal(found.samples, read_audio(whole.getvalue(), target_rate=RATE).samples)
+    assert not caplog.records
+
+
+def chunk(name: bytes, content: bytes = b"", size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(content) if size is None else size) + content + b"\0" * (len(content) % 2)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "found"),
+    [
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data")], None),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data"), chunk(b"LIST", b"abc")], None),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data"), chunk(b"LIST", b"ab"), chunk(b"data", b"abcd")], None),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data", b"abcd"), chunk(b"data")], None),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data"), b"\1\2\3\4" * 9], 40),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data"), b"abcdefgh" * 9], 40),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"data"), bytes(100)], 40),
+        ([chunk(b"fmt ", bytes(16)), chunk(b"LIST", b"abc"), chunk(b"data"), b"\1\2"], 52),
+        ([chunk(b"fmt ", size=0xFFFFFFFF), chunk(b"data"), bytes(100)], None),
+        ([chunk(b"data"), chunk(b"abcd") * 200], 16),
+        ([], None),
+    ],
+)
+def test_data_of_no_byte_and_chunks_behind_them_are_told_from_data_of_unknown_size(chunks, found):
+    assert find_unknown_size(io.BytesIO(b"RIFF\0\0\0\0WAVE" + b"".join(chunks))) == found
+    assert find_unknown_size(io.BytesIO(b"RIFX\0\0\0\0WAVE" + b"".join(chunks))) is None
 
 
 @pytest.mark.parametrize("format", ["FLAC", "WAV"])

@@ -87,13 +87,14 @@ def test_subtitles_of_one_file_on_stdout(recognizer, wav, capsys, name):
     assert capsys.readouterr().out == getattr(Transcriber.load(recognizer).transcribe(wav), f"to_{name}")()
 
 
-def test_all_formats_into_a_folder(recognizer, wav, capsys, tmp_path):
+def test_all_formats_into_a_folder(recognizer, capsys, tmp_path):
+    files = [str(write_speechlike(tmp_path / name, 1.0)) for name in ("talk.wav", "walk.wav")]
     out = tmp_path / "out"
-    assert main(["transcribe", wav, wav, "-m", recognizer, "-f", "all", "-o", str(out)]) == 0
+    assert main(["transcribe", *files, *files, "-m", recognizer, "-f", "all", "-o", str(out)]) == 0
     assert capsys.readouterr().out == ""
     suffixes = ("json", "srt", "tsv", "txt", "vtt")
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        f"{stem}.{suffix}" for stem in ("talk", "talk-2") for suffix in suffixes
+        f"{stem}.{suffix}" for stem in ("talk", "walk") for suffix in suffixes
     )
 
 
@@ -157,20 +158,23 @@ def test_results_are_written_as_they_are_ready(recognizer, tmp_path, monkeypatch
         return decode(decoder, clips)
 
     monkeypatch.setattr(ClipDecoder, "encode", count)
-    short = write_speechlike(tmp_path / "short.wav", 1.0)
-    argv = ["transcribe", *[str(short)] * 80, "-m", recognizer, "-o", str(tmp_path / "out"), "--batch-seconds", "4"]
+    short = write_speechlike(tmp_path / "0.wav", 1.0)
+    for number in range(1, 80):
+        short.with_stem(str(number)).symlink_to(short)
+    argv = ["transcribe", str(tmp_path), "-m", recognizer, "-o", str(tmp_path / "out"), "--batch-seconds", "4"]
     assert main([*argv, "-q", "-l", "eng"]) == 0
     assert num_decoded == 80
     assert max(unwritten) <= (POOLED_BATCHES + 1) * 4
     assert len(list(tmp_path.glob("out/*.txt"))) == 80
 
 
-def test_a_result_that_cannot_be_written_does_not_end_the_others(recognizer, wav, capsys, tmp_path):
+def test_a_result_that_cannot_be_written_does_not_end_the_others(recognizer, capsys, tmp_path):
+    files = [str(write_speechlike(tmp_path / name, 1.0)) for name in ("talk.wav", "walk.wav")]
     (tmp_path / "talk.txt").mkdir()
-    assert main(["transcribe", wav, wav, "-m", recognizer, "-o", str(tmp_path), "-q"]) == 1
+    assert main(["transcribe", *files, "-m", recognizer, "-o", str(tmp_path), "-q"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"speechnar: {wav}: ")
-    assert (tmp_path / "talk-2.txt").read_text()
+    assert line.startswith(f"speechnar: {files[0]}: ")
+    assert (tmp_path / "walk.txt").read_text()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

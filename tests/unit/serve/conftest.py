@@ -39,7 +39,7 @@ def serving(**options) -> Iterator[Running]:
     config = uvicorn.Config(
         app, port=0, http=app_module.PatientProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=20
     )
-    server = uvicorn.Server(config)
+    server = app_module.PatientServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

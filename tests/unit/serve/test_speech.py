@@ -101,3 +101,16 @@ def test_a_voice_of_the_folder_speaks(tmp_path, clip, wanted):
         response = client.post("/v1/audio/speech", json=body)
     assert response.status_code == 200
     assert response.content != (wanted.samples * 32768).astype("<i2").tobytes()
+
+
+def test_a_voice_that_cannot_be_used_is_told_by_its_name(tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.full(1000, 0.1), 16000)
+    (tmp_path / "none.wav").write_text("no audio")
+    with serving(voices=tmp_path) as running, running.client() as client:
+        for name in ("short", "none"):
+            body = {"model": "fsdd-tts", "input": TEXT, "voice": name, "steps": 1}
+            response = client.post("/v1/audio/speech", json=body)
+            assert response.status_code == 400
+            message = response.json()["error"]["message"]
+            assert name in message
+            assert str(tmp_path) not in message
