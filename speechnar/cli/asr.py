@@ -106,6 +106,10 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     """Add where transcripts go, and how."""
     parser.add_argument("-f", "--format", choices=(*FORMATS, "all"), default="txt", help="default: %(default)s")
     parser.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help="write files there instead of to stdout")
+    captions = parser.add_argument_group("captions, of srt and vtt")
+    captions.add_argument("--max-line-width", type=int, metavar="N", help="columns of a line; default: 42")
+    captions.add_argument("--max-lines", type=int, metavar="N", help="lines at a time; default: 2")
+    captions.add_argument("--words-per-line", type=int, metavar="N", help="default: as many as fit")
 
 
 def _add_captioning(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +134,7 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
     Without a ``translator`` of text the recogniser translates.
     """
     _check_output(args)
+    _check_captions(args)
     transcriber = load_transcriber(args, args.model)
     options = decode_options(
         args,
@@ -269,6 +274,26 @@ def _check_output(args: argparse.Namespace) -> None:
         )
 
 
+def _check_captions(args: argparse.Namespace) -> None:
+    given = _caption_limits(args)
+    if not given:
+        return
+    if args.format not in ("srt", "vtt", "all"):
+        raise ConfigError(f"lines of captions are laid out in -f srt and -f vtt, not in -f {args.format}")
+    from speechnar.text.subtitles import lay_out  # noqa: PLC0415
+
+    lay_out([], 0.0, **given)  # refuses what is out of range, before anything is decoded
+
+
+def _caption_limits(args: argparse.Namespace) -> dict[str, int]:
+    limits = {
+        "max_line_width": args.max_line_width,
+        "max_lines": args.max_lines,
+        "max_words_per_line": args.words_per_line,
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 def _output_stems(files: Iterable[str]) -> list[str]:
     """Return the name without suffix of every file, numbered where two would write to one place."""
     stems: list[str] = []
@@ -287,16 +312,16 @@ def _put_transcript(transcript: "Transcript", args: argparse.Namespace, stem: st
         if args.format == "txt" and len(args.files) > 1:
             put(f"{one_line(transcript.file)}: {one_line(transcript.text)}\n")
         else:
-            put(_render(transcript, args.format))
+            put(_render(transcript, args.format, **_caption_limits(args)))
         return
     from speechnar.text.transcript import write_transcript  # noqa: PLC0415
 
     for name in FORMATS if args.format == "all" else (args.format,):
-        log().info("%s", write_transcript(transcript, name, args.output_dir, stem))
+        log().info("%s", write_transcript(transcript, name, args.output_dir, stem, **_caption_limits(args)))
 
 
-def _render(transcript: "Transcript", format: str) -> str:
-    text: str = getattr(transcript, f"to_{format}")()
+def _render(transcript: "Transcript", format: str, **caption_limits: int) -> str:
+    text: str = getattr(transcript, f"to_{format}")(**caption_limits)
     return text
 
 
