@@ -167,8 +167,11 @@ def systems_table(root: Path) -> str:
     music = json.loads((root / "benchmarks/results/generating.json").read_text(encoding="utf-8"))["a"]["median_s"]
 
     def wer(scores: Iterable[Score], decoder: str) -> str:
-        rates = [score.values["wer"]["rate"] for score in whole(scores) if (score.test_set, score.decoder) in {
-            ("test", decoder), ("an4", decoder)}]
+        rates = [
+            score.values["wer"]["rate"]
+            for score in whole(scores)
+            if (score.test_set, score.decoder) in {("test", decoder), ("an4", decoder)}
+        ]
         return f"{100 * mean(rates):.1f} % WER on AN4"
 
     def file_of(name: str) -> str:
@@ -185,11 +188,35 @@ def systems_table(root: Path) -> str:
         ["OWSM-CTC", "Peng et al. 2024", file_of("asr/owsm_ctc.py"), recipe_of("joint/s2t"), wer(joint, "ctc")],
         ["CASS-NAT", "Fan et al. 2023", file_of("asr/cassnat.py"), recipe_of("an4/asr"), wer(an4, "cassnat")],
         ["Paraformer", "Gao et al. 2022", file_of("asr/paraformer.py"), recipe_of("an4/asr"), wer(an4, "paraformer")],
-        ["FReTNA in one pass", "Han et al. 2020", file_of("mt/fretna_ctc.py"), recipe_of("multi30k/mt"), bleu("fretna_ctc")],
+        [
+            "FReTNA in one pass",
+            "Han et al. 2020",
+            file_of("mt/fretna_ctc.py"),
+            recipe_of("multi30k/mt"),
+            bleu("fretna_ctc"),
+        ],
         ["ReTA, its teacher", "Arivazhagan et al. 2020", file_of("mt/reta.py"), recipe_of("multi30k/mt"), bleu("reta")],
-        ["MAGNeT", "Ziv et al. 2024", file_of("sound/magnet.py"), recipe_of("opsound/music"), f"10 s of music in {music:.1f} s"],
-        ["ARDiT, speaking", "Liu et al. 2024", file_of("tts/ardit.py"), recipe_of("ljspeech/tts"), f"{100 * heard['rate']:.1f} % CER as heard"],
-        ["ARDiT, editing", "Liu et al. 2024", "[tts/editor.py](speechnar/tts/editor.py)", recipe_of("ljspeech/tts"), f"{num_heard} of {edits['edits']} edits heard as meant"],
+        [
+            "MAGNeT",
+            "Ziv et al. 2024",
+            file_of("sound/magnet.py"),
+            recipe_of("opsound/music"),
+            f"10 s of music in {music:.1f} s",
+        ],
+        [
+            "ARDiT, speaking",
+            "Liu et al. 2024",
+            file_of("tts/ardit.py"),
+            recipe_of("ljspeech/tts"),
+            f"{100 * heard['rate']:.1f} % CER as heard",
+        ],
+        [
+            "ARDiT, editing",
+            "Liu et al. 2024",
+            "[tts/editor.py](speechnar/tts/editor.py)",
+            recipe_of("ljspeech/tts"),
+            f"{num_heard} of {edits['edits']} edits heard as meant",
+        ],
     ]
     return markdown(["system", "paper", "file", "recipe", "here"], rows)
 

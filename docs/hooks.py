@@ -1,7 +1,7 @@
 """Links of the documents to the code: checked by tests, and led to the line of the symbol when pages are built.
 
-In a document ``[`esa.sample_segments`](../../speechnar/decode/esa.py)`` names a file and, between backticks, a symbol of
-it: its last part that is one, here ``sample_segments``; methods stand behind their class.
+In a document ``[`Segments.windows`](../../speechnar/decode/segments.py)`` names a file and, between backticks, a symbol
+of it; methods stand behind their class.
 """
 
 import ast
@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/speechnar/speechnar/blob/main/"
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]*)\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"!?\[(?P<text>[^\]\[]*)\]\((?P<target>[^)\s]+)\)")
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2[^\S\n]*$", re.DOTALL | re.MULTILINE)
 _SYMBOL = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 
@@ -36,7 +36,7 @@ class Link:
 
 
 def links(markdown: str) -> Iterator[Link]:
-    """Yield the links of a document that do not stand in code."""
+    """Yield the links and pictures of a document that do not stand in code."""
     for match in LINK.finditer(_FENCE.sub("", markdown)):
         yield Link(match["text"], match["target"])
 
@@ -76,6 +76,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         if "://" in link.target or path.startswith("docs/") or link.target.startswith(("#", "mailto:")):
             return match[0]
         line = line_of(ROOT / path, link.symbol) if link.symbol else None
-        return f"[{link.text}]({REPOSITORY}{path}{f'#L{line}' if line else ''})"
+        return (
+            f"{'!' if match[0].startswith('!') else ''}[{link.text}]({REPOSITORY}{path}{f'#L{line}' if line else ''})"
+        )
 
     return LINK.sub(lead, markdown)
