@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
 
-.PHONY: setup quickstart test test-quick lint format demo bench bench-peers lock check-install clean
+.PHONY: setup quickstart test test-quick lint format docs reproduce demo bench bench-peers lock check-install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,17 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/.docs: pyproject.toml $(LOCK) | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+# The tables of the README that need no hours, measured anew; what differs is said, and shown by git diff.
+reproduce: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.reproduce
 
 demo: $(VENV)/.core
 	$(INSTALL) --editable '.[demo,media]'

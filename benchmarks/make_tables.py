@@ -1,9 +1,10 @@
 """Fill the tables of the documents from result files, so that no number is typed by hand.
 
-Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
-and RESULTS.md of the recipes.
+Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, in docs/, and in README.md (the
+model card) and RESULTS.md of the recipes; so is a number in a sentence, between ``<!-- number:NAME -->`` and
+``<!-- /number -->``.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
-which is what ``speechnar score --json`` prints. README.md, and cards of voices and of music, have the shipped
+which is what ``speechnar score --json`` prints. README.md, docs/, and cards of voices and of music, have the shipped
 models only. An experiment repeats a training with several seeds:
 ``results/<experiment>/<model>[-seed<N>]/<set>.<task>.<decoder>.json`` fills the table of its name.
 Synthetic speech has ``results/<model>/<set>.speech.json`` of `speechnar tts score` and ``<set>.edits.json`` of
@@ -28,6 +29,7 @@ from speechnar.text.languages import name_of
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!-- number:([\w-]+) -->).*?(<!-- /number -->)")
 METRICS = ("WER", "CER", "BLEU", "chrF")
 ALL = "all"
 MACRO = "macro"
@@ -72,26 +74,29 @@ def main() -> int:
 
 def documents(root: Path) -> list[Path]:
     """Return the files that may hold tables."""
+    pages = sorted(root.glob("docs/**/*.md"))
     recipes = (path for name in ("README.md", "RESULTS.md") for path in sorted(root.glob(f"recipes/*/*/{name}")))
-    return [path for path in [root / "README.md", *recipes] if path.is_file()]
+    return [path for path in [root / "README.md", *pages, *recipes] if path.is_file()]
 
 
 def update(path: Path, root: Path, *, write: bool) -> bool:
     """Return whether the tables of a document change; write it if asked to."""
     text = path.read_text(encoding="utf-8")
-    recipe = path.parent.relative_to(root / "recipes").as_posix() if path.parent != root else None
+    is_recipe = path.is_relative_to(root / "recipes")
+    recipe = path.parent.relative_to(root / "recipes").as_posix() if is_recipe else None
     shipped = [model for model in list_models() if model.source == "shipped"]
 
     def reports(task: str) -> list[tuple[str, str, dict[str, Any]]]:
         names = [model.name for model in shipped]
         found = read_reports(root, task, recipe)
-        return [report for report in found if path.name != "README.md" or report[0] in names]
+        return [report for report in found if path.name == "RESULTS.md" or report[0] in names]
 
     filled = fill(
         text,
         {
             "models": lambda: models_table(shipped, read_scores(root)),
             "published": published_table,
+            "systems": lambda: systems_table(root),
             "summary": lambda: summary_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             "results": lambda: results_table([s for s in read_scores(root) if recipe in (None, s.recipe)]),
             SPEECH: lambda: speech_table(reports(SPEECH)),
@@ -110,13 +115,14 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             },
         },
     )
+    filled = fill(filled, {"cassnat-speedup": lambda: cassnat_speedup(root / "benchmarks" / "results")}, NUMBER)
     if write and filled != text:
         path.write_text(filled, encoding="utf-8")
     return filled != text
 
 
-def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """Return ``text`` with every marked table made anew.
+def fill(text: str, tables: Mapping[str, Callable[[], str]], marked: re.Pattern[str] = TABLE) -> str:
+    """Return ``text`` with every marked table, or number, made anew.
 
     Raises:
         SystemExit: a marker names no table.
@@ -127,7 +133,7 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
             raise SystemExit(f"no table is called {match[2]}; there are {', '.join(tables)}")
         return match[1] + tables[match[2]]() + match[3]
 
-    return TABLE.sub(table, text)
+    return marked.sub(table, text)
 
 
 def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
@@ -147,6 +153,83 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
             rates = {unit: {"rate": rate} for unit, rate in report["macro"].items()}
             scores.append(Score(*place, MACRO, rates, None))
     return scores
+
+
+def systems_table(root: Path) -> str:
+    """Return a line for each system: the paper, the file, the recipe, and one number of what was trained here."""
+    an4 = read_scores(root, root / "recipes/an4/asr/results/decoders")
+    joint = [s for s in read_scores(root) if (s.model, s.test_set) == ("joint-asr", "an4")]
+    heard = read_reports(root, SPEECH, "ljspeech/tts")[0][2]["systems"]["steps1"]["cer"]
+    edits = next(report for model, _, report in read_reports(root, EDITS, "ljspeech/tts") if model == "ljspeech-tts")
+    num_heard = sum(count["heard"] for count in edits["counts"])
+    lines = (root / "recipes/multi30k/mt/results/multi30k-eng-deu/test.translation.jsonl").read_text(encoding="utf-8")
+    translated = {report["system"]: report for report in map(json.loads, lines.splitlines())}
+    music = json.loads((root / "benchmarks/results/generating.json").read_text(encoding="utf-8"))["a"]["median_s"]
+
+    def wer(scores: Iterable[Score], decoder: str) -> str:
+        rates = [
+            score.values["wer"]["rate"]
+            for score in whole(scores)
+            if (score.test_set, score.decoder) in {("test", decoder), ("an4", decoder)}
+        ]
+        return f"{100 * mean(rates):.1f} % WER on AN4"
+
+    def file_of(name: str) -> str:
+        return f"[{name}](speechnar/models/{name})"
+
+    def recipe_of(name: str) -> str:
+        return f"[{name}](recipes/{name})"
+
+    def bleu(system: str) -> str:
+        report = translated[system]
+        return f"{100 * report['bleu']:.1f} BLEU, {report['evaluations_per_update']:.1f} evaluations an update"
+
+    rows = [
+        ["OWSM-CTC", "Peng et al. 2024", file_of("asr/owsm_ctc.py"), recipe_of("joint/s2t"), wer(joint, "ctc")],
+        ["CASS-NAT", "Fan et al. 2023", file_of("asr/cassnat.py"), recipe_of("an4/asr"), wer(an4, "cassnat")],
+        ["Paraformer", "Gao et al. 2022", file_of("asr/paraformer.py"), recipe_of("an4/asr"), wer(an4, "paraformer")],
+        [
+            "FReTNA in one pass",
+            "Han et al. 2020",
+            file_of("mt/fretna_ctc.py"),
+            recipe_of("multi30k/mt"),
+            bleu("fretna_ctc"),
+        ],
+        ["ReTA, its teacher", "Arivazhagan et al. 2020", file_of("mt/reta.py"), recipe_of("multi30k/mt"), bleu("reta")],
+        [
+            "MAGNeT",
+            "Ziv et al. 2024",
+            file_of("sound/magnet.py"),
+            recipe_of("opsound/music"),
+            f"10 s of music in {music:.1f} s",
+        ],
+        [
+            "ARDiT, speaking",
+            "Liu et al. 2024",
+            file_of("tts/ardit.py"),
+            recipe_of("ljspeech/tts"),
+            f"{100 * heard['rate']:.1f} % CER as heard",
+        ],
+        [
+            "ARDiT, editing",
+            "Liu et al. 2024",
+            "[tts/editor.py](speechnar/tts/editor.py)",
+            recipe_of("ljspeech/tts"),
+            f"{num_heard} of {edits['edits']} edits heard as meant",
+        ],
+    ]
+    return markdown(["system", "paper", "file", "recipe", "here"], rows)
+
+
+def cassnat_speedup(folder: Path) -> str:
+    """Return how many times as long a greedy autoregressive decoder takes as CASS-NAT's, for 10 s on one encoder."""
+    cases = dict(read_results(folder))["speed_decoders_paper_batch1"]["a"]["cases"]
+    (times,) = [
+        case["times_faster_decode"]["AR greedy"]
+        for case in cases
+        if (case["system"], case["seconds"]) == ("CASS-NAT best path", 10.0)
+    ]
+    return f"{times:.1f}"
 
 
 SUMMARY = ("test set", "task", "decoder", "utterances", *METRICS, "mean CER of the languages", "language right")

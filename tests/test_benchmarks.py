@@ -19,6 +19,7 @@ from benchmarks import (
     make_tables,
     memory,
     music,
+    reproduce,
     result,
     speed_decoders,
     streaming,
@@ -26,7 +27,7 @@ from benchmarks import (
     word_times,
 )
 from speechnar.asr.transcriber import Transcriber
-from speechnar.data.kaldi import Utterance
+from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.hub import ModelInfo
 from speechnar.models.base import save_model
 from speechnar.models.sound.code_model import CodeModelConfig
@@ -499,3 +500,53 @@ def test_captions_lag_behind_speech_and_lose_nothing(tmp_path, monkeypatch):
     assert "0 of 3 texts" in json.loads((tmp_path / "captioning.json").read_text())["result"]
     monkeypatch.setattr(sys, "argv", ["captioning", "--data", str(tmp_path / "nothing")])
     assert captioning.main() == 1
+
+
+def test_what_is_reproduced_has_its_place_and_differences_are_said(tmp_path):
+    for scored in reproduce.SCORED:
+        assert (ROOT / "recipes" / scored.result).is_file() and scored.decoder == "ctc"
+        assert scored.folder.parts[: len(ROOT.parts)] == ROOT.parts
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in reproduce.TIMED)
+    known = {"languages": {"eng": {"wer": {"rate": 0.25}, "cer": {"rate": 0.125}}}}
+    found = {"languages": {"eng": {"wer": {"rate": 0.5}, "cer": {"rate": 0.125}}, "fra": {"cer": {"rate": 0.0}}}}
+    assert list(reproduce.differences(known, known)) == []
+    assert list(reproduce.differences(known, found)) == ["eng wer 0.5 (was 0.25)", "fra cer 0.0 (was None)"]
+
+
+def test_a_set_is_decoded_and_scored_anew(tmp_path, monkeypatch):
+    model = save_tiny_model(tmp_path / "tiny")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    scored = reproduce.ScoredSet(str(model), "data/set", "corpus/asr/results/tiny/set.asr.ctc.json")
+    assert reproduce.rescore(scored) is None, "what is not here is left out"
+    (tmp_path / "audio").mkdir()
+    write_kaldi_dir(scored.folder, [utterance(tmp_path / "audio", "a", "one", 0.2, 0.5)])
+    result_file = tmp_path / "recipes" / scored.result
+    result_file.parent.mkdir(parents=True)
+    result_file.write_text('{"languages": {}}')
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert "eng wer" in reproduce.rescore(scored)
+    assert reproduce.rescore(scored) is None, "the same weights and data have the same scores"
+
+
+def test_numbers_in_sentences_come_from_result_files(tmp_path):
+    cases = [
+        {"system": "CASS-NAT best path", "seconds": s, "times_faster_decode": {"AR greedy": s}} for s in (5.0, 10.0)
+    ]
+    (tmp_path / "speed_decoders_paper_batch1.json").write_text(json.dumps({"a": {"cases": cases}}))
+    numbers = {"cassnat-speedup": lambda: make_tables.cassnat_speedup(tmp_path)}
+    text = "is <!-- number:cassnat-speedup -->3<!-- /number --> times"
+    assert make_tables.fill(text, numbers, make_tables.NUMBER) == text.replace("3", "10.0")
+    readme = (ROOT / "README.md").read_text()
+    assert make_tables.NUMBER.search(readme) and "<!-- table:systems -->" in readme
+
+
+def test_a_stale_document_fails_the_check(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "results.md"
+    page.write_text("<!-- table:install -->\nold\n<!-- /table -->\n")
+    monkeypatch.setattr(make_tables, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["make_tables", "--check"])
+    assert make_tables.main() == 1
+    assert "docs/results.md: tables are out of date" in capsys.readouterr().out and "old" in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["make_tables"])
+    assert make_tables.main() == 0 and make_tables.NOTHING in page.read_text()

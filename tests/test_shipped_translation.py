@@ -67,6 +67,18 @@ def test_captions_of_images_are_translated(model, pairs, capsys):
     assert capsys.readouterr().out == f"{said[0]}\n"
 
 
+@pytest.mark.parametrize(
+    "text", ["A MAN IS RIDING A BICYCLE.", "A man is riding a bicycle...", "A man ... is riding a bicycle."]
+)
+def test_capitals_and_dots_do_not_confuse(model, text):
+    said = model.translate("A man is riding a bicycle.").text
+    assert model.translate(text).text == said
+    stream = model.stream()
+    for word in text.split():
+        stream.push(word)
+    assert stream.finish().text == said
+
+
 def test_little_is_taken_back_while_texts_grow(model, pairs):
     stream = model.stream()
     logs = []

@@ -20,8 +20,8 @@ Samples: TypeAlias = NDArray[np.float32]
 
 MIN_RATE, MAX_RATE = 1000, 384_000
 MAX_CHANNELS = 64
-MAX_LEVEL = 32.0
-"""Times full scale, 30 dB. What has the scale of 16 bits and stays below is silent there, 60 dB under full scale."""
+MAX_LEVEL = 8.0
+"""Times full scale, 18 dB. What has the scale of 16 bits and stays below is silent there, 72 dB under full scale."""
 MIN_INTEGER_LEVEL = 2.0**-16
 """Of a whole recording in 32-bit integers that is not all zeros: softer ones have the scale of 16 bits."""
 CANCELLED = 1e-3
@@ -51,7 +51,8 @@ def array_samples(array: Any, *, start_s: float | None = None) -> Samples:
         raise AudioError(f"an array of samples must be 1-D, got shape {array.shape}; mix the channels first")
     if array.dtype.kind not in "fi" or array.dtype == np.int64:
         raise AudioError(
-            f"an array of samples must be of floats in [-1, 1], or of int8, int16 or int32, got {array.dtype}"
+            "an array of samples must be of floats in [-1, 1], or of int8, int16 or int32, got "
+            f"{array.dtype}{_scale_of(array)}"
         )
     if array.dtype.kind == "f":
         check_level(
@@ -62,7 +63,7 @@ def array_samples(array: Any, *, start_s: float | None = None) -> Samples:
     if start_s is None and array.dtype == np.int32 and 0 < np.abs(samples).max(initial=0.0) < MIN_INTEGER_LEVEL:
         raise AudioError(
             f"array: int32 samples must use the range of 32 bits, the largest is {np.abs(array).max()}; "
-            "if they are of 16 bits, give them as int16"
+            "if they are of 16 bits, divide by 32768, or give them as int16"
         )
     return samples
 
@@ -86,8 +87,18 @@ def check_level(samples: NDArray[Any], start_s: float, name: str) -> None:
         return
     if not np.isfinite(peak):
         raise AudioError(f"{name}: has NaN or infinite samples (after {start_s:.1f} s); re-export it")
-    scale = next((f"they have the scale of {scale}" for most, scale in _SCALES.items() if peak <= most), "re-export it")
-    raise AudioError(f"{name}: samples must lie in [-1, 1], one is {peak:.4g} (after {start_s:.1f} s); {scale}")
+    remedy = _scale(peak) or "re-export it"
+    raise AudioError(f"{name}: samples must lie in [-1, 1], one is {peak:.4g} (after {start_s:.1f} s); {remedy}")
+
+
+def _scale_of(array: NDArray[Any]) -> str:
+    """Return what to divide integers of 64 bits by, which have no scale of their own; nothing of other arrays."""
+    scale = _scale(float(np.abs(array).max(initial=0))) if array.dtype == np.int64 else None
+    return "" if scale is None else f"; {scale}"
+
+
+def _scale(peak: float) -> str | None:
+    return next((f"they have the scale of {scale}" for most, scale in _SCALES.items() if peak <= most), None)
 
 
 def check_format(rate: Any, channels: int, name: str) -> None:

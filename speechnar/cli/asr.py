@@ -120,6 +120,10 @@ def add_writing(parser: argparse.ArgumentParser, more: tuple[str, ...] = ()) -> 
     parser.add_argument(
         "--skip-existing", action="store_true", help="leave out what has its results in DIR: goes on where a run ended"
     )
+    captions = parser.add_argument_group("captions, of srt and vtt")
+    captions.add_argument("--max-line-width", type=int, metavar="N", help="columns of a line; default: 42")
+    captions.add_argument("--max-lines", type=int, metavar="N", help="lines at a time; default: 2")
+    captions.add_argument("--words-per-line", type=int, metavar="N", help="default: as many as fit")
 
 
 def _add_captioning(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +150,7 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
 
     Without a ``translator`` of text the recogniser translates.
     """
+    _check_captions(args)
     if args.output_dir is not None:
         make_output_dir(args)
     recordings, num_failed = find_recordings(args)
@@ -172,7 +177,7 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
                 _put_transcript(outcome, args, is_named=recordings != args.files[:1])
                 continue
             try:
-                _write_transcript(outcome, places[path], formats)
+                _write_transcript(outcome, places[path], formats, _caption_limits(args))
             except OSError as error:
                 complain_of(name, error, debug=args.debug)
                 num_failed += 1
@@ -312,22 +317,44 @@ def _check_format(args: argparse.Namespace, num_recordings: int) -> None:
         )
 
 
+def _check_captions(args: argparse.Namespace) -> None:
+    given = _caption_limits(args)
+    if not given:
+        return
+    if args.format not in ("srt", "vtt", "all"):
+        raise ConfigError(f"lines of captions are laid out in -f srt and -f vtt, not in -f {args.format}")
+    from speechnar.text.subtitles import lay_out  # noqa: PLC0415
+
+    lay_out([], 0.0, **given)  # refuses what is out of range, before anything is decoded
+
+
+def _caption_limits(args: argparse.Namespace) -> dict[str, int]:
+    limits = {
+        "max_line_width": args.max_line_width,
+        "max_lines": args.max_lines,
+        "max_words_per_line": args.words_per_line,
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 def _put_transcript(transcript: "Transcript", args: argparse.Namespace, *, is_named: bool) -> None:
     if args.format == "txt" and is_named:
         put(f"{one_line(transcript.file)}: {one_line(transcript.text)}\n")
     else:
-        put(_render(transcript, args.format))
+        put(_render(transcript, args.format, **_caption_limits(args)))
 
 
-def _write_transcript(transcript: "Transcript", place: "ResultPlace", formats: Iterable["TranscriptFormat"]) -> None:
+def _write_transcript(
+    transcript: "Transcript", place: "ResultPlace", formats: Iterable["TranscriptFormat"], limits: dict[str, int]
+) -> None:
     from speechnar.text.transcript import write_transcript  # noqa: PLC0415
 
     for name in formats:
-        log().info("%s", write_transcript(transcript, name, place.folder, place.stem))
+        log().info("%s", write_transcript(transcript, name, place.folder, place.stem, **limits))
 
 
-def _render(transcript: "Transcript", format: str) -> str:
-    text: str = getattr(transcript, f"to_{format}")()
+def _render(transcript: "Transcript", format: str, **caption_limits: int) -> str:
+    text: str = getattr(transcript, f"to_{format}")(**caption_limits)
     return text
 
 

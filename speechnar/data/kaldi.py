@@ -4,9 +4,11 @@ A folder holds ``wav.scp``, ``text`` and ``utt2spk`` (and ``spk2utt``, which is 
 ``segments``, ``utt2lang`` (ISO 639-3), ``utt2dur`` (seconds), ``text.<lang>`` (translations, some utterances),
 ``text.prev`` (the text spoken before, some utterances; the name is ESPnet's) and ``durations`` (seconds of each token
 of the text, some utterances). Every file is UTF-8, one entry a line, sorted by its first field in code point order
-(``LC_ALL=C sort``).
+(``LC_ALL=C sort``). A byte order mark and blank lines at the end are overlooked; an end of ``-1`` in ``segments`` is
+that of the recording.
 """
 
+import codecs
 import itertools
 import logging
 import math
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_FAULTS_SHOWN = 100
 # Headers and utt2dur round; a segment may end this much after its recording.
 DURATION_TOLERANCE_S = 0.05
+_TO_THE_END = -1.0
 
 _LANG = re.compile(r"[a-z]{3}")
 _TRANSLATION = re.compile(r"text\.([a-z]{3})")
@@ -245,7 +248,8 @@ class _Reader:
             return {}
         table: dict[str, _Entry] = {}
         last = ""
-        for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+        content = content.removeprefix(codecs.BOM_UTF8).rstrip()
+        for number, raw in enumerate(content.split(b"\n") if content else (), start=1):
             where = f"{path}:{number}"
             try:
                 key, value = _split_line(raw.decode("utf-8"))
@@ -303,6 +307,14 @@ class _Reader:
             fields = entry.value.split()
             times = [_to_float(text) for text in fields[1:]]
             start, end = times if len(times) == 2 else (None, None)
+            is_known = end is not None and fields[0] in recordings
+            length = (
+                self._known_length(recordings[fields[0]], entry.where, needed=end == _TO_THE_END) if is_known else None
+            )
+            if end == _TO_THE_END:
+                if is_known and length is None:
+                    continue  # which is told
+                end = math.inf if length is None else length
             if start is None or end is None or not 0 <= start < end:
                 self.faults.append(
                     f"{entry.where}: must be: utterance, recording, start, end (0 <= start < end seconds), "
@@ -310,15 +322,18 @@ class _Reader:
                 )
                 continue
             spans[key] = (fields[0], start, end)
-            if fields[0] not in recordings:
+            if not is_known:
                 self.faults.append(f"{entry.where}: recording {fields[0]!r} is not in wav.scp")
-                continue
-            recording = recordings[fields[0]]
-            known = recording.pipe is None and _is_file(recording.path)
-            length = self._file_duration(recording, entry.where) if known else None
-            if length is not None and end > length + DURATION_TOLERANCE_S:
+            elif length is not None and end > length + DURATION_TOLERANCE_S:
                 self.faults.append(f"{entry.where}: ends at {end} s, but its recording lasts {length:.2f} s")
         return spans
+
+    def _known_length(self, recording: _Recording, where: str, *, needed: bool) -> float | None:
+        """Return seconds of a recording, None where they are unknown; a fault if they are needed."""
+        if recording.pipe is not None and needed:
+            self.faults.append(f"{where}: a pipe must say where the segment ends, -1 is for files")
+        known = recording.pipe is None and _is_file(recording.path)
+        return self._file_duration(recording, where) if known else None
 
     def _check_keys(
         self,

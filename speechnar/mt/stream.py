@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from speechnar.data.pairs import EOS
 from speechnar.errors import ConfigError
 from speechnar.metrics.simultaneous import StreamedSentence, Update, common_prefix, masked
+from speechnar.mt.spelling import encode_familiar, without_ellipses
 from speechnar.mt.systems import System, Waiting
 from speechnar.text.sentences import clean
 from speechnar.text.tokenizer import WORD_START, Tokenizer
@@ -139,7 +140,7 @@ class TranslationStream:
 
     def fits(self, text: str) -> bool:
         """Tell whether ``text`` is short enough to be a source."""
-        return len(self._tokenizer.encode(text)) < MAX_SOURCE_TOKENS
+        return len(self._read(text)) < MAX_SOURCE_TOKENS
 
     @property
     def evaluations(self) -> int:
@@ -157,13 +158,21 @@ class TranslationStream:
     def _taken(self, text: str) -> list[int]:
         """Add the words of ``text``; return the tokens of all."""
         words = [*self._words, *clean(" ".join(text.split())).split()]
-        tokens = self._tokenizer.encode(" ".join(words))
+        tokens = self._read(" ".join(words))
         if len(tokens) >= MAX_SOURCE_TOKENS:
             raise ConfigError(
                 f"a source may have up to {MAX_SOURCE_TOKENS} tokens, got {len(tokens)}; finish it at a sentence's end"
             )
         self._words = words
         return tokens
+
+    def _read(self, text: str) -> list[int]:
+        """Encode as whole texts are; what is read once and for all cannot depend on the words to come."""
+        return (
+            encode_familiar(without_ellipses(text), self._tokenizer)
+            if self.can_revise
+            else self._tokenizer.encode(text)
+        )
 
     def _update(self, tokens: list[int], *, is_final: bool) -> TranslationUpdate:
         seconds = 0.0

@@ -20,11 +20,12 @@ from speechnar.errors import ConfigError
 from speechnar.hub import DEFAULT_MT_MODEL, Precision, find_device, read_card
 from speechnar.models.base import LoadedModel
 from speechnar.models.prepare import load_prepared
+from speechnar.mt.spelling import encode_familiar, without_ellipses
 from speechnar.mt.stream import TranslationStream, TranslationUpdate, mute_ids
 from speechnar.mt.systems import TranslationOptions, build_system
 from speechnar.published import obtain_model
 from speechnar.text.languages import to_iso3
-from speechnar.text.sentences import cut_sentences
+from speechnar.text.sentences import cut_sentences, is_speakable
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,9 @@ class Translator:
         """Translate a text, or each of several.
 
         White space, line breaks included, counts as one space, but an empty line ends a sentence. Control characters
-        are left out. An empty text gives an empty one. Sentences without a letter that the model knows stay as they
-        are, with a warning.
+        are left out, and so are dots in the middle of a sentence ("..."). Sentences all in capitals are read in small
+        letters where the model knows these better. An empty text gives an empty one. Sentences without a letter that
+        the model knows stay as they are, with a warning.
 
         Args:
             text: of any length.
@@ -258,10 +260,10 @@ class Translator:
                 )
 
     def _cut(self, text: str) -> list[str]:
-        return [piece for sentence in cut_sentences(text) for piece in self._shorten(sentence)]
+        return [piece for sentence in cut_sentences(without_ellipses(text)) for piece in self._shorten(sentence)]
 
     def _fits(self, text: str) -> bool:
-        return len(self._loaded.tokenizer.encode(text)) <= MAX_PIECE_TOKENS
+        return len(encode_familiar(text, self._loaded.tokenizer)) <= MAX_PIECE_TOKENS
 
     def _shorten(self, text: str) -> Iterator[str]:
         """Cut in halves, at the space nearest to the middle if there is one, until all parts fit."""
@@ -277,12 +279,15 @@ class Translator:
     def _translate_pieces(self, pieces: Sequence[str]) -> list[TranslatedPiece]:
         """Translate all, those of similar length together."""
         tokenizer = self._loaded.tokenizer
-        encoded = [tokenizer.encode(piece) for piece in pieces]
+        encoded = [encode_familiar(piece, tokenizer) for piece in pieces]
         unknown = [tokens.count(tokenizer.unk_id) for tokens in encoded]
         mute = mute_ids(tokenizer)
-        readable = [i for i, tokens in enumerate(encoded) if not mute.issuperset(tokens)]
+        is_mute = [
+            mute.issuperset(tokens) or not is_speakable(piece) for piece, tokens in zip(pieces, encoded, strict=True)
+        ]
+        readable = [i for i, is_unread in enumerate(is_mute) if not is_unread]
         if len(readable) < len(pieces):
-            first = next(piece for i, piece in enumerate(pieces) if mute.issuperset(encoded[i]))
+            first = pieces[is_mute.index(True)]
             logger.warning(
                 "%d of %d sentences have no letter that model %s knows and stay as they are, the first: %.60r",
                 *(len(pieces) - len(readable), len(pieces), self.name, first),

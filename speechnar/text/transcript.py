@@ -8,14 +8,13 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from speechnar.errors import ConfigError, DataError
 from speechnar.files import replacing
+from speechnar.text.subtitles import MAX_COLUMNS, MAX_LINES, Cue, encodable, lay_out, one_line
 
 TranscriptFormat = Literal["txt", "json", "srt", "vtt", "tsv"]
 FORMATS: tuple[str, ...] = get_args(TranscriptFormat)
@@ -129,43 +128,61 @@ class Transcript:
 
     def to_json(self) -> str:
         """Return :meth:`to_dict` as one line of JSON, not ASCII-escaped."""
-        return _encodable(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)) + "\n"
+        return encodable(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)) + "\n"
 
     def to_txt(self) -> str:
         """Return one line per segment that has text; the empty string if nothing was said."""
-        lines = [_one_line(segment.text) for segment in self.segments] or [_one_line(self.text)]
+        lines = [one_line(segment.text) for segment in self.segments] or [one_line(self.text)]
         return "".join(f"{line}\n" for line in lines if line)
 
     def to_tsv(self) -> str:
         """Return a header and one row per segment: start and end in integer milliseconds, text."""
         rows = [
-            f"{_to_ms(segment.start)}\t{_to_ms(segment.end)}\t{_one_line(segment.text)}\n"
+            f"{_to_ms(segment.start)}\t{_to_ms(segment.end)}\t{one_line(segment.text)}\n"
             for segment in _tidy_segments(self)
         ]
         return "start\tend\ttext\n" + "".join(rows)
 
-    def to_srt(self, max_line_width: int = 42, max_lines: int = 2, max_words_per_line: int | None = None) -> str:
-        """Return SubRip captions of at most ``max_lines`` lines; see :meth:`to_vtt`."""
-        cues = _lay_out(self, max_line_width, max_lines, max_words_per_line)
+    def to_srt(
+        self, max_line_width: int = MAX_COLUMNS, max_lines: int = MAX_LINES, max_words_per_line: int | None = None
+    ) -> str:
+        """Return SubRip captions; see :meth:`to_vtt`."""
+        cues = self._cues(max_line_width, max_lines, max_words_per_line)
         # SubRip has no escapes; an arrow in the text would read as a line of times.
         return "".join(
-            f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_ARROW.sub('->', text)}\n\n"
-            for number, (start, end, text) in enumerate(cues, start=1)
+            f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
+            + "".join(f"{_ARROW.sub('->', line)}\n" for line in cue.lines)
+            + "\n"
+            for number, cue in enumerate(cues, start=1)
         )
 
-    def to_vtt(self, max_line_width: int = 42, max_lines: int = 2, max_words_per_line: int | None = None) -> str:
+    def to_vtt(
+        self, max_line_width: int = MAX_COLUMNS, max_lines: int = MAX_LINES, max_words_per_line: int | None = None
+    ) -> str:
         """Return WebVTT captions.
 
-        A segment that needs more than ``max_lines`` lines becomes several cues, timed by its words or, without words,
-        in proportion to their letters. A word wider than a line is broken. Cues last at least one millisecond (WebVTT
-        requires an end after the start) and never overlap.
+        A cue has at most ``max_lines`` lines of ``max_line_width`` columns, is shown for 1 to 7 seconds and long enough
+        to be read if the next one leaves the time, and ends with a clause if it can (`speechnar.text.subtitles`). Cues
+        last at least one millisecond (WebVTT requires an end after the start) and never overlap.
 
         Raises:
             ConfigError: a limit is below 1.
         """
-        cues = _lay_out(self, max_line_width, max_lines, max_words_per_line)
+        cues = self._cues(max_line_width, max_lines, max_words_per_line)
         return "WEBVTT\n\n" + "".join(
-            f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_escape_vtt(text)}\n\n" for start, end, text in cues
+            f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
+            + "".join(f"{_escape_vtt(line)}\n" for line in cue.lines)
+            + "\n"
+            for cue in cues
+        )
+
+    def _cues(self, max_line_width: int, max_lines: int, max_words_per_line: int | None) -> list[Cue]:
+        return lay_out(
+            _tidy_segments(self),
+            _last_ms(self.duration),
+            max_line_width=max_line_width,
+            max_lines=max_lines,
+            max_words_per_line=max_words_per_line,
         )
 
 
@@ -175,8 +192,8 @@ def write_transcript(
     folder: str | Path,
     stem: str,
     *,
-    max_line_width: int = 42,
-    max_lines: int = 2,
+    max_line_width: int = MAX_COLUMNS,
+    max_lines: int = MAX_LINES,
     max_words_per_line: int | None = None,
 ) -> Path:
     """Write ``transcript`` as ``folder/stem.format`` and return that path; the limits apply to srt and vtt.
@@ -209,7 +226,7 @@ def safe_stem(stem: str) -> str:
     Separators, control characters and what Windows forbids become ``_``, leading dots, dashes and spaces go, and the
     length is cut; a digest of the original keeps apart what cleaning would make equal.
     """
-    cleaned = _UNSAFE_IN_NAMES.sub("_", _encodable(stem)).lstrip("-. ")
+    cleaned = _UNSAFE_IN_NAMES.sub("_", encodable(stem)).lstrip("-. ")
     cleaned = cleaned.encode("utf-8")[:MAX_STEM_BYTES].decode("utf-8", "ignore")
     if cleaned == stem and cleaned:
         return cleaned
@@ -266,112 +283,6 @@ def _last_ms(duration: float) -> float:
 def _clamp_span(start: float, end: float, earliest: float, latest: float) -> tuple[float, float]:
     start = min(max(round(float(start), 3), earliest), latest)
     return start, min(max(round(float(end), 3), start), latest)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Text that is never broken, with its times, and whether a space stands before it."""
-
-    start: float
-    end: float
-    text: str
-    spaced: bool
-
-
-def _lay_out(
-    transcript: Transcript, max_line_width: int, max_lines: int, max_words_per_line: int | None
-) -> list[tuple[int, int, str]]:
-    """Return cues of (start in ms, end in ms, lines of text joined by line breaks)."""
-    limits = {"max_line_width": max_line_width, "max_lines": max_lines, "max_words_per_line": max_words_per_line}
-    for name, limit in limits.items():
-        if limit is not None and limit < 1:
-            raise ConfigError(f"{name} must be at least 1, got {limit}")
-    cues: list[tuple[int, int, str]] = []
-    earliest = 0
-    for segment in _tidy_segments(transcript):
-        chunks = [piece for chunk in _chunks(segment) for piece in _break_wide(chunk, max_line_width)]
-        lines = list(_fill_lines(chunks, max_line_width, max_words_per_line))
-        for first in range(0, len(lines), max_lines):
-            shown = lines[first : first + max_lines]
-            start = max(_to_ms(shown[0][0].start), earliest)
-            earliest = max(_to_ms(shown[-1][-1].end), start + 1)
-            cues.append((start, earliest, "\n".join(_join(line) for line in shown)))
-    return cues
-
-
-def _chunks(segment: Segment) -> list[_Chunk]:
-    """Cut the segment's text at its words (keeping punctuation that words lack), or at spaces when it has no words."""
-    text = _one_line(segment.text)
-    if not segment.words:
-        return _spread(text.split(" "), segment.start, segment.end) if text else []
-    cuts: list[int] = []
-    position = 0
-    for word in segment.words:
-        spelled = _one_line(word.word)
-        cuts.append(text.find(spelled, position))
-        if cuts[-1] < 0:  # the words spell something else than the text: trust the words
-            pieces = [f"{_one_line(each.word)} " for each in segment.words]
-            break
-        position = cuts[-1] + len(spelled)
-    else:
-        pieces = [text[a:b] for a, b in zip([0, *cuts[1:]], [*cuts[1:], len(text)], strict=True)]
-    chunks: list[_Chunk] = []
-    spaced = False
-    for word, piece in zip(segment.words, pieces, strict=True):
-        parts = piece.split()
-        if parts:
-            first, *rest = _spread(parts, word.start, word.end)
-            chunks += [replace(first, spaced=spaced), *rest]
-        spaced = piece.endswith(" ")
-    return chunks
-
-
-def _spread(texts: list[str], start: float, end: float, *, spaced: bool = True) -> list[_Chunk]:
-    """Share the time from ``start`` to ``end`` among ``texts`` in proportion to their letters."""
-    total = sum(len(text) for text in texts)
-    chunks: list[_Chunk] = []
-    letters = 0
-    for text in texts:
-        from_s = start + (end - start) * letters / total
-        letters += len(text)
-        chunks.append(_Chunk(from_s, start + (end - start) * letters / total, text, spaced))
-    return chunks
-
-
-def _break_wide(chunk: _Chunk, width: int) -> list[_Chunk]:
-    """Break a chunk wider than a line (a long word, or a script without spaces) into pieces that fit."""
-    if len(chunk.text) <= width:
-        return [chunk]
-    texts = [chunk.text[i : i + width] for i in range(0, len(chunk.text), width)]
-    # The first piece fills a line, so it stands at the beginning of one and needs no space either.
-    return _spread(texts, chunk.start, chunk.end, spaced=False)
-
-
-def _fill_lines(chunks: list[_Chunk], max_width: int, max_words: int | None) -> Iterator[list[_Chunk]]:
-    line: list[_Chunk] = []
-    for chunk in chunks:
-        is_full = len(_join([*line, chunk])) > max_width or len(line) == max_words
-        if line and is_full:
-            yield line
-            line = []
-        line.append(chunk)
-    if line:
-        yield line
-
-
-def _join(chunks: list[_Chunk]) -> str:
-    return "".join(f" {chunk.text}" if chunk.spaced else chunk.text for chunk in chunks).strip(" ")
-
-
-def _one_line(text: str) -> str:
-    """Return ``text`` without control characters and with every run of white space as one space."""
-    kept = (letter for letter in text if letter.isspace() or unicodedata.category(letter) != "Cc")
-    return _encodable(" ".join("".join(kept).split()))
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates (a file name that is not UTF-8 has them), which no UTF-8 file can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _escape_vtt(text: str) -> str:

@@ -49,6 +49,7 @@ WAYS = {
     [
         (1e20, r"must lie in \[-1, 1\], one is 1e\+20 \(after .* s\); re-export it"),
         (-1e38, r"one is 1e\+38"),
+        (8.5, "they have the scale of 16 bits, divide by 32768"),
         (-20000.0, "one is 2e.04 .*they have the scale of 16 bits, divide by 32768"),
         (8e6, "24 bits, divide by 8388608"),
         (2e9, "32 bits"),
@@ -89,10 +90,12 @@ def test_integers_have_the_scale_of_their_type(dtype):
 
 
 def test_integers_of_another_scale_are_refused():
-    with pytest.raises(AudioError, match="int16 or int32, got int64"):
+    with pytest.raises(AudioError, match="int16 or int32, got int64; they have the scale of 16 bits, divide by 32768"):
         array_samples(np.array([0, 16384, -32768]))
+    with pytest.raises(AudioError, match="scale of 32 bits, divide by 2147483648"):
+        array_samples(np.array([0, -(2**31)]))
     of_16_bits = np.array([0, 16384, -32000], dtype=np.int32)
-    with pytest.raises(AudioError, match="the largest is 32000; if they are of 16 bits"):
+    with pytest.raises(AudioError, match="the largest is 32000; if they are of 16 bits, divide by 32768"):
         array_samples(of_16_bits)
     assert array_samples(of_16_bits, start_s=1.0)[1] == 2.0**-17, "a piece of a recording may be silent"
     assert array_samples(np.zeros(9, dtype=np.int32)).tolist() == [0.0] * 9

@@ -87,6 +87,19 @@ def test_subtitles_of_one_file_on_stdout(recognizer, wav, capsys, name):
     assert capsys.readouterr().out == getattr(Transcriber.load(recognizer).transcribe(wav), f"to_{name}")()
 
 
+def test_captions_are_laid_out_as_asked(recognizer, wav, capsys, tmp_path):
+    expected = Transcriber.load(recognizer).transcribe(wav)
+    limits = ["--max-line-width", "8", "--max-lines", "1", "--words-per-line", "1"]
+    assert main(["transcribe", wav, "-m", recognizer, "-q", "-f", "srt", *limits]) == 0
+    assert capsys.readouterr().out == expected.to_srt(8, 1, 1) != expected.to_srt()
+    assert main(["transcribe", wav, "-m", recognizer, "-q", "-f", "all", "-o", str(tmp_path), *limits]) == 0
+    assert (tmp_path / f"{Path(wav).stem}.vtt").read_text() == expected.to_vtt(8, 1, 1)
+    assert main(["transcribe", wav, "-m", recognizer, "-f", "json", "--max-lines", "1"]) == 2
+    assert "not in -f json" in capsys.readouterr().err
+    assert main(["transcribe", wav, "-m", recognizer, "-f", "vtt", "--words-per-line", "0"]) == 2
+    assert "max_words_per_line must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_all_formats_into_a_folder(recognizer, capsys, tmp_path):
     files = [str(write_speechlike(tmp_path / name, 1.0)) for name in ("talk.wav", "walk.wav")]
     out = tmp_path / "out"

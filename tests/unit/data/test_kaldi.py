@@ -93,6 +93,9 @@ def test_durations_of_tokens_come_back_and_go_away(tmp_path):
         ("segments", "a a 0 0.1\nb b 0.2 0.1\nc c 0 0.1\n", "segments:2: must be: utterance"),
         ("segments", "a a 0 0.1\nb b 0 99\nc x 0 0.1\n", "segments:2: ends at 99.0 s, but its recording lasts"),
         ("segments", "a a 0 0.1\nb b 0 0.1\nc x 0 0.1\n", "segments:3: recording 'x' is not in wav.scp"),
+        ("segments", "a a 5000 -1\nb b 0 0.1\nc c 0 0.1\n", "segments:1: must be: utterance"),
+        ("segments", "a a 0 -2\nb b 0 0.1\nc c 0 0.1\n", "segments:1: must be: utterance"),
+        ("segments", "a x 0 -1\nb b 0 0.1\nc c 0 0.1\n", "segments:1: recording 'x' is not in wav.scp"),
         ("text.fra", "a un\nz deux\n", "text.fra: 'z' is not in text"),
         ("durations", "a 0.1 0.2\nb 0.1 0.2s\n", "durations:2: must be the seconds of each token"),
         ("durations", "a 0.1 0.2\nb -0.1 0.4\n", "durations:2: must be the seconds of each token, at least 0"),
@@ -114,6 +117,26 @@ def test_each_fault_is_named_with_its_line(tmp_path, name, content, message):
     with pytest.raises(DataError) as error:
         read_kaldi_dir(tmp_path)
     assert message in str(error.value)
+
+
+def test_what_editors_and_kaldi_leave_in_files_is_taken(tmp_path):
+    """A byte order mark, blank lines at the end, carriage returns, and -1 for the end of a recording."""
+    expected = make_data_dir(tmp_path / "data", count=2)
+    first, second = expected
+    for name in ("text", "utt2spk", "wav.scp", "utt2lang"):
+        path = tmp_path / "data" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\n")
+    assert read_kaldi_dir(tmp_path / "data") == expected
+    (tmp_path / "data/utt2dur").unlink()
+    (tmp_path / "data/segments").write_text(
+        f"{first.utt_id} {first.utt_id} 0.1 -1\n{second.utt_id} {second.utt_id} 0 -1\n\n"
+    )
+    found = read_kaldi_dir(tmp_path / "data")
+    assert [(u.start_s, u.end_s) for u in found] == [(0.1, first.duration_s), (0.0, second.duration_s)]
+    assert len(read_utterance(found[0], RATE)) == round((first.duration_s - 0.1) * RATE)
+    (tmp_path / "data/text").write_text("\n")
+    with pytest.raises(DataError, match="is not in text"):
+        read_kaldi_dir(tmp_path / "data")
 
 
 def test_all_faults_come_at_once(tmp_path):
