@@ -121,7 +121,7 @@ class Wav2Vec2BertOptions(Config):
     def to_config(self) -> OwsmCtcConfig:
         """Return our configuration of the same recogniser."""
         return OwsmCtcConfig(
-            frontend=KaldiFbankConfig(num_mels=NUM_MELS, window="povey"),
+            frontend=KaldiFbankConfig(num_mels=NUM_MELS, window="povey", double_precision=True),
             normalize="seamless",
             encoder=ConformerConfig(
                 model_dim=self.hidden_size,
