@@ -184,7 +184,7 @@ def _load_tokenizer(files: _Files, options: FunasrOptions) -> Tokenizer:
     if tuple(pieces[:3]) != SPECIALS:
         raise DataError(f"{tokens_path}: must begin with <blank>, <s> and </s>, got {pieces[:3]}")
     lexicon = read_lexicon(files.path(_LEXICON)) if files.find(_LEXICON) else {}
-    if not lexicon and all(len(piece) == 1 or piece.startswith("<") for piece in pieces):
+    if not lexicon and all(_is_ideograph(piece) or piece.startswith("<") for piece in pieces):
         return CharTokenizer(pieces, source=str(tokens_path))
     return LexiconTokenizer(pieces, lexicon, source=str(tokens_path))
 
@@ -215,11 +215,15 @@ def _languages_of(tokenizer: Tokenizer) -> list[str]:
     It is Chinese if most pieces are ideographs and none is Japanese, and English if there are no letters but its own.
     """
     text = "".join(piece for token_id, piece in enumerate(tokenizer.pieces) if not tokenizer.is_special(token_id))
-    num_ideographs = sum("\u4e00" <= piece <= "\u9fff" for piece in tokenizer.pieces)
+    num_ideographs = sum(map(_is_ideograph, tokenizer.pieces))
     if 2 * num_ideographs > tokenizer.vocab_size:
         return [] if any("\u3040" <= letter <= "\u30ff" for letter in text) else ["zh"]
     letters = [letter for letter in text if letter.isalpha()]
     return ["en"] if letters and all(letter.isascii() for letter in letters) else []
+
+
+def _is_ideograph(piece: str) -> bool:
+    return len(piece) == 1 and "\u4e00" <= piece <= "\u9fff"
 
 
 FUNASR = Family(
