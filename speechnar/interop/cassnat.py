@@ -27,10 +27,14 @@ from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
 from speechnar.interop.family import Family, Listing, in_root, listed_of
-from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
+from speechnar.interop.files import (
+    ConversionReport,
+    read_tensors,
+    read_yaml,
+    save_converted,
+)
 from speechnar.models.asr.cassnat import CassNat, CassNatConfig
 from speechnar.models.asr.unienc import UniEnc, UniEncConfig
-from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import WORD_START, CharTokenizer, SentencePieceTokenizer, Tokenizer
 
@@ -209,8 +213,7 @@ def convert_cassnat(source: str | Path, destination: str | Path) -> ConversionRe
         check_fit(_build(config, tokenizer), state, source=str(weights_files[0]))
     model = _build(config, tokenizer)
     model.load_state_dict(state)
-    save_model(destination, model, tokenizer, card=_card(source))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(destination, model, tokenizer, keys, card=_card(source))
 
 
 def _build(config: CassNatConfig | UniEncConfig, tokenizer: Tokenizer) -> CassNat | UniEnc:

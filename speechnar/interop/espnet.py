@@ -12,19 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
-from speechnar.interop.espnet_names import check_fit, map_state
+from speechnar.interop.espnet_names import map_state
 from speechnar.interop.espnet_options import AsrOptions, EspnetOptions, parse_options
 from speechnar.interop.family import Family, FolderListing, Listing
-from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
+from speechnar.interop.files import (
+    ConversionReport,
+    is_below,
+    read_tensors,
+    read_yaml,
+    save_converted,
+    with_weights,
+)
 from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
-from speechnar.models.base import save_model
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -63,16 +68,14 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
         skip_decoder=head is None and isinstance(options, AsrOptions),
         trunk="" if head is None else "trunk.",
     )
-    model: nn.Module
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
+
+    def make() -> nn.Module:
         if head is None:
-            model = OwsmCtc(trunk, tokenizer)
-        else:
-            model = Joint(JointConfig(trunk=trunk, transformer_ar=head), tokenizer)
-    check_fit(model, state, source=str(weights_path))
-    model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=_card(source, tokenizer))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+            return OwsmCtc(trunk, tokenizer)
+        return Joint(JointConfig(trunk=trunk, transformer_ar=head), tokenizer)
+
+    model = with_weights(make, state, source=str(weights_path))
+    return save_converted(destination, model, tokenizer, keys, card=_card(source, tokenizer))
 
 
 def _head_of(options: EspnetOptions, source: Path) -> TransformerArHeadConfig | None:

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ConfigDict
 from torch import Tensor
 
 from speechnar.audio.fbank import build_frontend
+from speechnar.config import AnyConfig, Config, parse_config
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.hub import card_languages, read_card
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
-from speechnar.interop.family import PICKLE_FILE, SAFETENSORS_FILE
+from speechnar.interop.family import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from speechnar.interop.files import read_tensors
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.base import read_weights
@@ -69,6 +71,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must hold an object, got {type(values).__name__}")
     return values
+
+
+class TransformersOptions(Config):
+    """What ``config.json`` says of a network; what it says of training is left out. Defaults are transformers'."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def read_options(source: Path, cls: type[AnyConfig]) -> AnyConfig:
+    """Read ``config.json`` as ``cls``.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+        ConfigError: the network has options that ours has not; all of them are named.
+    """
+    return parse_config(read_json(source / CONFIG_FILE), cls, source=str(source / CONFIG_FILE))
+
+
+def check_settings(values: Mapping[str, Any], expected: Mapping[str, object], source: str) -> None:
+    """Raise ConfigError where a setting of ``source`` is another one than is expected; one that is absent is none."""
+    wrong = [f"{name} must be {x}, got {values[name]!r}" for name, x in expected.items() if values.get(name, x) != x]
+    if wrong:
+        raise ConfigError(f"{source}: {'; '.join(wrong)}")
 
 
 def preprocessor_of(source: Path) -> dict[str, Any]:

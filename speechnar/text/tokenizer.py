@@ -381,9 +381,9 @@ class LexiconTokenizer(PieceTokenizer):
     Raises:
         DataError: a piece is listed twice, or ``<blank>`` or ``<unk>`` is missing. The message gives the line.
 
-    Source: FunASR 1.4, ``CharTokenizer`` with a ``seg_dict``, and ``sentence_postprocess``. Differs from it: Chinese needs
-    no spaces around words of other scripts, ``<unk>`` is shown, and the beginning of a word that is not continued, or a
-    sign before Chinese, stays where it is, where FunASR moves it or loses it.
+    Source: FunASR 1.4, ``CharTokenizer`` with a ``seg_dict``, and ``sentence_postprocess``. Differs from it: Chinese
+    needs no spaces around words of other scripts, ``<unk>`` is shown, and the start of a word that is not continued,
+    or a sign before Chinese, stays where it is, where FunASR moves it or loses it.
     """
 
     def __init__(self, pieces: Sequence[str], lexicon: Mapping[str, Sequence[str]], *, source: str = "pieces") -> None:

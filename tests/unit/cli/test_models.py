@@ -8,7 +8,7 @@ import pytest
 
 from speechnar import hub as hub_module
 from speechnar.cli.main import main
-from speechnar.hub import PublishedModel
+from speechnar.published import PublishedModel
 from tests.unit import published
 
 NAME = "espnet/owsm_ctc_v4_1B"
@@ -18,11 +18,21 @@ NAME = "espnet/owsm_ctc_v4_1B"
 def known(monkeypatch, recognizer):
     models = [
         PublishedModel(
-            NAME, "ESPnet", ("asr", "st"), "1.01 B", ("many",), "", "7.4 % WER", "a table", "English", "random weights"
+            NAME,
+            family="ESPnet",
+            kind="owsm_ctc",
+            tasks=("asr", "st"),
+            size="1.01 B",
+            languages=("many",),
+            license="",
+            error="7.4 % WER",
+            error_source="a table",
+            recommended_for="English",
+            checked_with="random weights",
         ),
-        PublishedModel("a/b", "FunASR", ("asr",), "220 M", ("cmn",), "mit", "", "", "", "random weights"),
+        PublishedModel("a/b", "FunASR", "paraformer", ("asr",), "220 M", ("cmn",), "mit", "", "", "", "random weights"),
     ]
-    monkeypatch.setattr(hub_module, "published_models", lambda: models)
+    monkeypatch.setattr("speechnar.published.published_models", lambda: models)
     monkeypatch.setattr(hub_module, "SHIPPED_FOLDER", Path(recognizer).parent)
 
 
@@ -30,7 +40,7 @@ def test_models_says_what_is_here_and_what_is_known(hub, known, capsys):
     hub.add(NAME, published.espnet())
     assert main(["models"]) == 0
     header, tiny, owsm, other, source = capsys.readouterr().out.splitlines()
-    assert header.split() == ["name", "task", "size", "languages", "licence", "error", "from", "present"]
+    assert header.split() == ["name", "kind", "task", "size", "languages", "licence", "error", "from", "present"]
     assert tiny.startswith("tiny  ") and "apache-2.0" in tiny and tiny.endswith("shipped  yes")
     assert owsm.startswith(NAME) and "1.01 B parameters" in owsm and "7.4 % WER [1]" in owsm
     assert owsm.endswith("hub      no") and other.endswith("no")
@@ -40,6 +50,7 @@ def test_models_says_what_is_here_and_what_is_known(hub, known, capsys):
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["tiny"]["languages"] == "eng, deu, fra"
+    assert [rows[name]["kind"] for name in ("tiny", NAME, "a/b")] == ["owsm_ctc", "owsm_ctc", "paraformer"]
     assert (rows[NAME]["present"], rows[NAME]["from"], rows[NAME]["licence"]) == ("yes", "hub cache", "cc-by-4.0")
     assert (rows[NAME]["error"], rows[NAME]["error_source"], rows[NAME]["checked_with"]) == (
         "7.4 % WER",
