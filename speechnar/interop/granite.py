@@ -29,13 +29,16 @@ from speechnar.interop.family import (
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport, save_converted
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
     TransformersOptions,
     build_recogniser,
-    card_of,
     check_settings,
     find_weights,
     map_names,

@@ -22,11 +22,11 @@ from speechnar.interop.espnet_names import KeyMapping, listed
 from speechnar.interop.family import CARD_FILE, Family, FolderListing, Listing, listed_of
 from speechnar.interop.files import (
     ConversionReport,
+    card_of,
     read_tensors,
     save_converted,
     with_weights,
 )
-from speechnar.interop.transformers import card_of
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.nn.frontend import build_normalizer
 from speechnar.nn.zipformer import ZipformerConfig

@@ -35,13 +35,17 @@ from speechnar.interop.family import (
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport, save_converted, with_weights
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+    with_weights,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
     TransformersOptions,
     build_recogniser,
-    card_of,
     find_weights,
     map_names,
     preprocessor_of,
@@ -186,7 +190,9 @@ def convert_wav2vec2(source: str | Path, destination: str | Path, *, language: s
     state = {_in_recogniser(name): tensor for name, tensor in state.items()}
     config = _recogniser(network, normalize=normalize is True)
     model = build_recogniser(config, tokenizer, state, without_bias=(), source=str(path))
-    return save_converted(destination, model, tokenizer, keys, card=card_of(source, toolkit, language=language))
+    return save_converted(
+        destination, model, tokenizer, keys, card=card_of(source, toolkit, languages=[language] if language else ())
+    )
 
 
 def _default_language(tokenizer_file: Path) -> str:

@@ -17,12 +17,15 @@ from pydantic import PositiveInt, model_validator
 
 from speechnar.audio.fbank import KaldiFbankConfig
 from speechnar.interop.family import CONFIG_FILE, Family, Listing, transformers_config, transformers_weights
-from speechnar.interop.files import ConversionReport, save_converted
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     TransformersOptions,
     build_recogniser,
-    card_of,
     check_settings,
     find_weights,
     map_names,
