@@ -60,6 +60,7 @@ WORDS: tuple[bytes, ...] = (
     b"\x00", b"\xff" * 4, b"\x7f\xff\xff\xff", b"-1", b"1e999", b"999999999", b"NaN", b"null", b"[[[[", b"{}", b"\n",
     b" ", b"&a ", b"*a", b"!!python/object/apply:os.system ", b"<blank>", b"<unk>", b"../../etc/passwd", b"/etc/passwd",
     b"|", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\\N", b"ngram 1=999999999", b"RIFF", b"fLaC", b"OggS",
+    b"\\ud800", b"\\u0000",
 )  # fmt: skip
 
 
