@@ -27,6 +27,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ from speechnar.models.base import load_model
 from speechnar.text.byte_pairs import BytePairTokenizer
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.checkpoint import load_checkpoint, save_checkpoint
-from tests import fuzz_serve
 from tests.unit.tiny import save_tiny_model, save_tiny_whisper
 
 MAX_S, MAX_BYTES = 30, 1_500_000_000
@@ -196,10 +196,15 @@ TARGETS: dict[str, tuple[Callable[[], Sequence[dict[str, bytes]]], Callable[[Pat
         lambda: [{f"a.{kind[2:] or 'zip'}": packed(kind)} for kind in ("zip", "w:gz", "w:xz", "w:")],
         check_archive,
     ),
-    "forms": (lambda: fuzz_serve.started(fuzz_serve.forms(sound("WAV"))), fuzz_serve.send),
-    "bodies": (lambda: fuzz_serve.started(fuzz_serve.bodies()), fuzz_serve.send),
-    "sessions": (lambda: fuzz_serve.started(fuzz_serve.sessions(sound("RAW", "PCM_16"))), fuzz_serve.send),
 }
+if find_spec("fastapi") is not None:  # of the extra serve
+    from tests import fuzz_serve
+
+    TARGETS |= {
+        "forms": (lambda: fuzz_serve.started(fuzz_serve.forms(sound("WAV"))), fuzz_serve.send),
+        "bodies": (lambda: fuzz_serve.started(fuzz_serve.bodies()), fuzz_serve.send),
+        "sessions": (lambda: fuzz_serve.started(fuzz_serve.sessions(sound("RAW", "PCM_16"))), fuzz_serve.send),
+    }
 WRITES = frozenset({"archive", "forms"})
 """Targets that unpack something beside what they are given."""
 

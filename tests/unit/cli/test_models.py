@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from speechnar.published import PublishedModel
 from tests.unit import published
 
 NAME = "espnet/owsm_ctc_v4_1B"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -77,6 +80,37 @@ def test_a_model_is_used_by_name_and_removed(hub, wav, capsys, monkeypatch):
     assert hub.requests == [] and os.environ["HF_HUB_OFFLINE"] == "1"
     assert main(["remove", NAME, "nonsense"]) == 1
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_revision_is_fetched_and_removed_by_itself(hub, capsys):
+    served = hub.add(NAME, published.espnet())
+    commit, served.commit = served.commit, "f" * 40
+    assert main(["pull", "-q", NAME, f"{NAME}@{commit}"]) == 0
+    newest, pinned = map(Path, capsys.readouterr().out.splitlines())
+    assert [path.parent.name.split("-")[0] for path in (newest, pinned)] == ["f" * 40, commit]
+    assert main(["remove", "-q", f"{NAME}@{commit}"]) == 0
+    assert newest.is_dir() and not pinned.exists()
+
+
+@pytest.mark.slow  # three processes import torch
+def test_the_variables_of_the_hub_hold_in_a_process(hub, wav, tmp_path):
+    hub.add(NAME, published.espnet())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "PYTHONPATH": str(ROOT)}
+
+    def run(*argv, **more):
+        command = [sys.executable, "-m", "speechnar", *argv]
+        return subprocess.run(command, env=environment | more, capture_output=True, text=True, check=False)
+
+    first = run("transcribe", "-q", "-m", f"{NAME}@v1.0", wav)
+    assert (first.returncode, first.stderr) == (0, "") and first.stdout.strip()
+    assert list((tmp_path / "home").rglob("model.safetensors"))
+    hub.requests.clear()
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert run("transcribe", "-q", "-m", f"{NAME}@v1.0", wav, **offline).stdout == first.stdout
+    other = run("transcribe", "-q", "-m", "a/b", wav, **offline)
+    assert other.returncode == 2 and "the hub must not be asked" in other.stderr and other.stderr.count("\n") == 1
+    assert hub.requests == []
 
 
 def test_help_says_which_model_to_use(capsys):

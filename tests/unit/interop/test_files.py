@@ -10,6 +10,7 @@ from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.hub import read_card
 from speechnar.interop.espnet_names import KeyMapping
 from speechnar.interop.files import ConversionReport, card_of, existing, is_below, read_tensors, read_yaml
+from tests.unit.test_plain_yaml import bomb
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.pth", "./a", "a b", "..a/b"])
@@ -53,6 +54,7 @@ def test_yaml_and_json_are_mappings(tmp_path):
         (b"x: [", "must be plain YAML"),
         (b"\xff\xfe\x00", "must be plain YAML"),
         (b"x: !!python/object/apply:os.mkdir [ran]", "must be plain YAML"),
+        (bomb(60).encode(), "must be plain YAML"),
     ],
 )
 def test_other_yaml_is_refused(tmp_path, monkeypatch, content, message):
