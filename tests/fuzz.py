@@ -340,6 +340,7 @@ def fuzz(target: str, first: int, seconds: float) -> Iterator[tuple[int, str | N
 def _work(target: str, seed: int, until: float, progress: Path) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MAX_BYTES,) * 2)
+    originals(target)  # a server takes its time to start, which is none of a case
     while time.monotonic() < until:
         progress.write_text(str(seed))
         found = run_case(target, seed)
@@ -360,7 +361,7 @@ def _attend(child: int, progress: Path, seed: int) -> tuple[int, str | None]:
             tried, _, found = now.partition("\n")
             code = os.waitstatus_to_exitcode(status)
             return int(tried or seed), found or (f"ended with status {code}" if code else None)
-        if now != last:
+        if now != last or not now:
             last, since = now, time.monotonic()
         if time.monotonic() - since > 2 * MAX_S:
             os.kill(child, signal.SIGKILL)
