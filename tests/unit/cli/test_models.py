@@ -84,9 +84,11 @@ def test_a_model_is_used_by_name_and_removed(hub, wav, capsys, monkeypatch):
 
 def test_a_revision_is_fetched_and_removed_by_itself(hub, capsys):
     served = hub.add(NAME, published.espnet())
-    commit, served.commit = served.commit, "f" * 40
-    assert main(["pull", "-q", NAME, f"{NAME}@{commit}"]) == 0
-    newest, pinned = map(Path, capsys.readouterr().out.splitlines())
+    commit = served.commit
+    assert main(["pull", "-q", f"{NAME}@{commit}"]) == 0
+    served.commit = "f" * 40
+    assert main(["pull", "-q", NAME]) == 0
+    pinned, newest = map(Path, capsys.readouterr().out.splitlines())
     assert [path.parent.name.split("-")[0] for path in (newest, pinned)] == ["f" * 40, commit]
     assert main(["remove", "-q", f"{NAME}@{commit}"]) == 0
     assert newest.is_dir() and not pinned.exists()
