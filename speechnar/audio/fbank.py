@@ -361,9 +361,8 @@ class KaldiFbank(nn.Module):
                 frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
             else:
                 frames = _mirrored_frames(clean, wav_lens, max(1, num_frames), length, shift)
-            feats = self._log_mel(frames.to(self.window.dtype))[
-                :, :num_frames
-            ].float()  # sliced last: an FFT of nothing is an error
+            feats = self._log_mel(frames.to(self.window.dtype)).float()
+            feats = feats[:, :num_frames]  # sliced last: an FFT of nothing is an error
         if config.lfr_window > 1 or config.lfr_shift > 1:
             feats, feat_lens = stack_frames(feats, feat_lens, config.lfr_window, config.lfr_shift)
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
