@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from speechnar import Transcriber, Transcript
+from speechnar.asr.clips import ClipDecoder
 from speechnar.errors import ConfigError
-from speechnar.interop import FAMILIES, family_of
+from speechnar.interop import FAMILIES, convert, family_of
 from speechnar.interop.espnet_names import MODULE_NAMES
 from speechnar.interop.espnet_options import parse_options
 from speechnar.interop.family import FolderListing
 from speechnar.models.asr.owsm_ctc import OwsmCtc
+from speechnar.models.asr.paraformer_stream import missing_to_stream
+from speechnar.models.base import load_model
 from speechnar.text.tokenizer import CharTokenizer
 from tests.reference import funasr_folders
 from tests.unit.interop import (
@@ -170,3 +173,13 @@ def test_word_times_languages_and_streams(heard, recording):
     assert any(partial), "something can be read while somebody speaks"
     assert stream(transcriber, recording, len(recording))[0] == streamed, "however samples come"
     assert streamed.language == transcript.language or name in LANGUAGES
+
+
+def test_long_form_settings_come_with_the_checkpoint(tmp_path):
+    owsm, online = (
+        load_model(convert(CHECKPOINTS[name](tmp_path / name), tmp_path / f"our {name}").destination)
+        for name in ("OWSM-CTC", "online Paraformer")
+    )
+    assert owsm.config.clip_s == 30.0
+    assert ClipDecoder(owsm).pads
+    assert not missing_to_stream(online.model)
