@@ -24,7 +24,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from speechnar.hub import ModelInfo, list_models, published_models
+from speechnar.hub import ModelInfo, list_models
+from speechnar.published import published_models
 from speechnar.text.languages import name_of
 
 ROOT = Path(__file__).parents[1]

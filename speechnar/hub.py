@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from speechnar import store
 from speechnar.errors import ConfigError, ModelNotFoundError
 from speechnar.plain_yaml import parse_yaml
@@ -35,7 +33,6 @@ CONSENT = (
 )
 """What everybody is told who gives a voice or edits what somebody has said."""
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
-PUBLISHED_FILE = Path(__file__).parent / "published_models.yaml"
 MODEL_FILES = (
     "config.json",
     "*.safetensors",
@@ -69,47 +66,6 @@ class ModelInfo:
     source: str
     """``shipped`` or ``hub cache``."""
     folder: Path
-
-
-@dataclass(frozen=True)
-class PublishedModel:
-    """A checkpoint on the hub that is known to be read; what no source says is empty."""
-
-    name: str
-    family: str
-    """As of `speechnar.interop.FAMILIES`."""
-    tasks: tuple[str, ...]
-    size: str
-    """Number of parameters, as 1.01 B."""
-    languages: tuple[str, ...]
-    license: str
-    error: str
-    """Published error rate, with what it was measured on."""
-    error_source: str
-    recommended_for: str
-    checked_with: str
-    """``real weights`` if its own were run here, else ``random weights`` of its layout."""
-
-
-def published_models() -> list[PublishedModel]:
-    """Return the checkpoints that `speechnar models` lists besides those that are here."""
-    with PUBLISHED_FILE.open(encoding="utf-8") as file:
-        entries = yaml.safe_load(file)
-    return [
-        PublishedModel(
-            name=name,
-            family=entry["family"],
-            tasks=_strings(entry["tasks"]),
-            size=entry["size"],
-            languages=_strings(entry.get("languages")),
-            license=entry.get("license", ""),
-            error=entry.get("error", ""),
-            error_source=entry.get("error_source", ""),
-            recommended_for=entry.get("for", ""),
-            checked_with=entry["checked_with"],
-        )
-        for name, entry in entries.items()
-    ]
 
 
 def resolve_model(name: str | Path) -> Path:

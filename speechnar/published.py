@@ -1,9 +1,58 @@
-"""Model names to model folders, wherever the models are: on this machine, or on the hub."""
+"""Model names to model folders, wherever the models are, on this machine or on the hub; and which are known there."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from speechnar.hub import find_model
+
+PUBLISHED_FILE = Path(__file__).parent / "published_models.yaml"
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A checkpoint on the hub that is known to be read; what no source says is empty."""
+
+    name: str
+    family: str
+    """As of `speechnar.interop.FAMILIES`."""
+    kind: str
+    """As of `speechnar.models.MODELS`, once it is converted."""
+    tasks: tuple[str, ...]
+    size: str
+    """Number of parameters, as 1.01 B."""
+    languages: tuple[str, ...]
+    license: str
+    error: str
+    """Published error rate, with what it was measured on."""
+    error_source: str
+    recommended_for: str
+    checked_with: str
+    """``real weights`` if its own were run here, else ``random weights`` of its layout."""
+
+
+def published_models() -> list[PublishedModel]:
+    """Return the checkpoints that `speechnar models` lists besides those that are here."""
+    with PUBLISHED_FILE.open(encoding="utf-8") as file:
+        entries = yaml.safe_load(file)
+    return [
+        PublishedModel(
+            name=name,
+            family=entry["family"],
+            kind=entry["kind"],
+            tasks=tuple(entry["tasks"]),
+            size=entry["size"],
+            languages=tuple(entry.get("languages", ())),
+            license=entry.get("license", ""),
+            error=entry.get("error", ""),
+            error_source=entry.get("error_source", ""),
+            recommended_for=entry.get("for", ""),
+            checked_with=entry["checked_with"],
+        )
+        for name, entry in entries.items()
+    ]
 
 
 def obtain_model(name: str | os.PathLike[str]) -> Path:

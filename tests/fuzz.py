@@ -27,6 +27,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ WORDS: tuple[bytes, ...] = (
     b"\x00", b"\xff" * 4, b"\x7f\xff\xff\xff", b"-1", b"1e999", b"999999999", b"NaN", b"null", b"[[[[", b"{}", b"\n",
     b" ", b"&a ", b"*a", b"!!python/object/apply:os.system ", b"<blank>", b"<unk>", b"../../etc/passwd", b"/etc/passwd",
     b"|", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\\N", b"ngram 1=999999999", b"RIFF", b"fLaC", b"OggS",
+    b"\\ud800", b"\\u0000",
 )  # fmt: skip
 
 
@@ -195,7 +197,15 @@ TARGETS: dict[str, tuple[Callable[[], Sequence[dict[str, bytes]]], Callable[[Pat
         check_archive,
     ),
 }
-WRITES = frozenset({"archive"})
+if find_spec("fastapi") is not None:  # of the extra serve
+    from tests import fuzz_serve
+
+    TARGETS |= {
+        "forms": (lambda: fuzz_serve.started(fuzz_serve.forms(sound("WAV"))), fuzz_serve.send),
+        "bodies": (lambda: fuzz_serve.started(fuzz_serve.bodies()), fuzz_serve.send),
+        "sessions": (lambda: fuzz_serve.started(fuzz_serve.sessions(sound("RAW", "PCM_16"))), fuzz_serve.send),
+    }
+WRITES = frozenset({"archive", "forms"})
 """Targets that unpack something beside what they are given."""
 
 
@@ -330,6 +340,7 @@ def fuzz(target: str, first: int, seconds: float) -> Iterator[tuple[int, str | N
 def _work(target: str, seed: int, until: float, progress: Path) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MAX_BYTES,) * 2)
+    originals(target)  # a server takes its time to start, which is none of a case
     while time.monotonic() < until:
         progress.write_text(str(seed))
         found = run_case(target, seed)
@@ -350,7 +361,7 @@ def _attend(child: int, progress: Path, seed: int) -> tuple[int, str | None]:
             tried, _, found = now.partition("\n")
             code = os.waitstatus_to_exitcode(status)
             return int(tried or seed), found or (f"ended with status {code}" if code else None)
-        if now != last:
+        if now != last or not now:
             last, since = now, time.monotonic()
         if time.monotonic() - since > 2 * MAX_S:
             os.kill(child, signal.SIGKILL)

@@ -8,9 +8,10 @@ import logging
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -157,10 +158,17 @@ class ClipDecoder:
 
     def decode(self, clips: Sequence[Samples]) -> list[Decoded]:
         """Decode clips of at most one window each, in batches of like length."""
-        decoded: dict[int, Decoded] = {}
-        for batch in batches([self._padded_size(clip) for clip in clips], self.batch_samples):
-            decoded.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
+        decoded = dict(chain.from_iterable(self.decode_in_batches(clips)))
         return [decoded[i] for i in range(len(clips))]
+
+    def decode_in_batches(self, clips: Sequence[Samples]) -> Iterator[list[tuple[int, Decoded]]]:
+        """Decode clips likewise; yield a batch at a time places of clips and their results.
+
+        The batch that holds the earliest clip comes first.
+        """
+        found = batches([self._padded_size(clip) for clip in clips], self.batch_samples)
+        for batch in sorted(found, key=min):
+            yield list(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
 
     def decode_windows(self, blocks: Iterable[Samples]) -> tuple[Decoded, int]:
         """Decode a recording of any length in overlapping windows; return also its number of samples.

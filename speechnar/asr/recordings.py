@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 _Head = tuple[Samples, Samples | None, Blocks]
 POOLED_BATCHES = 4
-"""Batches of short recordings that wait for each other, so that clips of like length can share one. What was read and
-not yet yielded is lost when the program is killed."""
+"""Batches of short recordings that wait for each other, so that clips of like length can share one. What is lost when
+the program is killed is what was read ahead, and what is decoded of these behind one that is not."""
 SPEECH_BATCHES = 8
 """Batches of a long recording's clips that are decoded together, likewise."""
 INAUDIBLE = 1e-4
@@ -48,14 +48,16 @@ def utterances(window_s: float) -> VadConfig:
 
 @dataclass
 class _Unfinished:
-    """A recording on its way: clips not decoded yet, and those that are, each with its place in seconds."""
+    """A recording on its way: the clip that is all of it and not decoded yet, or those that are, each with its place in
+    seconds, or the error that prevents it."""
 
     name: str | None
     duration_s: float
     is_speech: bool = True
     """Whether what waits has a say in what the language is."""
-    waiting: list[tuple[float, Samples]] = field(default_factory=list)
+    waiting: Samples | None = None
     decoded: list[tuple[float, Decoded]] = field(default_factory=list)
+    error: SpeechnarError | None = None
 
 
 class RecordingTranscriber:
@@ -70,15 +72,15 @@ class RecordingTranscriber:
 
         Short recordings are read ahead, by a thread, and decoded together; a long one is decoded as it is read.
         """
-        pool: list[_Unfinished | SpeechnarError] = []
+        pool: list[_Unfinished] = []
         pooled_s = 0.0
         for recording, head in self._read_ahead(recordings):
             try:
-                pool.append(self._prepare(recording, *head.result()))
+                unfinished = self._prepare(recording, *head.result())
             except SpeechnarError as error:
-                pool.append(error)
-            last = pool[-1]
-            pooled_s += last.duration_s if isinstance(last, _Unfinished) and last.waiting else 0.0
+                unfinished = _Unfinished(recording.name, 0.0, error=error)
+            pool.append(unfinished)
+            pooled_s += 0.0 if unfinished.waiting is None else unfinished.duration_s
             if pooled_s > POOLED_BATCHES * self.decoder.batch_seconds:
                 yield from self._finish(pool)
                 pool, pooled_s = [], 0.0
@@ -172,7 +174,7 @@ class RecordingTranscriber:
             if not np.abs(clip).max(initial=0.0) >= INAUDIBLE:
                 return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech=False)
             is_speech = not decoder.tells_language or self._holds_speech(clip)
-            return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech, waiting=[(0.0, clip)])
+            return _Unfinished(recording.name, len(clip) / decoder.sample_rate, is_speech, waiting=clip)
         decoded, num_samples = decoder.decode_windows(chain([clip, following], rest))
         decoded = decoded.if_speech(not decoder.tells_language or holds_speech(recording.blocks(VAD_RATE)))
         return _Unfinished(recording.name, num_samples / decoder.sample_rate, decoded=[(0.0, decoded)])
@@ -227,29 +229,35 @@ class RecordingTranscriber:
 
     # From tokens to transcripts.
 
-    def _finish(self, pool: Sequence[_Unfinished | SpeechnarError]) -> Iterator[Transcript | SpeechnarError]:
-        """Decode what waits in the pool and yield the results in order."""
-        waiting = [item for item in pool if isinstance(item, _Unfinished)]
+    def _finish(self, pool: Sequence[_Unfinished]) -> Iterator[Transcript | SpeechnarError]:
+        """Decode what waits in the pool and yield the results in order, each as soon as those before it are known."""
+        left = deque(pool)
+        for _ in self._decode_waiting([unfinished for unfinished in pool if unfinished.waiting is not None]):
+            while left and left[0].waiting is None:
+                unfinished = left.popleft()
+                yield unfinished.error or self._assemble(unfinished)
+
+    def _decode_waiting(self, waiting: Sequence[_Unfinished]) -> Iterator[None]:
+        """Decode the clips that wait, a batch at each turn but the first; those that cannot be leave their error."""
+        yield
+        clips = [unfinished.waiting for unfinished in waiting if unfinished.waiting is not None]
         try:
-            self._decode_waiting(waiting)
+            for batch in self.decoder.decode_in_batches(clips):
+                for place, decoded in batch:
+                    _take(waiting[place], decoded)
+                yield
         except SpeechnarError:  # one clip spoils the batch: find it
-            pool = [self._decode_alone(item) if isinstance(item, _Unfinished) else item for item in pool]
-        for item in pool:
-            yield item if isinstance(item, SpeechnarError) else self._assemble(item)
+            for unfinished, clip in zip(waiting, clips, strict=True):
+                if unfinished.waiting is not None:
+                    self._decode_alone(unfinished, clip)
+                    yield
 
-    def _decode_waiting(self, waiting: Sequence[_Unfinished]) -> None:
-        results = iter(self.decoder.decode([clip for unfinished in waiting for _, clip in unfinished.waiting]))
-        for unfinished in waiting:
-            is_speech = unfinished.is_speech
-            unfinished.decoded += [(start_s, next(results).if_speech(is_speech)) for start_s, _ in unfinished.waiting]
-            unfinished.waiting.clear()
-
-    def _decode_alone(self, unfinished: _Unfinished) -> _Unfinished | SpeechnarError:
+    def _decode_alone(self, unfinished: _Unfinished, clip: Samples) -> None:
         try:
-            self._decode_waiting([unfinished])
+            (decoded,) = self.decoder.decode([clip])
+            _take(unfinished, decoded)
         except SpeechnarError as error:
-            return error
-        return unfinished
+            unfinished.error, unfinished.waiting = error, None
 
     def _assemble(self, unfinished: _Unfinished) -> Transcript:
         mass = sum((decoded.language_mass for _, decoded in unfinished.decoded), self._no_mass())
@@ -306,3 +314,9 @@ class RecordingTranscriber:
             segments=tuple(segments),
             tags=tuple(tags) if self.decoder.tells_tags else None,
         )
+
+
+def _take(unfinished: _Unfinished, decoded: Decoded) -> None:
+    """Put what was made of the clip that waited in its place."""
+    unfinished.decoded.append((0.0, decoded.if_speech(unfinished.is_speech)))
+    unfinished.waiting = None

@@ -292,6 +292,9 @@ class KaldiFbankConfig(Config):
     """Frames between stacks (FunASR's ``lfr_n``)."""
     scale: float = Field(default=32768.0, gt=0)
     """Factor on samples: Kaldi works in 16-bit units."""
+    double_precision: bool = False
+    """Compute in float64, as the features of transformers are computed; the logarithm of a band that holds next to
+    nothing shows how the others were rounded."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
@@ -337,13 +340,13 @@ class KaldiFbank(nn.Module):
         mel_matrix = kaldi_mel_matrix(config.sample_rate, self.n_fft, config.num_mels, config.low_freq, config.top_freq)
         self.register_buffer("mel_matrix", torch.from_numpy(mel_matrix), persistent=False)
         window = torch.from_numpy(_kaldi_window(config.window, config.frame_length_samples))
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", window if config.double_precision else window.float(), persistent=False)
 
     def forward(self, wav: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wav`` (B, S) in [-1, 1] to ``feats`` (B, T, F) float32 and ``feat_lens`` (B,).
 
         Samples beyond ``wav_lens`` may hold anything, NaN included; frames beyond ``feat_lens`` are 0. Computes in
-        float32 under any autocast.
+        float32, or as ``double_precision`` says, under any autocast.
         """
         config = self.config
         length, shift = config.frame_length_samples, config.frame_shift_samples
@@ -358,7 +361,8 @@ class KaldiFbank(nn.Module):
                 frames = F.pad(clean, (0, max(0, length - wav.size(1)))).unfold(1, length, shift)
             else:
                 frames = _mirrored_frames(clean, wav_lens, max(1, num_frames), length, shift)
-            feats = self._log_mel(frames)[:, :num_frames]  # sliced last: an FFT of nothing is an error
+            feats = self._log_mel(frames.to(self.window.dtype)).float()
+            feats = feats[:, :num_frames]  # sliced last: an FFT of nothing is an error
         if config.lfr_window > 1 or config.lfr_shift > 1:
             feats, feat_lens = stack_frames(feats, feat_lens, config.lfr_window, config.lfr_shift)
         return feats.masked_fill(~frame_mask(feat_lens, feats.size(1))[..., None], 0.0), feat_lens
@@ -371,7 +375,7 @@ class KaldiFbank(nn.Module):
         frames = (frames - self.config.preemph * previous) * self.window
         spectrum = torch.fft.rfft(frames, n=self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.mel_matrix).clamp_min(torch.finfo(torch.float32).eps).log()
+        return (power @ self.mel_matrix.to(power.dtype)).clamp_min(torch.finfo(torch.float32).eps).log()
 
 
 def _mirrored_frames(wav: Tensor, wav_lens: Tensor, num_frames: int, length: int, shift: int) -> Tensor:
@@ -409,7 +413,7 @@ def _hz_to_kaldi(hz: float | np.ndarray) -> np.ndarray:
 def _kaldi_window(kind: Literal["hamming", "povey"], length: int) -> np.ndarray:
     cosine = np.cos(2 * np.pi * np.arange(length) / (length - 1))
     window = 0.54 - 0.46 * cosine if kind == "hamming" else (0.5 - 0.5 * cosine) ** 0.85
-    return window.astype(np.float32)
+    return np.asarray(window)
 
 
 def stack_frames(feats: Tensor, feat_lens: Tensor, window: int, shift: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ def _describe_remove(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from speechnar.hub import list_models, published_models  # noqa: PLC0415
+    from speechnar.hub import list_models  # noqa: PLC0415
+    from speechnar.published import published_models  # noqa: PLC0415
 
     present = {info.name: info for info in list_models()}
     known = {model.name: model for model in published_models()}
@@ -37,7 +38,8 @@ def _models(args: argparse.Namespace) -> int:
         languages = info.languages if info and info.languages else published.languages if published else ()
         row = {
             "name": name,
-            "task": ", ".join(tasks) or (info.kind if info else ""),
+            "kind": info.kind if info else published.kind if published else "",
+            "task": ", ".join(tasks),
             "size": f"{info.num_bytes / 1e6:.1f} MB" if info else f"{published.size} parameters" if published else "",
             "languages": ", ".join(languages) or "?",
             "licence": (info.license if info else "") or (published.license if published else "") or "?",

@@ -30,7 +30,8 @@ MAX_RATIO = 200
 MIN_JUDGED_BYTES = 64 << 20
 
 
-_LIBRISPEECH = "https://www.openslr.org/resources/12"
+_LIBRISPEECH, _LIBRITTS = (f"https://www.openslr.org/resources/{number}" for number in (12, 60))
+_ASTERISK = "https://downloads.asterisk.org/pub/telephony/sounds/releases"
 SUMS = {
     f"{_LIBRISPEECH}/dev-clean.tar.gz": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
     f"{_LIBRISPEECH}/dev-other.tar.gz": "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
@@ -39,11 +40,37 @@ SUMS = {
     f"{_LIBRISPEECH}/train-clean-100.tar.gz": "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
     f"{_LIBRISPEECH}/train-clean-360.tar.gz": "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
     f"{_LIBRISPEECH}/train-other-500.tar.gz": "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+    f"{_LIBRITTS}/dev-clean.tar.gz": "da0864e1bd26debed35da8a869dd5c04dfc27682921936de7cff9c8a254dbe1a",
+    f"{_LIBRITTS}/dev-other.tar.gz": "d413eda26f3a152ac7c9cf3658ef85504dfb1b625296e5fa83727f5186cca79c",
+    f"{_LIBRITTS}/test-clean.tar.gz": "234ea5b25859102a87024a4b9b86641f5b5aaaf1197335c95090cde04fe9a4f5",
+    f"{_LIBRITTS}/test-other.tar.gz": "33a5342094f3bba7ccc2e0500b9e72d558f72eb99328ac8debe1d9080402f10d",
+    f"{_LIBRITTS}/train-clean-100.tar.gz": "c5608bf1ef74bb621935382b8399c5cdd51cd3ee47cec51f00f885a64c6c7f6b",
+    f"{_LIBRITTS}/train-clean-360.tar.gz": "ce7cff44dcac46009d18379f37ef36551123a1dc4e5c8e4eb73ae57260de4886",
+    f"{_LIBRITTS}/train-other-500.tar.gz": "e35f7e34deeb2e2bdfe4403d88c8fdd5fbf64865cae41f027a185a6965f0a5df",
     "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2": (
         "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
     ),
+    f"{_ASTERISK}/asterisk-core-sounds-en-g722-1.6.1.tar.gz": (
+        "59891033e764d9dffc5ccdd78e845a1c8ea6bed0b434128bb0199c63ef591770"
+    ),
+    f"{_ASTERISK}/asterisk-core-sounds-es-g722-1.6.1.tar.gz": (
+        "3c474f73cc4f65478b3cf05ab0c5da19c8ce408699f61491f6aafba450cb540a"
+    ),
+    f"{_ASTERISK}/asterisk-core-sounds-fr-g722-1.6.1.tar.gz": (
+        "7ff3ca96bbb295a6458e6eb1ff92690d9a5d0db0b4ddfa2c488237e4d251efbe"
+    ),
+    f"{_ASTERISK}/asterisk-core-sounds-it-g722-1.6.1.tar.gz": (
+        "44a7fd7b067ff7f71df7fec31f9a8c960e13d35ca30c31878913c4020bfc00b6"
+    ),
+    f"{_ASTERISK}/asterisk-core-sounds-ru-g722-1.6.1.tar.gz": (
+        "fde2a071b811a081219138693d6813d122d91c2c3423936274b110b97645b61b"
+    ),
+    f"{_ASTERISK}/asterisk-moh-opsound-g722-2.03.tar.gz": (
+        "05d206cebfb3433e1bd7fddcf8886cc043e1b21b42ba80a762302e5cf90377ad"
+    ),
 }
-"""SHA-256 of what recipes fetch, where it is known to us: as torchaudio 2.11 has them."""
+"""SHA-256 of what recipes fetch, where it is known to us: corpora of speech as torchaudio 2.11 has them, Asterisk's
+sounds as OpenWrt's package ``asterisk-sounds-digium`` has them."""
 
 
 def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:

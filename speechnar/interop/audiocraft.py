@@ -19,8 +19,12 @@ from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
 from speechnar.interop.family import Family, Listing, listed_of
-from speechnar.interop.files import ConversionReport, existing, why_refused
-from speechnar.models.base import save_model
+from speechnar.interop.files import (
+    ConversionReport,
+    existing,
+    save_converted,
+    why_refused,
+)
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
 from speechnar.plain_yaml import parse_yaml
@@ -126,8 +130,7 @@ def convert_audiocraft(source: str | Path, destination: str | Path) -> Conversio
         )
     check_fit(model, state, source=str(path))
     model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=card)
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(destination, model, tokenizer, keys, card=card)
 
 
 def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:

@@ -26,11 +26,16 @@ from speechnar.audio.fbank import KaldiFbankConfig, build_frontend
 from speechnar.config import Config, parse_config
 from speechnar.errors import CheckpointError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
-from speechnar.interop.family import Family, Listing, in_root, listed_of
-from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
+from speechnar.interop.family import CARD_FILE, Family, Listing, in_root, listed_of
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    read_tensors,
+    read_yaml,
+    save_converted,
+)
 from speechnar.models.asr.cassnat import CassNat, CassNatConfig
 from speechnar.models.asr.unienc import UniEnc, UniEncConfig
-from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.tokenizer import WORD_START, CharTokenizer, SentencePieceTokenizer, Tokenizer
 
@@ -209,8 +214,7 @@ def convert_cassnat(source: str | Path, destination: str | Path) -> ConversionRe
         check_fit(_build(config, tokenizer), state, source=str(weights_files[0]))
     model = _build(config, tokenizer)
     model.load_state_dict(state)
-    save_model(destination, model, tokenizer, card=_card(source))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(destination, model, tokenizer, keys, card=card_of(source, "the CASS-NAT authors' code"))
 
 
 def _build(config: CassNatConfig | UniEncConfig, tokenizer: Tokenizer) -> CassNat | UniEnc:
@@ -402,22 +406,15 @@ def _statistics(source: Path, config: CassNatConfig | UniEncConfig) -> tuple[Ten
     return torch.from_numpy(np.asarray(mean, np.float32)), torch.from_numpy(np.asarray(std, np.float32))
 
 
-def _card(source: Path) -> str:
-    return (
-        f"---\ntasks: [asr]\n---\n# {source.resolve().name}\n\n"
-        "Converted from a checkpoint of the CASS-NAT authors' code; the licence of the original applies.\n"
-    )
-
-
 def is_cassnat(listing: Listing) -> bool:
     """Tell whether files are of a model of the authors' code."""
     return bool(in_root(listing, WEIGHTS_SUFFIX))
 
 
 def wanted_of_cassnat(listing: Listing) -> tuple[str, ...]:
-    """Return configuration, weights and vocabulary and, where they are, SentencePiece model and statistics."""
+    """Return configuration, weights and vocabulary and, where they are, SentencePiece model, statistics and card."""
     weights = in_root(listing, WEIGHTS_SUFFIX)
-    return (CONFIG_FILE, VOCAB_FILE, *weights, *listed_of(listing, SENTENCEPIECE_FILE, CMVN_FILE))
+    return (CONFIG_FILE, VOCAB_FILE, *weights, *listed_of(listing, SENTENCEPIECE_FILE, CMVN_FILE, CARD_FILE))
 
 
 CASSNAT = Family("cassnat_asr", "config.yaml and one .mdl file", is_cassnat, wanted_of_cassnat, convert_cassnat)

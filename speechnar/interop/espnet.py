@@ -12,19 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import torch
-import yaml
 from torch import nn
 
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
-from speechnar.interop.espnet_names import check_fit, map_state
+from speechnar.interop.espnet_names import map_state
 from speechnar.interop.espnet_options import AsrOptions, EspnetOptions, parse_options
-from speechnar.interop.family import Family, FolderListing, Listing
-from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
+from speechnar.interop.family import CARD_FILE, Family, FolderListing, Listing, listed_of
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    is_below,
+    read_tensors,
+    read_yaml,
+    save_converted,
+    with_weights,
+)
 from speechnar.models.asr.joint import Joint, JointConfig
 from speechnar.models.asr.owsm_ctc import OwsmCtc
 from speechnar.models.asr.transformer_ar import TransformerArHeadConfig
-from speechnar.models.base import save_model
 from speechnar.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -63,16 +68,16 @@ def convert_espnet(source: str | Path, destination: str | Path, *, skip_decoder:
         skip_decoder=head is None and isinstance(options, AsrOptions),
         trunk="" if head is None else "trunk.",
     )
-    model: nn.Module
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
+
+    def make() -> nn.Module:
         if head is None:
-            model = OwsmCtc(trunk, tokenizer)
-        else:
-            model = Joint(JointConfig(trunk=trunk, transformer_ar=head), tokenizer)
-    check_fit(model, state, source=str(weights_path))
-    model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=_card(source, tokenizer))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+            return OwsmCtc(trunk, tokenizer)
+        return Joint(JointConfig(trunk=trunk, transformer_ar=head), tokenizer)
+
+    model = with_weights(make, state, source=str(weights_path))
+    tasks = ["asr", *(["st"] if any(piece.startswith("<st_") for piece in tokenizer.pieces) else [])]
+    card = card_of(source, "ESPnet", languages=sorted(tokenizer.language_ids()), tasks=tasks)
+    return save_converted(destination, model, tokenizer, keys, card=card)
 
 
 def _head_of(options: EspnetOptions, source: Path) -> TransformerArHeadConfig | None:
@@ -92,7 +97,7 @@ def is_espnet(listing: Listing) -> bool:
 
 
 def wanted_of_espnet(listing: Listing) -> tuple[str, ...]:
-    """Return configuration, weights and, of subwords, the SentencePiece model.
+    """Return configuration, weights, of subwords the SentencePiece model and, where it is listed, the card.
 
     Raises:
         CheckpointError: they are malformed.
@@ -100,12 +105,13 @@ def wanted_of_espnet(listing: Listing) -> tuple[str, ...]:
     """
     config, weights = _find_files(listing)
     options = read_yaml(listing.path(config)) if config in listing.names else {}
-    meta = (META_FILE,) if META_FILE in listing.names else ()
+    meta, card = listed_of(listing, META_FILE), listed_of(listing, CARD_FILE)
     if options.get("token_type") == "char":
-        return (*meta, config, weights)
+        return (*meta, config, weights, *card)
     named = options.get("bpemodel")
     candidates = _bpe_names(named if isinstance(named, str) else BPE_FILE, config)
-    return (*meta, config, weights, next((name for name in candidates if name in listing.names), candidates[0]))
+    bpe = next((name for name in candidates if name in listing.names), candidates[0])
+    return (*meta, config, weights, bpe, *card)
 
 
 def _find_files(listing: Listing) -> tuple[str, str]:
@@ -169,14 +175,6 @@ def _bpe_names(named: str, config_name: str) -> list[str]:
     folders = (PurePosixPath(config_name).parent, PurePosixPath())
     below = [PurePosixPath(named)] if is_below(named) else []
     return [path.as_posix() for path in (*below, *(folder / name for folder in folders for name in names))]
-
-
-def _card(source: Path, tokenizer: Tokenizer) -> str:
-    languages = sorted(tokenizer.language_ids())
-    tasks = ["asr", *(["st"] if any(piece.startswith("<st_") for piece in tokenizer.pieces) else [])]
-    header = yaml.safe_dump({"language": languages, "tasks": tasks}, default_flow_style=None, width=1000)
-    name = source.resolve().name
-    return f"---\n{header}---\n# {name}\n\nConverted from an ESPnet checkpoint; the licence of the original applies.\n"
 
 
 ESPNET = Family("ESPnet", "meta.yaml, or config.yaml and one .pth file", is_espnet, wanted_of_espnet, convert_espnet)

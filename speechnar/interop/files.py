@@ -1,18 +1,24 @@
 """Foreign checkpoints as data: nothing in them is executed, and no file outside their folder is read."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+import yaml
+from torch import Tensor, nn
 
-from speechnar.errors import CheckpointError, ModelNotFoundError
-from speechnar.interop.espnet_names import KeyMapping, listed
+from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.hub import card_languages, read_card
+from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.models.base import save_model
 from speechnar.plain_yaml import parse_yaml
+from speechnar.text.languages import to_iso3
+from speechnar.text.tokenizer import Tokenizer
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -31,6 +37,57 @@ class ConversionReport:
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{source:<{widths[0]}}  {shape:<{widths[1]}}  {name}" for source, shape, name in rows]
         return "\n".join([*lines, f"{len(rows)} tensors, {self.num_parameters:,} parameters -> {self.destination}"])
+
+
+def with_weights(make: Callable[[], AnyModule], state: Mapping[str, Tensor], *, source: str) -> AnyModule:
+    """Return the model that ``make`` builds, with the weights ``state``; ``source`` is theirs, for messages.
+
+    Raises:
+        CheckpointError: naming what does not fit; nothing was allocated.
+    """
+    with torch.device("meta"):
+        model = make()
+    check_fit(model, state, source=source)
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def save_converted(
+    destination: Path,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    keys: tuple[KeyMapping, ...],
+    *,
+    card: str,
+    dtype: torch.dtype | None = None,
+) -> ConversionReport:
+    """Write a model folder as `speechnar.models.base.save_model` does, and return what became of the tensors."""
+    save_model(destination, model, tokenizer, card=card, dtype=dtype)
+    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+
+
+def card_of(source: Path, toolkit: str, *, languages: Sequence[str] = (), tasks: Sequence[str] = ("asr",)) -> str:
+    """Return the model card of what was converted.
+
+    Args:
+        source: the checkpoint's folder.
+        toolkit: what it is a checkpoint of.
+        languages: of the speech; if none, those that the card beside it tells. One without a code of ours is left out.
+        tasks: what the model does.
+    """
+    codes = languages or card_languages(read_card(source))
+    header = {"language": sorted(filter(None, {_known(code) for code in codes})), "tasks": list(tasks)}
+    front = yaml.safe_dump({k: v for k, v in header.items() if v}, default_flow_style=None, sort_keys=False, width=1000)
+    matter = f"---\n{front}---\n" if any(header.values()) else ""
+    name = source.resolve().name
+    return f"{matter}# {name}\n\nConverted from a checkpoint of {toolkit}; the licence of the original applies.\n"
+
+
+def _known(code: str) -> str | None:
+    try:
+        return to_iso3(code)
+    except ConfigError:
+        return None
 
 
 def existing(source: Path, name: object) -> Path:

@@ -19,12 +19,18 @@ import torch
 from speechnar.audio.cmvn import read_am_mvn
 from speechnar.errors import CheckpointError, DataError, ModelNotFoundError
 from speechnar.interop import sensevoice
-from speechnar.interop.espnet_names import check_fit
 from speechnar.interop.family import SAFETENSORS_FILE, Family, FolderListing, Listing, listed_of
-from speechnar.interop.files import ConversionReport, is_below, read_tensors, read_yaml
+from speechnar.interop.files import (
+    ConversionReport,
+    is_below,
+    read_tensors,
+    read_yaml,
+    save_converted,
+    with_weights,
+)
 from speechnar.interop.funasr_names import SENSEVOICE_NAMES, map_state, module_names
 from speechnar.interop.funasr_options import FunasrOptions, parse_options
-from speechnar.models.base import ModelConfig, model_entry, save_model
+from speechnar.models.base import ModelConfig, model_entry
 from speechnar.text.tokenizer import CharTokenizer, LexiconTokenizer, Tokenizer, read_lexicon
 
 META_FILE, CONFIG_FILE, WEIGHTS_FILE = "configuration.json", "config.yaml", "model.pt"
@@ -70,12 +76,9 @@ def convert_funasr(source: str | Path, destination: str | Path) -> ConversionRep
     state, keys = map_state(read_tensors(weights_path, WRAPPERS), description.names, source=str(weights_path))
     state |= {"normalizer.mean": torch.from_numpy(mean), "normalizer.std": torch.from_numpy(std)}
     tokenizer = description.tokenizer
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
-        model = model_entry(description.config.kind).model_cls.from_config(description.config, tokenizer)
-    check_fit(model, state, source=str(weights_path))
-    model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=_card(source, description.languages))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    model_cls = model_entry(description.config.kind).model_cls
+    model = with_weights(lambda: model_cls.from_config(description.config, tokenizer), state, source=str(weights_path))
+    return save_converted(destination, model, tokenizer, keys, card=_card(source, description.languages))
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def _load_tokenizer(files: _Files, options: FunasrOptions) -> Tokenizer:
     if tuple(pieces[:3]) != SPECIALS:
         raise DataError(f"{tokens_path}: must begin with <blank>, <s> and </s>, got {pieces[:3]}")
     lexicon = read_lexicon(files.path(_LEXICON)) if files.find(_LEXICON) else {}
-    if not lexicon and all(len(piece) == 1 or piece.startswith("<") for piece in pieces):
+    if not lexicon and all(_is_ideograph(piece) or piece.startswith("<") for piece in pieces):
         return CharTokenizer(pieces, source=str(tokens_path))
     return LexiconTokenizer(pieces, lexicon, source=str(tokens_path))
 
@@ -215,11 +218,15 @@ def _languages_of(tokenizer: Tokenizer) -> list[str]:
     It is Chinese if most pieces are ideographs and none is Japanese, and English if there are no letters but its own.
     """
     text = "".join(piece for token_id, piece in enumerate(tokenizer.pieces) if not tokenizer.is_special(token_id))
-    num_ideographs = sum("\u4e00" <= piece <= "\u9fff" for piece in tokenizer.pieces)
+    num_ideographs = sum(map(_is_ideograph, tokenizer.pieces))
     if 2 * num_ideographs > tokenizer.vocab_size:
         return [] if any("\u3040" <= letter <= "\u30ff" for letter in text) else ["zh"]
     letters = [letter for letter in text if letter.isalpha()]
     return ["en"] if letters and all(letter.isascii() for letter in letters) else []
+
+
+def _is_ideograph(piece: str) -> bool:
+    return len(piece) == 1 and "\u4e00" <= piece <= "\u9fff"
 
 
 FUNASR = Family(

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from speechnar.audio.fbank import LogMelConfig
-from speechnar.config import Config, parse_config
-from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
+from speechnar.errors import CheckpointError, DataError, ModelNotFoundError
 from speechnar.interop.espnet_names import KeyMapping
 from speechnar.interop.family import (
     CARD_FILE,
@@ -30,21 +29,25 @@ from speechnar.interop.family import (
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
+    TransformersOptions,
     build_recogniser,
-    card_of,
+    check_settings,
     find_weights,
     map_names,
     preprocessor_of,
-    read_json,
+    read_options,
     read_state,
     unscale_input,
 )
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
-from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.byte_pairs import BytePairTokenizer
 
@@ -83,10 +86,8 @@ _TIED = "ctc_head."
 _FEED_FORWARD = (".ff_macaron.1.", ".ff_macaron.4.", ".ff.1.", ".ff.4.")
 
 
-class _EncoderOptions(Config):
+class _EncoderOptions(TransformersOptions):
     """What ``encoder_config`` says of the network; defaults are transformers'."""
-
-    model_config = ConfigDict(extra="ignore")
 
     hidden_size: PositiveInt = 1024
     intermediate_size: PositiveInt = 4096
@@ -117,10 +118,8 @@ class _EncoderOptions(Config):
         return self
 
 
-class GraniteOptions(Config):
+class GraniteOptions(TransformersOptions):
     """What ``config.json`` says of the network; what it says of training is left out."""
-
-    model_config = ConfigDict(extra="ignore")
 
     model_type: Literal["granite_speech5_ctc"]
     vocab_size: PositiveInt = 16384
@@ -173,9 +172,8 @@ def convert_granite(source: str | Path, destination: str | Path) -> ConversionRe
         DataError: the vocabulary is malformed, or not of whole bytes (that of the non-commercial twin is not).
     """
     source, destination = Path(source), Path(destination)
-    path = source / CONFIG_FILE
-    options = parse_config(read_json(path), GraniteOptions, source=str(path))
-    check_features(preprocessor_of(source), options.encoder_config.num_mel_bins, str(source / PROCESSOR_FILE))
+    options = read_options(source, GraniteOptions)
+    _check_features(preprocessor_of(source), options.encoder_config.num_mel_bins, str(source / PROCESSOR_FILE))
     tokenizer = _read_vocabulary(source, options)
     weights = find_weights(source)
     theirs, tied = _without_tied(dict(read_state(weights)), str(weights))
@@ -188,11 +186,11 @@ def convert_granite(source: str | Path, destination: str | Path) -> ConversionRe
     feed_forward = () if options.encoder_config.attention_bias else _FEED_FORWARD
     without_bias = (".attention.qkv.", ".conv.depthwise.", *feed_forward)
     model = build_recogniser(options.to_config(), tokenizer, state, without_bias=without_bias, source=str(weights))
-    save_model(destination, model, tokenizer, card=card_of(source, "Granite Speech (transformers)"))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), (*keys, *tied))
+    card = card_of(source, "Granite Speech (transformers)")
+    return save_converted(destination, model, tokenizer, (*keys, *tied), card=card)
 
 
-def check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
+def _check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
     """Raise ConfigError where features are others than the published ones of ``num_mels`` bands."""
     ours = LogMelConfig.for_granite(num_mels)
     expected = {
@@ -203,13 +201,7 @@ def check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
         "delta_win_length": 3,
         "logmel_floor_db": 8.0,
     }
-    wrong = [
-        f"{name} must be {value}, got {values[name]!r}"
-        for name, value in expected.items()
-        if values.get(name, value) != value
-    ]
-    if wrong:
-        raise ConfigError(f"{source}: {'; '.join(wrong)}")
+    check_settings(values, expected, source)
 
 
 def _read_vocabulary(source: Path, options: GraniteOptions) -> BytePairTokenizer:

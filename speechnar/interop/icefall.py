@@ -13,18 +13,21 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import sentencepiece
-import torch
 from torch import Tensor
 
 from speechnar.audio.fbank import KaldiFbankConfig
 from speechnar.config import parse_config
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
-from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.espnet_names import KeyMapping, listed
 from speechnar.interop.family import CARD_FILE, Family, FolderListing, Listing, listed_of
-from speechnar.interop.files import ConversionReport, read_tensors
-from speechnar.interop.transformers import card_of
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    read_tensors,
+    save_converted,
+    with_weights,
+)
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
-from speechnar.models.base import save_model
 from speechnar.nn.frontend import build_normalizer
 from speechnar.nn.zipformer import ZipformerConfig
 from speechnar.text.tokenizer import BLANK, SentencePieceTokenizer
@@ -98,14 +101,10 @@ def convert_icefall(source: str | Path, destination: str | Path) -> ConversionRe
         prompt=None,
     )
     tokenizer = _read_vocabulary(source / bpe, len(state["ctc.proj.bias"]))
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
-        model = OwsmCtc(config, tokenizer)
     normalizer = build_normalizer("global", frontend.num_mels)
     state.update({f"normalizer.{name}": tensor for name, tensor in normalizer.state_dict().items()})
-    check_fit(model, state, source=str(source / weights))
-    model.load_state_dict(state, assign=True)
-    save_model(destination, model, tokenizer, card=card_of(source, "icefall"))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    model = with_weights(lambda: OwsmCtc(config, tokenizer), state, source=str(source / weights))
+    return save_converted(destination, model, tokenizer, keys, card=card_of(source, "icefall"))
 
 
 def destination_of(key: str) -> str | None:

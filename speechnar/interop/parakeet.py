@@ -12,11 +12,10 @@ the state dictionary of transformers' ``ParakeetForCTC``, its ``config.json``, `
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from speechnar.audio.fbank import LogMelConfig
-from speechnar.config import Config, parse_config
-from speechnar.errors import ConfigError, DataError, ModelNotFoundError
+from speechnar.errors import DataError, ModelNotFoundError
 from speechnar.interop.family import (
     CARD_FILE,
     CONFIG_FILE,
@@ -26,21 +25,26 @@ from speechnar.interop.family import (
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
+    TransformersOptions,
     build_recogniser,
-    card_of,
+    check_settings,
     find_weights,
     map_names,
     preprocessor_of,
     read_json,
+    read_options,
     read_state,
     unscale_input,
 )
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
-from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 from speechnar.text.sentencepiece_model import build_sentencepiece, read_tokenizer_json
 from speechnar.text.tokenizer import BLANK, CONTROL_PIECES, UNK, SentencePieceTokenizer
@@ -84,10 +88,8 @@ _LINEAR = (".attention.qkv.", ".attention.out.", ".ff_macaron.1.", ".ff_macaron.
 _CONVOLUTIONS = (".conv.pointwise_in.", ".conv.depthwise.", ".conv.pointwise_out.")
 
 
-class _EncoderOptions(Config):
+class _EncoderOptions(TransformersOptions):
     """What ``encoder_config`` says of the network; defaults are transformers'."""
-
-    model_config = ConfigDict(extra="ignore")
 
     hidden_size: PositiveInt = 1024
     num_hidden_layers: PositiveInt = 24
@@ -105,10 +107,8 @@ class _EncoderOptions(Config):
     scale_input: bool = True
 
 
-class ParakeetOptions(Config):
+class ParakeetOptions(TransformersOptions):
     """What ``config.json`` says of the network; what it says of training is left out."""
-
-    model_config = ConfigDict(extra="ignore")
 
     model_type: Literal["parakeet_ctc"]
     vocab_size: PositiveInt = 1025
@@ -170,9 +170,8 @@ def convert_parakeet(source: str | Path, destination: str | Path) -> ConversionR
         DataError: the vocabulary is malformed.
     """
     source, destination = Path(source), Path(destination)
-    path = source / CONFIG_FILE
-    options = parse_config(read_json(path), ParakeetOptions, source=str(path))
-    check_features(preprocessor_of(source), options.encoder_config.num_mel_bins, str(source / PREPROCESSOR_FILE))
+    options = read_options(source, ParakeetOptions)
+    _check_features(preprocessor_of(source), options.encoder_config.num_mel_bins, str(source / PREPROCESSOR_FILE))
     tokenizer = read_vocabulary(source, options)
     weights = find_weights(source)
     state, keys = map_names(read_state(weights), PARAKEET_NAMES, source=str(weights))
@@ -181,11 +180,10 @@ def convert_parakeet(source: str | Path, destination: str | Path) -> ConversionR
     model = build_recogniser(
         options.to_config(), tokenizer, state, without_bias=options.without_bias, source=str(weights)
     )
-    save_model(destination, model, tokenizer, card=card_of(source, "Parakeet (transformers)"))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(destination, model, tokenizer, keys, card=card_of(source, "Parakeet (transformers)"))
 
 
-def check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
+def _check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
     """Raise ConfigError where features are others than NeMo's usual ones of ``num_mels`` bands."""
     ours = LogMelConfig.for_nemo(num_mels)
     expected = {
@@ -195,13 +193,7 @@ def check_features(values: dict[str, Any], num_mels: int, source: str) -> None:
         "win_length": ours.win_length,
         "preemphasis": ours.preemph,
     }
-    wrong = [
-        f"{name} must be {value}, got {values[name]!r}"
-        for name, value in expected.items()
-        if values.get(name, value) != value
-    ]
-    if wrong:
-        raise ConfigError(f"{source}: {'; '.join(wrong)}")
+    check_settings(values, expected, source)
 
 
 def read_vocabulary(source: Path, options: ParakeetOptions) -> SentencePieceTokenizer:

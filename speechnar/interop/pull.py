@@ -132,9 +132,8 @@ def _check_finite(folder: Path, address: Address) -> None:
 def _write_card(folder: Path, repository: Repository) -> None:
     """Add to the card what the repository's own says of licence and languages, and where the model is from."""
     theirs = read_card(repository.path(CARD_FILE).parent) if CARD_FILE in repository.names else {}
-    card = read_card(folder)
     added = {"license": _license_of(theirs), "language": _languages_of(theirs)}
-    values = {**{key: value for key, value in added.items() if value}, **card}
+    values = {key: value for card in (added, read_card(folder)) for key, value in card.items() if value}
     values["source"] = f"{repository.source}@{repository.commit}"
     path = folder / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""

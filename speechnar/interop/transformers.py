@@ -1,4 +1,4 @@
-"""What checkpoints of transformers have in common: their weights, names by a table, a recogniser with CTC, a card.
+"""What checkpoints of transformers have in common: their weights, names by a table, a recogniser with CTC.
 
 Nothing is executed, and a conversion is strict both ways: a tensor without a counterpart here is an error that names
 it, and so is one that is missing.
@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from pydantic import ConfigDict
 from torch import Tensor
 
 from speechnar.audio.fbank import build_frontend
+from speechnar.config import AnyConfig, Config, parse_config
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
-from speechnar.hub import card_languages, read_card
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
-from speechnar.interop.family import PICKLE_FILE, SAFETENSORS_FILE
+from speechnar.interop.family import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from speechnar.interop.files import read_tensors
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
 from speechnar.models.base import read_weights
 from speechnar.nn.frontend import build_normalizer
-from speechnar.text.languages import to_iso3
 from speechnar.text.tokenizer import Tokenizer
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
@@ -69,6 +68,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must hold an object, got {type(values).__name__}")
     return values
+
+
+class TransformersOptions(Config):
+    """What ``config.json`` says of a network; what it says of training is left out. Defaults are transformers'."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def read_options(source: Path, cls: type[AnyConfig]) -> AnyConfig:
+    """Read ``config.json`` as ``cls``.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+        ConfigError: the network has options that ours has not; all of them are named.
+    """
+    return parse_config(read_json(source / CONFIG_FILE), cls, source=str(source / CONFIG_FILE))
+
+
+def check_settings(values: Mapping[str, Any], expected: Mapping[str, object], source: str) -> None:
+    """Raise ConfigError where a setting of ``source`` is another one than is expected; one that is absent is none."""
+    wrong = [f"{name} must be {x}, got {values[name]!r}" for name, x in expected.items() if values.get(name, x) != x]
+    if wrong:
+        raise ConfigError(f"{source}: {'; '.join(wrong)}")
 
 
 def preprocessor_of(source: Path) -> dict[str, Any]:
@@ -185,30 +207,6 @@ def build_recogniser(
     check_fit(model, state, source=source)
     model.load_state_dict(state, assign=True)
     return model
-
-
-def card_of(source: Path, toolkit: str, *, language: str | None = None, tasks: Sequence[str] = ("asr",)) -> str:
-    """Return the model card of what was converted, with the languages that the card beside it tells.
-
-    Args:
-        source: the checkpoint's folder.
-        toolkit: what it is a checkpoint of.
-        language: of the speech, where it is known otherwise; one that we have no code for is left out.
-        tasks: what the model does.
-    """
-    codes = [language] if language else card_languages(read_card(source))
-    header = {"language": sorted(filter(None, {_known(code) for code in codes})), "tasks": list(tasks)}
-    front = yaml.safe_dump({k: v for k, v in header.items() if v}, default_flow_style=None, sort_keys=False, width=1000)
-    matter = f"---\n{front}---\n" if any(header.values()) else ""
-    name = source.resolve().name
-    return f"{matter}# {name}\n\nConverted from a checkpoint of {toolkit}; the licence of the original applies.\n"
-
-
-def _known(code: str) -> str | None:
-    try:
-        return to_iso3(code)
-    except ConfigError:
-        return None
 
 
 def unscale_input(state: dict[str, Tensor]) -> None:

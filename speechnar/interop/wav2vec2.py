@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from speechnar.audio.fbank import WaveformConfig
-from speechnar.config import Config, parse_config
+from speechnar.config import parse_config
 from speechnar.errors import ConfigError, DataError, ModelNotFoundError
-from speechnar.interop.espnet_names import KeyMapping, check_fit
+from speechnar.interop.espnet_names import KeyMapping
 from speechnar.interop.family import (
     CARD_FILE,
     CONFIG_FILE,
@@ -35,21 +35,26 @@ from speechnar.interop.family import (
     transformers_config,
     transformers_weights,
 )
-from speechnar.interop.files import ConversionReport
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+    with_weights,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
+    TransformersOptions,
     build_recogniser,
-    card_of,
     find_weights,
     map_names,
     preprocessor_of,
     read_json,
+    read_options,
     read_state,
 )
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
 from speechnar.models.asr.wav2vec2 import Wav2Vec2, Wav2Vec2ModelConfig
-from speechnar.models.base import save_model
 from speechnar.nn.wav2vec2 import KERNELS, NORM_EPS, STRIDES, Wav2Vec2Config, Wav2Vec2TrunkConfig
 from speechnar.text.tokenizer import BLANK, UNK, WORD_START, CharTokenizer
 
@@ -88,10 +93,8 @@ _PREFIXES = ("wav2vec2.", "hubert.")
 _PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
 
 
-class _Options(Config):
+class _Options(TransformersOptions):
     """What ``config.json`` says of the network; what it says of training is left out. Defaults are transformers'."""
-
-    model_config = ConfigDict(extra="ignore")
 
     model_type: Literal["wav2vec2", "hubert"]
     hidden_size: int = 768
@@ -163,7 +166,7 @@ def convert_wav2vec2(source: str | Path, destination: str | Path, *, language: s
         DataError: the vocabulary is malformed, or not of characters.
     """
     source, destination = Path(source), Path(destination)
-    options = parse_config(read_json(source / CONFIG_FILE), _Options, source=str(source / CONFIG_FILE))
+    options = read_options(source, _Options)
     if options.adapter_attn_dim is None and language is not None:
         raise ConfigError(f"{source}: language is for models with adapters (MMS); leave it out")
     if language is not None and not _LANGUAGE.fullmatch(language):
@@ -179,19 +182,17 @@ def convert_wav2vec2(source: str | Path, destination: str | Path, *, language: s
     state.setdefault("encoder.projection.mask_embed", torch.zeros(network.model_dim))
     toolkit = f"transformers ({options.model_type})"
     if "ctc.proj.weight" not in state:
-        with torch.device("meta"):  # nothing is allocated before everything is known to fit
-            trunk = Wav2Vec2(Wav2Vec2ModelConfig(encoder=network))
-        check_fit(trunk, state, source=str(path))
-        trunk.load_state_dict(state, assign=True)
-        save_model(destination, trunk, CharTokenizer((BLANK, UNK)), card=card_of(source, toolkit, tasks=()))
-        return ConversionReport(destination, sum(parameter.numel() for parameter in trunk.parameters()), keys)
+        trunk = with_weights(lambda: Wav2Vec2(Wav2Vec2ModelConfig(encoder=network)), state, source=str(path))
+        card = card_of(source, toolkit, tasks=())
+        return save_converted(destination, trunk, CharTokenizer((BLANK, UNK)), keys, card=card)
     head = state["ctc.proj.weight"]
     tokenizer = read_characters(source, options.pad_token_id, head=head, language=language)
     state = {_in_recogniser(name): tensor for name, tensor in state.items()}
     config = _recogniser(network, normalize=normalize is True)
     model = build_recogniser(config, tokenizer, state, without_bias=(), source=str(path))
-    save_model(destination, model, tokenizer, card=card_of(source, toolkit, language=language))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(
+        destination, model, tokenizer, keys, card=card_of(source, toolkit, languages=[language] if language else ())
+    )
 
 
 def _default_language(tokenizer_file: Path) -> str:

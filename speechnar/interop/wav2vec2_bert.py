@@ -11,35 +11,38 @@ state dictionary of transformers' ``Wav2Vec2BertForCTC``, its ``config.json``, `
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from speechnar.audio.fbank import KaldiFbankConfig
-from speechnar.config import Config, parse_config
-from speechnar.errors import ConfigError
 from speechnar.interop.family import CONFIG_FILE, Family, Listing, transformers_config, transformers_weights
-from speechnar.interop.files import ConversionReport
+from speechnar.interop.files import (
+    ConversionReport,
+    card_of,
+    save_converted,
+)
 from speechnar.interop.transformers import (
     PREPROCESSOR_FILE,
+    TransformersOptions,
     build_recogniser,
-    card_of,
+    check_settings,
     find_weights,
     map_names,
     preprocessor_of,
-    read_json,
+    read_options,
     read_state,
     unscale_input,
 )
 from speechnar.interop.wav2vec2 import read_characters, wanted_of_characters
 from speechnar.models.asr.owsm_ctc import OwsmCtcConfig
-from speechnar.models.base import save_model
 from speechnar.nn.encoder import ConformerConfig
 
 MODEL_TYPE = "wav2vec2-bert"
 NUM_MELS: Final = 80
 STRIDE: Final = 2
 """Of `SeamlessM4TFeatureExtractor`: bands, and frames in a pair."""
+_FEATURES = {"feature_size": NUM_MELS, "num_mel_bins": NUM_MELS, "stride": STRIDE}
 
 _BLOCK, _OURS, _ADAPTER = "encoder.layers.*", "encoder.layers.*", "adapter.layers.*"
 WAV2VEC2_BERT_NAMES = {
@@ -85,10 +88,8 @@ PREFIXES, SKIPPED = ("wav2vec2_bert.",), ("masked_spec_embed",)
 """What stood for masked frames served training."""
 
 
-class Wav2Vec2BertOptions(Config):
+class Wav2Vec2BertOptions(TransformersOptions):
     """What ``config.json`` says of the network; what it says of training is left out. Defaults are transformers'."""
-
-    model_config = ConfigDict(extra="ignore")
 
     model_type: Literal["wav2vec2-bert"]
     hidden_size: PositiveInt = 1024
@@ -121,7 +122,7 @@ class Wav2Vec2BertOptions(Config):
     def to_config(self) -> OwsmCtcConfig:
         """Return our configuration of the same recogniser."""
         return OwsmCtcConfig(
-            frontend=KaldiFbankConfig(num_mels=NUM_MELS, window="povey"),
+            frontend=KaldiFbankConfig(num_mels=NUM_MELS, window="povey", double_precision=True),
             normalize="seamless",
             encoder=ConformerConfig(
                 model_dim=self.hidden_size,
@@ -162,9 +163,8 @@ def convert_wav2vec2_bert(source: str | Path, destination: str | Path) -> Conver
         DataError: the vocabulary is malformed, or not of characters.
     """
     source, destination = Path(source), Path(destination)
-    path = source / CONFIG_FILE
-    options = parse_config(read_json(path), Wav2Vec2BertOptions, source=str(path))
-    _check_features(preprocessor_of(source), str(source / PREPROCESSOR_FILE))
+    options = read_options(source, Wav2Vec2BertOptions)
+    check_settings(preprocessor_of(source), _FEATURES, str(source / PREPROCESSOR_FILE))
     weights = find_weights(source)
     state, keys = map_names(
         read_state(weights), WAV2VEC2_BERT_NAMES, source=str(weights), prefixes=PREFIXES, skipped=SKIPPED
@@ -172,16 +172,7 @@ def convert_wav2vec2_bert(source: str | Path, destination: str | Path) -> Conver
     unscale_input(state)
     tokenizer = read_characters(source, options.pad_token_id, head=state.get("ctc.proj.weight"))
     model = build_recogniser(options.to_config(), tokenizer, state, without_bias=WITHOUT_BIAS, source=str(weights))
-    save_model(destination, model, tokenizer, card=card_of(source, "w2v-BERT 2.0 (transformers)"))
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
-
-
-def _check_features(values: dict[str, Any], source: str) -> None:
-    """Raise ConfigError where features are others than the usual ones."""
-    expected = {"feature_size": NUM_MELS, "num_mel_bins": NUM_MELS, "stride": STRIDE}
-    wrong = [f"{name} must be {n}, got {values[name]!r}" for name, n in expected.items() if values.get(name, n) != n]
-    if wrong:
-        raise ConfigError(f"{source}: {'; '.join(wrong)}")
+    return save_converted(destination, model, tokenizer, keys, card=card_of(source, "w2v-BERT 2.0 (transformers)"))
 
 
 def is_wav2vec2_bert(listing: Listing) -> bool:

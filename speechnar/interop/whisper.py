@@ -18,11 +18,17 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
-from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
+from speechnar.interop.espnet_names import KeyMapping, listed
 from speechnar.interop.family import CONFIG_FILE, Family, Listing, in_root, listed_of, transformers_config
-from speechnar.interop.files import ConversionReport, read_tensors, read_yaml
+from speechnar.interop.files import (
+    ConversionReport,
+    read_tensors,
+    read_yaml,
+    save_converted,
+    with_weights,
+)
 from speechnar.models.asr.whisper import Whisper, WhisperModelConfig
-from speechnar.models.base import read_weights, save_model
+from speechnar.models.base import read_weights
 from speechnar.nn.whisper import WhisperConfig, whisper_positions
 from speechnar.text.byte_pairs import BytePairTokenizer
 
@@ -133,13 +139,9 @@ def convert_whisper(source: str | Path, destination: str | Path) -> ConversionRe
     theirs = _read(path)
     state, keys = map_state(theirs, source=str(path))
     config = _config_of(state, _num_heads(theirs, source))
-    with torch.device("meta"):  # nothing is allocated before everything is known to fit
-        model = Whisper(config)
-    check_fit(model, state, source=str(path))
-    model.load_state_dict(state, assign=True)
+    model = with_weights(lambda: Whisper(config), state, source=str(path))
     card = f"# {source.resolve().name}\n\nConverted from a Whisper checkpoint (weights: MIT, OpenAI).\n"
-    save_model(destination, model, tokenizer, card=card, dtype=torch.float16)
-    return ConversionReport(destination, sum(parameter.numel() for parameter in model.parameters()), keys)
+    return save_converted(destination, model, tokenizer, keys, card=card, dtype=torch.float16)
 
 
 def _find_weights(source: Path) -> Path:

@@ -1,6 +1,7 @@
 """The application: its routes, and the HTTP server around it."""
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -45,6 +46,8 @@ def create_app(options: ServeOptions | None = None) -> FastAPI:
     """
     options = options or ServeOptions()
     service = Service(options)
+    # It warns of every malformed form, which the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -330,4 +330,8 @@ def _text(values: dict[str, Any], name: str) -> str | None:
     found = values.get(name)
     if found is not None and not isinstance(found, str):
         raise RequestError(400, f"{name} must be a string", param=name)
+    try:
+        (found or "").encode()
+    except UnicodeEncodeError:  # JSON can spell half a pair of surrogates, which no answer could repeat
+        raise RequestError(400, f"{name} must be Unicode", param=name) from None
     return found

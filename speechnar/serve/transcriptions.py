@@ -26,6 +26,7 @@ from speechnar.text.languages import name_of
 from speechnar.text.transcript import Segment, Transcript
 
 GRANULARITIES = "timestamp_granularities[]"
+MAX_HOTWORDS = 1000
 _TRUE = ("true", "1")
 
 
@@ -71,7 +72,9 @@ def _wish(service: Service, form: FormData, to: str | None) -> Wish:
     granularities = {str(value) for value in form.getlist(GRANULARITIES)} or {"segment"}
     if not granularities <= {"word", "segment"}:
         raise RequestError(400, f"{GRANULARITIES} must be word or segment", param=GRANULARITIES)
-    hotwords = [word.strip() for word in _field(form, "hotwords").split(",") if word.strip()]
+    hotwords = dict.fromkeys(word.strip() for word in _field(form, "hotwords").split(",") if word.strip())
+    if len(hotwords) > MAX_HOTWORDS:
+        raise RequestError(400, f"hotwords may be {MAX_HOTWORDS}, got {len(hotwords)}", param="hotwords")
     return Wish(
         model=model,
         to=to,

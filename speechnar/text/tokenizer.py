@@ -13,6 +13,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -43,8 +44,9 @@ MAX_TRAINING_LINE_BYTES = 1 << 20
 
 _SPECIAL = re.compile(r"<[^<>\s]+>")
 _LANGUAGE = re.compile(r"<[a-z]{3}>")
-_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff0-9]+")
+_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff0-9@]+")
 """What FunASR writes without spaces."""
+_LETTER = re.compile(r"[A-Za-z]")
 _LEXICON_WORD = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")
 _NOT_LANGUAGES = CONTROL_PIECES | {ASR}
 
@@ -379,8 +381,9 @@ class LexiconTokenizer(PieceTokenizer):
     Raises:
         DataError: a piece is listed twice, or ``<blank>`` or ``<unk>`` is missing. The message gives the line.
 
-    Source: FunASR 1.4, ``CharTokenizer`` with a ``seg_dict``. Differs from it: Chinese needs no spaces around words of
-    other scripts, and single letters in a row stay apart instead of becoming an abbreviation.
+    Source: FunASR 1.4, ``CharTokenizer`` with a ``seg_dict``, and ``sentence_postprocess``. Differs from it: Chinese
+    needs no spaces around words of other scripts, ``<unk>`` is shown, and the start of a word that is not continued,
+    or a sign before Chinese, stays where it is, where FunASR moves it or loses it.
     """
 
     def __init__(self, pieces: Sequence[str], lexicon: Mapping[str, Sequence[str]], *, source: str = "pieces") -> None:
@@ -403,45 +406,54 @@ class LexiconTokenizer(PieceTokenizer):
         return [piece for character in word for piece in self._lexicon.get(character, (character,))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ``ids``: words apart, Chinese without spaces; specials as in the other tokenizers.
+        """Return the text of ``ids``: words apart, Chinese without spaces, single letters in a row as an abbreviation.
+
+        Specials are as in the other tokenizers.
 
         Raises:
             DataError: an id is outside the vocabulary.
         """
-        text = ""
-        apart = False  # whether a space goes before the next word that is not Chinese
-        for token_id in ids:
-            piece = self.piece_of(token_id)
-            if piece == UNK:
-                piece = UNKNOWN_SHOWN_AS
-            elif self._special[token_id]:
-                continue
-            is_ideograph = _IDEOGRAPHS.fullmatch(piece) is not None
-            text += f" {piece}" if apart and not is_ideograph else piece
-            apart = not is_ideograph and all(letter.isalpha() or letter == "'" for letter in piece)
-            text = text.removesuffix(CONTINUED)
+        pieces = [
+            self.piece_of(token_id) for token_id in ids if token_id == self.unk_id or not self.is_special(token_id)
+        ]
+        text, apart = "", False  # whether a space goes before the next word that is not Chinese
+        for written, begins in _write([UNKNOWN_SHOWN_AS if piece == UNK else piece for piece in pieces]):
+            is_ideograph = _IDEOGRAPHS.fullmatch(written) is not None
+            text += f" {written}" if apart and begins and not is_ideograph else written
+            apart = not is_ideograph and all(letter.isalpha() or letter == "'" for letter in written)
         return text
 
     def spell(self, ids: Sequence[int], *, unspaced: bool = False) -> list[str]:
-        """Return the pieces of ``ids``: ``▁`` stands in front of all but specials and what continues a word.
+        """Return the pieces of ``ids``, an abbreviation in capitals: ``▁`` stands before all but specials and what
+        continues a word.
 
         Raises:
             DataError: an id is outside the vocabulary.
         """
         del unspaced  # Chinese is, other scripts are not
-        spelled, continues = [], False
-        for token_id in ids:
-            piece = self.piece_of(token_id)
-            begins = not (continues or self._special[token_id] or piece == WORD_START)
-            spelled.append((WORD_START if begins else "") + piece.removesuffix(CONTINUED))
-            continues = piece.endswith(CONTINUED)
-        return spelled
+        return [
+            f"{WORD_START}{written}" if begins and not self._special[token_id] and written != WORD_START else written
+            for token_id, (written, begins) in zip(ids, _write([self.piece_of(i) for i in ids]), strict=True)
+        ]
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokens.txt`` and ``lexicon.txt`` into ``folder``, which is made if absent."""
         super().save(folder)
         text = "".join(f"{word} {' '.join(spelled)}\n" for word, spelled in self._lexicon.items())
         (Path(folder) / LEXICON_NAME).write_bytes(text.encode("utf-8"))
+
+
+def _write(pieces: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return what FunASR writes for each piece, and whether a word begins with it."""
+    written: list[tuple[str, bool]] = []
+    rows = [(piece, not before.endswith(CONTINUED)) for before, piece in pairwise(["", *pieces])]
+    for is_letter, group in groupby(rows, key=lambda row: row[1] and _LETTER.fullmatch(row[0]) is not None):
+        run = list(group)
+        if is_letter and len(run) > 1:  # an abbreviation
+            written += [(letter.upper(), place == 0) for place, (letter, _) in enumerate(run)]
+        else:
+            written += [(piece.removesuffix(CONTINUED), begins) for piece, begins in run]
+    return written
 
 
 def model_pieces(model: str | Path | bytes) -> list[str]:

@@ -1,11 +1,29 @@
-"""FunASR folders out of the golden files."""
+"""FunASR folders out of the golden files, and what their ``configuration.json`` says."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def meta_of(**tokenizer_conf: str) -> dict[str, Any]:
+    """Return ``configuration.json`` of a published model whose tokenizer reads these files."""
+    return {
+        "framework": "pytorch",
+        "task": "auto-speech-recognition",
+        "model": {"type": "funasr"},
+        "pipeline": {"type": "funasr-pipeline"},
+        "model_name_in_hub": {"ms": "", "hf": ""},
+        "file_path_metas": {
+            "init_param": "model.pt",
+            "config": "config.yaml",
+            "tokenizer_conf": tokenizer_conf,
+            "frontend_conf": {"cmvn_file": "am.mvn"},
+        },
+    }
 
 
 def read_golden(name: str) -> dict[str, np.ndarray]:

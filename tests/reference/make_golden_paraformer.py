@@ -17,6 +17,7 @@ from funasr import AutoModel
 from funasr.register import tables
 from funasr.utils.load_utils import extract_fbank
 
+from tests.reference.funasr_folders import meta_of
 from tests.unit.tiny import speechlike
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -181,20 +182,9 @@ def build(conf: dict[str, Any], folder: Path) -> tuple[dict[str, str], dict[str,
     lines = ["<Nnet>", f"<Splice> {size}", "[ 0 ]"]
     for name, values in vectors.items():
         lines += [f"<{name}> {size}", "<LearnRateCoef> 0 [ " + " ".join(f"{x:.4f}" for x in values) + " ]"]
-    meta = {
-        "framework": "pytorch",
-        "task": "auto-speech-recognition",
-        "model": {"type": "funasr"},
-        "file_path_metas": {
-            "init_param": "model.pt",
-            "config": "config.yaml",
-            "tokenizer_conf": {"token_list": "tokens.json", "seg_dict_file": "seg_dict"},
-            "frontend_conf": {"cmvn_file": "am.mvn"},
-        },
-    }
     files = {
         "config.yaml": yaml.safe_dump(conf, sort_keys=False),
-        "configuration.json": json.dumps(meta),
+        "configuration.json": json.dumps(meta_of(token_list="tokens.json", seg_dict_file="seg_dict")),
         "tokens.json": json.dumps(TOKENS, ensure_ascii=False),
         "seg_dict": "".join(f"{token} {token}\n" for token in TOKENS[3:-2]),
         "am.mvn": "\n".join([*lines, "</Nnet>"]) + "\n",

@@ -20,7 +20,7 @@ from funasr import AutoModel
 from funasr.register import tables
 from funasr.utils.load_utils import extract_fbank
 
-from tests.reference.funasr_folders import GOLDEN
+from tests.reference.funasr_folders import GOLDEN, meta_of
 from tests.unit.tiny import TEXTS, speechlike
 
 WIDTH, MELS = 16, 20
@@ -85,19 +85,6 @@ CONFIG: dict[str, Any] = {
         "num_time_mask": 1,
     },
 }
-META = {
-    "framework": "pytorch",
-    "task": "auto-speech-recognition",
-    "model": {"type": "funasr"},
-    "pipeline": {"type": "funasr-pipeline"},
-    "model_name_in_hub": {"ms": "", "hf": ""},
-    "file_path_metas": {
-        "init_param": "model.pt",
-        "config": "config.yaml",
-        "tokenizer_conf": {"bpemodel": BPE_FILE},
-        "frontend_conf": {"cmvn_file": "am.mvn"},
-    },
-}
 
 
 def main() -> None:
@@ -107,7 +94,7 @@ def main() -> None:
     (folder / BPE_FILE).write_bytes(bpe)
     texts = {
         "config.yaml": yaml.safe_dump(CONFIG, sort_keys=False),
-        "configuration.json": json.dumps(META),
+        "configuration.json": json.dumps(meta_of(bpemodel=BPE_FILE)),
         "am.mvn": statistics(),
     }
     for name, text in texts.items():

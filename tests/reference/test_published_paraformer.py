@@ -14,7 +14,7 @@ from speechnar import Transcriber
 from speechnar.interop import convert, family_of
 from speechnar.interop.family import FolderListing, check_wanted
 from speechnar.nn.sanm import WindowConfig
-from tests.reference.funasr_folders import golden_state, read_golden
+from tests.reference.funasr_folders import golden_state, meta_of, read_golden
 from tests.unit.tiny import RATE, speechlike
 
 WANTED = {"am.mvn", "config.yaml", "configuration.json", "model.pt", "seg_dict", "tokens.json"}
@@ -81,19 +81,6 @@ def write_repository(kind, folder):
     """Write all files of a repository of FunASR's on a hub."""
     config, state = parts_of(kind)
     pieces = ENGLISH if kind == "en" else CHINESE
-    meta = {
-        "framework": "pytorch",
-        "task": "auto-speech-recognition",
-        "model": {"type": "funasr"},
-        "pipeline": {"type": "funasr-pipeline"},
-        "model_name_in_hub": {"ms": "", "hf": ""},
-        "file_path_metas": {
-            "init_param": "model.pt",
-            "config": "config.yaml",
-            "tokenizer_conf": {"token_list": "tokens.json", "seg_dict_file": "seg_dict"},
-            "frontend_conf": {"cmvn_file": "am.mvn"},
-        },
-    }
     for name in ("example", "fig"):
         (folder / name).mkdir(parents=True)
     (folder / "example" / "asr_example.wav").write_bytes(b"RIFF")
@@ -102,7 +89,7 @@ def write_repository(kind, folder):
         "README.md": f"---\nlicense: other\n---\n# {kind}\n",
         "am.mvn": str(read_golden("seaco")["file/am.mvn"]),
         "config.yaml": yaml.safe_dump(config, sort_keys=False),
-        "configuration.json": json.dumps(meta, indent=2),
+        "configuration.json": json.dumps(meta_of(token_list="tokens.json", seg_dict_file="seg_dict"), indent=2),
         "seg_dict": LEXICONS["en" if kind == "en" else "zh"],
         "tokens.json": json.dumps(["<blank>", "<s>", "</s>", *pieces, "<unk>"], ensure_ascii=False, indent=1),
     }

@@ -11,10 +11,8 @@ from huggingface_hub import constants
 
 import speechnar
 from speechnar import hub, store
-from speechnar.cli.asr import MODELS_BY_NAME
 from speechnar.errors import ModelNotFoundError
-from speechnar.hub import find_model, list_models, published_models, read_card, resolve_model
-from speechnar.interop import FAMILIES
+from speechnar.hub import find_model, list_models, read_card, resolve_model
 from speechnar.store import Address
 
 
@@ -98,22 +96,6 @@ def test_an_interrupted_download_is_no_model(caches, names):
     with pytest.raises(ModelNotFoundError, match="fetch it by `speechnar pull owner/model`"):
         resolve_model("owner/model")
     assert list_models() == []
-
-
-def test_what_is_published_is_known_with_its_sources():
-    models = published_models()
-    assert len({model.name for model in models}) == len(models) > 10
-    assert {model.family for model in models} <= {family.name for family in FAMILIES}
-    for model in models:
-        assert bool(model.error) == bool(model.error_source), "no figure without a source"
-        assert model.checked_with in ("random weights", "real weights")
-        assert re.fullmatch(r"[\d.]+ [MB]", model.size)
-        assert Address.parse(model.name)
-    recommended = {use for model in models for use in model.recommended_for.split(", ") if use}
-    assert recommended == {"English", "Chinese", "many languages", "speech translation"}
-    for model in models:
-        if model.recommended_for:
-            assert model.recommended_for in MODELS_BY_NAME and f"{model.name} ({model.size}" in MODELS_BY_NAME
 
 
 def test_list_models_reads_cards(tmp_path, monkeypatch):

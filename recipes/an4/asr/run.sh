@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads letters=upper
-url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
+url=https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz # CMU offers it by http only; this copy is NeMo's
 before="conf/short.yaml" config=conf/train.yaml exp=exp/train data=data vocab_size=133 decoders="" overrides=""
 recipe_options="stage stop_stage corpus downloads url letters before config exp data vocab_size decoders overrides"
 . ../../shared/parse_options.sh

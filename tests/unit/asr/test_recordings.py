@@ -72,6 +72,31 @@ def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
     assert found[0].text == found[2].text != ""
 
 
+def test_results_come_once_those_before_them_are_known(loaded, monkeypatch):
+    """Clips of like length share a batch; the batch of the earliest one comes first, whatever its length."""
+    decoder = ClipDecoder(loaded, options=DecodeOptions(batch_seconds=4.0))
+    batches: list[int] = []
+    encode = decoder.encode
+
+    def count(clips):
+        batches.append(len(clips))
+        return encode(clips)
+
+    monkeypatch.setattr(decoder, "encode", count)
+    seconds = [1.0, 1.0, 3.9, 1.0, 1.0, 3.9, 3.9]
+    recordings = [open_audio(speechlike(s, seed=i), RATE) for i, s in enumerate(seconds)]
+    transcripts = RecordingTranscriber(decoder).transcribe(recordings)
+    assert [(round(item.duration, 1), batches[:]) for item in transcripts] == [
+        (1.0, [4]),
+        (1.0, [4]),
+        (3.9, [4, 1]),
+        (1.0, [4, 1]),
+        (1.0, [4, 1]),
+        (3.9, [4, 1, 1]),
+        (3.9, [4, 1, 1, 1]),
+    ]
+
+
 def test_recordings_are_read_by_another_thread_and_taken_by_this_one(loaded):
     threads = {"take": set(), "read": set()}
 

@@ -14,6 +14,7 @@ from speechnar.audio.fbank import (
     WaveformConfig,
     build_frontend,
     htk_mel_matrix,
+    kaldi_mel_matrix,
     slaney_mel_matrix,
     stack_frames,
 )
@@ -182,6 +183,25 @@ def test_kaldi_fbank_equals_torchaudio_and_kaldi_native_fbank(num_samples, windo
     native.input_finished()
     frames = np.stack([native.get_frame(i) for i in range(native.num_frames_ready)])
     np.testing.assert_allclose(feats[0, : len(frames)].numpy(), frames, atol=1e-3, rtol=1e-4)
+
+
+def test_features_of_double_precision_are_those_of_numpy():
+    """A tone leaves next to nothing in the bands far from it: there the logarithm shows how float32 rounds."""
+    wav = (0.5 * np.sin(2 * np.pi * 300 * np.arange(8000) / 16000)).astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(wav.astype(np.float64) * 32768, 400)[::160]
+    frames = frames - frames.mean(1, keepdims=True)
+    emphasized = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    power = np.abs(np.fft.rfft(emphasized * window, 512)) ** 2
+    expected = np.log(np.maximum(power @ kaldi_mel_matrix(16000, 512, 80, 20.0, 8000.0), np.finfo(np.float32).eps))
+    errors = []
+    for double_precision in (False, True):
+        frontend = KaldiFbank(KaldiFbankConfig(window="povey", double_precision=double_precision))
+        feats, _ = frontend(torch.from_numpy(wav)[None], torch.tensor([len(wav)]))
+        assert (feats.dtype, feats.shape) == (torch.float32, (1, *expected.shape))
+        errors.append(np.abs(feats[0].numpy() - expected).max())
+    assert errors[0] > 1e-4
+    assert errors[1] < 3e-6
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 6, 7, 12, 13, 50])

@@ -1,10 +1,12 @@
 import hashlib
 import io
+import re
 import tarfile
 import threading
 import urllib.request
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -101,9 +103,19 @@ def test_nothing_that_is_asked_for_by_https_comes_by_another_way(server, tmp_pat
 
 
 def test_sums_are_those_of_torchaudio():
-    librispeech = pytest.importorskip("torchaudio.datasets.librispeech")
-    theirs = {url.replace("http://", "https://"): value for url, value in librispeech._CHECKSUMS.items()}
+    datasets = pytest.importorskip("torchaudio.datasets")
+    sums = {**datasets.librispeech._CHECKSUMS, **datasets.libritts._CHECKSUMS}
+    theirs = {url.replace("http://", "https://"): value for url, value in sums.items()}
     assert {url: value for url, value in download.SUMS.items() if "openslr" in url} == theirs
+
+
+def test_archives_of_asterisk_are_known_by_the_names_that_recipes_fetch():
+    recipes = Path(__file__).parents[3] / "recipes"
+    scripts = ("asterisk/s2t/local/fetch_asterisk.py", "opsound/music/local/fetch_opsound.py")
+    text = "".join((recipes / script).read_text(encoding="utf-8") for script in scripts)
+    (site,), (version,), (archive,) = (set(re.findall(f'{n} = "(.+)"', text)) for n in ("SITE", "VERSION", "ARCHIVE"))
+    names = [f"asterisk-core-sounds-{code}-g722-{version}.tar.gz" for code in ("en", "es", "fr", "it", "ru")]
+    assert {url for url in download.SUMS if "asterisk" in url} == {f"{site}/{name}" for name in (*names, archive)}
 
 
 @pytest.mark.parametrize(("path", "message"), [("/missing", "404"), ("/cut", "of 10010 bytes|cannot be fetched")])

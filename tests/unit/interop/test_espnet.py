@@ -320,7 +320,7 @@ def test_the_published_layout_is_read_as_it_is(published, tmp_path, with_meta):
     listing = FolderListing(published)
     assert family_of(listing) is ESPNET
     wanted = check_wanted(ESPNET, listing)
-    needed = {f"{OWSM_EXP}/config.yaml", OWSM_WEIGHTS, OWSM_BPE}
+    needed = {"README.md", f"{OWSM_EXP}/config.yaml", OWSM_WEIGHTS, OWSM_BPE}
     assert set(wanted) == needed | ({"meta.yaml"} if with_meta else set())
     for name in wanted:  # the rest is not there
         (tmp_path / "fetched" / name).parent.mkdir(parents=True, exist_ok=True)

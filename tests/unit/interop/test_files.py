@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.hub import read_card
 from speechnar.interop.espnet_names import KeyMapping
-from speechnar.interop.files import ConversionReport, existing, is_below, read_tensors, read_yaml
+from speechnar.interop.files import ConversionReport, card_of, existing, is_below, read_tensors, read_yaml
+from tests.unit.test_plain_yaml import bomb
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.pth", "./a", "a b", "..a/b"])
@@ -52,6 +54,7 @@ def test_yaml_and_json_are_mappings(tmp_path):
         (b"x: [", "must be plain YAML"),
         (b"\xff\xfe\x00", "must be plain YAML"),
         (b"x: !!python/object/apply:os.mkdir [ran]", "must be plain YAML"),
+        (bomb(60).encode(), "must be plain YAML"),
     ],
 )
 def test_other_yaml_is_refused(tmp_path, monkeypatch, content, message):
@@ -112,3 +115,21 @@ def test_a_report_is_a_table():
         "longer  ()      skipped",
         "2 tensors, 12,345 parameters -> out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "language", "languages"),
+    [
+        ("language:\n- en\n- xx-nonsense\n- de", None, ["deu", "eng"]),
+        ("language: fr", "abk", ["abk"]),
+        ("language: fr", "azj-script_latin", None),
+        ("license: mit", None, None),
+    ],
+)
+def test_cards_tell_the_languages_that_are_known(tmp_path, theirs, language, languages):
+    (tmp_path / "README.md").write_text(f"---\n{theirs}\n---\n# theirs\n")
+    card = card_of(tmp_path, "a toolkit", languages=[language] if language else ())
+    (tmp_path / "README.md").write_text(card)
+    assert read_card(tmp_path) == {**({"language": languages} if languages else {}), "tasks": ["asr"]}
+    assert "Converted from a checkpoint of a toolkit; the licence of the original applies." in card
+    assert not card_of(tmp_path / "nowhere", "a toolkit", tasks=()).startswith("---")

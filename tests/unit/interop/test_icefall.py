@@ -69,6 +69,23 @@ def test_the_encoder_and_its_head_are_those_of_icefall(golden, state, tmp_path):
         torch.testing.assert_close(out.log_probs[row, :length], log_probs, **TOLERANCE)
 
 
+@torch.no_grad()
+def test_the_text_is_that_of_icefall(golden, state, tmp_path):
+    """Its greedy search, of its log-probabilities under a steep head, by a SentencePiece model as it trains them."""
+    steep = {f"ctc_output.1.{name}": torch.from_numpy(golden[f"steep/{name}"]).float() for name in ("weight", "bias")}
+    source = write(tmp_path / "theirs", state | steep)
+    (source / "data/lang_bpe_500/bpe.model").write_bytes(golden["bpe_model"].tobytes())
+    convert(source, tmp_path / "ours")
+    loaded = load_model(tmp_path / "ours")
+    out = loaded.model.encode_features(torch.from_numpy(golden["feats"]).float(), torch.from_numpy(golden["lens"]))
+    texts = [loaded.tokenizer.decode(tokens).split() for tokens in loaded.model.best_tokens(out)]
+    assert texts == [str(golden[f"text/{row}"]).split() for row in range(len(texts))]
+    assert [len(text) for text in texts] == [4, 3, 1, 1]
+    for row, length in enumerate(out.lens.tolist()):
+        log_probs = torch.from_numpy(golden[f"steep_log_probs/{row}"])
+        torch.testing.assert_close(out.log_probs[row, :length], log_probs, **TOLERANCE)
+
+
 def test_what_a_zipformer_has_not_is_refused(state, tmp_path):
     convert_icefall(write(tmp_path / "theirs", state), tmp_path / "ours")
     loaded = load_model(tmp_path / "ours")

@@ -12,7 +12,7 @@ from speechnar.hub import list_models, read_card, resolve_model
 from speechnar.interop import pull
 from speechnar.interop.pull import pull_model
 from speechnar.models.base import load_model
-from speechnar.published import obtain_model
+from speechnar.published import obtain_model, published_models
 from speechnar.store import Address
 from tests.unit import published
 from tests.unit.tiny import write_speechlike
@@ -64,6 +64,7 @@ def test_only_what_is_needed_is_fetched_and_never_again(hub, tmp_path, name):
     assert {path.name for path in root.iterdir()} == {"revisions", folder.parent.name}, "nothing else is left"
     (info,) = [info for info in list_models() if info.name == name]
     assert (info.source, info.folder) == ("hub cache", folder)
+    assert [model.kind for model in published_models() if model.name == name] in ([info.kind], [])
 
 
 def test_a_revision_is_pinned(hub, espnet):

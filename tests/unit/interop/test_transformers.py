@@ -1,4 +1,4 @@
-"""What conversions of transformers' checkpoints share: names by a table, biases that are not there, cards."""
+"""What conversions of transformers' checkpoints share: names by a table, and biases that are not there."""
 
 import json
 
@@ -7,10 +7,8 @@ import torch
 
 from speechnar.audio.fbank import LogMelConfig
 from speechnar.errors import CheckpointError, ModelNotFoundError
-from speechnar.hub import read_card
 from speechnar.interop.transformers import (
     build_recogniser,
-    card_of,
     find_weights,
     map_names,
     preprocessor_of,
@@ -84,24 +82,6 @@ def test_constants_and_absent_biases_are_added_to_what_is_given():
     assert model.frontend.mel_matrix.any()
     assert torch.equal(model.normalizer.std, torch.ones(8))
     assert torch.equal(model.ctc.proj.weight, whole["ctc.proj.weight"])
-
-
-@pytest.mark.parametrize(
-    ("theirs", "language", "languages"),
-    [
-        ("language:\n- en\n- xx-nonsense\n- de", None, ["deu", "eng"]),
-        ("language: fr", "abk", ["abk"]),
-        ("language: fr", "azj-script_latin", None),
-        ("license: mit", None, None),
-    ],
-)
-def test_cards_tell_the_languages_that_are_known(tmp_path, theirs, language, languages):
-    (tmp_path / "README.md").write_text(f"---\n{theirs}\n---\n# theirs\n")
-    card = card_of(tmp_path, "a toolkit", language=language)
-    (tmp_path / "README.md").write_text(card)
-    assert read_card(tmp_path) == {**({"language": languages} if languages else {}), "tasks": ["asr"]}
-    assert "Converted from a checkpoint of a toolkit; the licence of the original applies." in card
-    assert not card_of(tmp_path / "nowhere", "a toolkit", tasks=()).startswith("---")
 
 
 def test_files_that_are_missing_or_malformed_are_named(tmp_path):

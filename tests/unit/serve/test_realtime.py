@@ -139,6 +139,10 @@ def test_without_voice_activity_detection_the_client_ends_turns(running, samples
             "no model",
         ),
         (json.dumps({"type": "session.update", "session": {"input_audio_transcription": {"model": 3}}}), "string"),
+        (
+            json.dumps({"type": "session.update", "session": {"input_audio_transcription": {"language": "\ud800"}}}),
+            "Unicode",
+        ),
     ],
 )
 def test_a_mistake_is_told_and_the_session_goes_on(running, message, says):

@@ -128,3 +128,23 @@ def test_names_with_markup_come_back_as_json_only(running, clip):
         )
     assert response.headers["content-type"] == "application/json"
     assert "script" not in json.dumps(response.json())
+
+
+def test_hotwords_are_counted_and_each_taken_once(running, clip, monkeypatch):
+    wishes = []
+    transcribe = running.service.transcribe
+
+    async def note(request, wish, *rest):
+        wishes.append(wish)
+        return await transcribe(request, wish, *rest)
+
+    def ask(hotwords):
+        with running.client() as client:
+            data = {"model": "joint-asr", "hotwords": hotwords}
+            return client.post("/v1/audio/transcriptions", data=data, files={"file": clip})
+
+    monkeypatch.setattr(running.service, "transcribe", note)
+    many = ask(",".join(map(str, range(1001))))
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "hotwords")
+    assert ask("seven, nine,," * 700).status_code == 200
+    assert [wish.options.hotwords for wish in wishes] == [("seven", "nine")]

@@ -1,6 +1,8 @@
 """Tokenizers: layout of the id space, specials, round trips, and what loading refuses."""
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -21,6 +23,7 @@ from speechnar.text.tokenizer import (
     task_specials,
 )
 
+SENTENCES_PATH = Path(__file__).parents[2] / "reference" / "golden" / "sentences.json"
 TEXTS = ["good day", "hello world it's a good day", "the quick brown fox", "jumps over the lazy dog", "", "  "] * 3
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
 SPECIALS = task_specials(["eng", "deu"], ["deu"])
@@ -294,6 +297,22 @@ def test_lexicon_spells_words(lexicon_tokenizer, text, pieces):
 )
 def test_lexicon_joins_pieces(lexicon_tokenizer, pieces, text):
     assert lexicon_tokenizer.decode(lexicon_tokenizer.id_of(piece) for piece in pieces) == text
+
+
+def test_lexicon_writes_what_funasr_writes():
+    """Hundreds of lists of pieces; where FunASR moves or loses one, ours keeps it in its place."""
+    rows = json.loads(SENTENCES_PATH.read_text(encoding="utf-8"))
+    known = sorted({piece for row in rows for piece in row["pieces"] if not piece.startswith("<")})
+    tokenizer = LexiconTokenizer(("<blank>", *known, "<unk>"), {})
+    for row in rows:
+        pieces = [piece for piece in row["pieces"] if not piece.startswith("<")]  # FunASR drops the unknown; we show it
+        ids = [tokenizer.id_of(piece) for piece in pieces]
+        text, words = tokenizer.decode(ids), "".join(tokenizer.spell(ids)).split("▁")[1:]
+        if row["whole"]:
+            assert (text, words) == (row["text"], row["words"])
+        said = "".join(piece.removesuffix("@@") for piece in pieces).casefold()
+        assert text.replace(" ", "").casefold() == "".join(words).casefold() == said
+    assert sum(row["whole"] for row in rows) > 200
 
 
 def test_lexicon_marks_where_words_begin(lexicon_tokenizer, tmp_path):
