@@ -51,7 +51,7 @@ format: $(VENV)/.dev
 
 demo: $(VENV)/.core
 	$(INSTALL) --editable '.[demo,media]'
-	$(BIN)/python demo/app.py
+	$(BIN)/python -m demo
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
