@@ -62,7 +62,7 @@ reproduce: $(VENV)/.dev
 
 demo: $(VENV)/.core
 	$(INSTALL) --editable '.[demo,media]'
-	$(BIN)/python demo/app.py
+	$(BIN)/python -m demo
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from speechnar.asr.cuts import TokenCuts
     from speechnar.asr.options import DecodeOptions
     from speechnar.asr.stream import SpeechStream
     from speechnar.asr.transcriber import Comparison, DetectedLanguage, Transcriber
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from speechnar.mt.stream import TranslationStream, TranslationUpdate
     from speechnar.mt.systems import TranslationOptions
     from speechnar.mt.translator import TranslatedPiece, Translation, Translator
-    from speechnar.sound.generator import Generator, GeneratorOptions, Sound, generate
+    from speechnar.sound.generator import Generator, GeneratorOptions, Sketch, Sound, generate
     from speechnar.text.transcript import AudioTags, Segment, Transcript, Word
     from speechnar.tts.editor import Change, EditedSpeech
     from speechnar.tts.options import EditOptions, SynthesizeOptions
-    from speechnar.tts.synthesizer import Speech, Synthesizer, edit, synthesize
+    from speechnar.tts.synthesizer import Speech, SpokenToken, Synthesizer, edit, synthesize
     from speechnar.tts.voice import Voice
 
 __version__ = "0.1.0"
@@ -57,12 +58,15 @@ __all__ = [
     "ModelNotFoundError",
     "Segment",
     "ShapeError",
+    "Sketch",
     "Sound",
     "Speech",
     "SpeechStream",
     "SpeechnarError",
+    "SpokenToken",
     "SynthesizeOptions",
     "Synthesizer",
+    "TokenCuts",
     "Transcriber",
     "Transcript",
     "TranslatedPiece",
@@ -98,11 +102,14 @@ _MODULE_OF = {
     "Generator": "sound.generator",
     "GeneratorOptions": "sound.generator",
     "Segment": "text.transcript",
+    "Sketch": "sound.generator",
     "Sound": "sound.generator",
     "Speech": "tts.synthesizer",
     "SpeechStream": "asr.stream",
+    "SpokenToken": "tts.synthesizer",
     "SynthesizeOptions": "tts.options",
     "Synthesizer": "tts.synthesizer",
+    "TokenCuts": "asr.cuts",
     "Transcriber": "asr.transcriber",
     "Transcript": "text.transcript",
     "TranslatedPiece": "mt.translator",

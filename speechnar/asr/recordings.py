@@ -117,10 +117,7 @@ class RecordingTranscriber:
         if CTC not in decoder.model.decoder_names:
             raise ConfigError(f"model {decoder.name} has no CTC to align by; use one that has")
         tokens = decoder.spell(text, "text")
-        clip, rest = self._head(recording)
-        if next(rest, None) is not None:
-            limit_s = decoder.options.window_s
-            raise AudioError(f"{recording.name or 'audio'}: align takes up to {limit_s:g} s; cut it first")
+        clip = self.whole_clip(recording, "align")
         out = decoder.encode([clip])
         language, probability = decoder.decide_language(decoder.language_mass(out)[0])
         if decoder.language_ids and language not in decoder.language_ids:
@@ -136,6 +133,18 @@ class RecordingTranscriber:
         path = decoder.text_path(aligned.paths()[0])
         segments = self._segments_of_words([(0.0, path)], duration_s, language)
         return self.transcript(recording.name, duration_s, segments, language, probability, task="align")
+
+    def whole_clip(self, recording: Recording, what: str = "this") -> Samples:
+        """Return the samples of a recording of at most one window.
+
+        Raises:
+            AudioError: it is longer than ``what`` takes, or cannot be read.
+        """
+        clip, rest = self._head(recording)
+        if next(rest, None) is not None:
+            limit_s = self.decoder.options.window_s
+            raise AudioError(f"{recording.name or 'audio'}: {what} takes up to {limit_s:g} s; cut it first")
+        return clip
 
     # From one recording to clips.
 

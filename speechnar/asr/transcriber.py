@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from speechnar.asr.clips import ClipDecoder, translation_targets
 from speechnar.asr.options import AUTO, DecodeOptions
@@ -27,6 +27,9 @@ from speechnar.published import obtain_model
 from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.tokenizer import Tokenizer
 from speechnar.text.transcript import Transcript, Word
+
+if TYPE_CHECKING:
+    from speechnar.asr.cuts import TokenCuts
 
 Engine: TypeAlias = Literal["torch", "onnx"]
 """What computes."""
@@ -386,6 +389,20 @@ class Transcriber:
                 agrees[block.b : block.b + block.size] = [True] * block.size
             found.append(Comparison(decoder, transcript, wall_s, tuple(agrees)))
         return tuple(found)
+
+    def cuts(
+        self, audio: AudioInput, *, sample_rate: int | None = None, language: str = AUTO
+    ) -> tuple["TokenCuts", ...]:
+        """Return how CTC, CASS-NAT and Paraformer, as far as the model has them, cut a recording into tokens.
+
+        Raises:
+            AudioError: the recording cannot be read, or is longer than 30 seconds.
+            ConfigError: the model does not know ``language``.
+        """
+        from speechnar.asr.cuts import find_cuts  # noqa: PLC0415  # few look inside
+
+        decoder = ClipDecoder(self._loaded, language=language, default_language=self._language)
+        return tuple(find_cuts(decoder, RecordingTranscriber(decoder).whole_clip(open_audio(audio, sample_rate))))
 
     def transcribe_many(
         self,

@@ -1,6 +1,7 @@
 """Models from training to shipping: train, average, pack, convert, demo."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from speechnar.cli.options import OK, Verb, add_computing, add_seed, add_threads, set_threads
@@ -136,18 +137,18 @@ def _export(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     set_threads(args.threads)
-    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415
 
-    path = Path(__file__).parents[2] / "demo" / "app.py"
-    spec = spec_from_file_location("speechnar_demo", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ConfigError("the demo is part of the repository, not of the installed package; run demo/app.py there")
-    module = module_from_spec(spec)
+    checkout = Path(__file__).parents[2]
+    if not (checkout / "demo" / "app.py").is_file():
+        raise ConfigError("the demo is part of the repository, not of the installed package; run this command there")
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
     try:
-        spec.loader.exec_module(module)
+        app = import_module("demo.app")
     except ModuleNotFoundError as error:
         raise ConfigError(f"the demo needs {error.name}; install speechnar[demo]") from None
-    module.main(device=args.device, port=args.port)
+    app.main(device=args.device, port=args.port)
     return OK
 
 

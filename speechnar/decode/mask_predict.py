@@ -69,6 +69,9 @@ Rescore = Callable[[Tensor, int, Tensor], Tensor]
 """Of ``codes`` (B, K, T), the codebook and ``positions`` (B, M): probabilities (B, M) of the codes there."""
 Progress = Callable[[int, int], None]
 """Told how many steps are done, and how many there are."""
+Watch = Callable[[Tensor, Tensor], None]
+"""Shown ``codes`` (B, K, T) after a step, the mask's id where nothing was tried yet, and bool (B, K, T): True where a
+code stays, False where it is a draft that the next step may mask again."""
 
 
 @lru_cache(maxsize=64)
@@ -147,6 +150,7 @@ def mask_predict(
     rescore: Rescore | None = None,
     rescore_weight: float = 0.5,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Return ``codes`` (B, K, T) with all that is not known filled in.
 
@@ -161,6 +165,7 @@ def mask_predict(
             codebook.
         rescore_weight: their share.
         progress: called after each step.
+        watch: likewise, before it.
 
     Raises:
         ShapeError: shapes or the number of generators do not fit.
@@ -180,13 +185,15 @@ def mask_predict(
     done = 0
     for codebook, num_steps in enumerate(config.steps):
         filler = _Filler(predict, codes, codebook, known, span_len)
+        masked = filler.masked_chunks(num_steps)
         schedule = zip(
-            filler.masked_chunks(num_steps),
+            masked,
+            [*masked[1:], 0],
             temperatures(config.temperature, num_steps),
             guidances(*config.guidance, num_steps),
             strict=True,
         )
-        for num_masked, temperature, guidance in schedule:
+        for num_masked, num_drafts, temperature, guidance in schedule:
             uniforms = torch.stack([torch.rand(num_frames, generator=generator) for generator in generators])
             filler.step(
                 num_masked,
@@ -198,6 +205,8 @@ def mask_predict(
                 rescore_weight=rescore_weight,
             )
             done += 1
+            if watch is not None:
+                watch(codes, filler.stays(num_drafts))
             if progress is not None:
                 progress(done, sum(config.steps))
     return codes
@@ -221,6 +230,15 @@ class _Filler:
 
     def masked_chunks(self, num_steps: int) -> list[int]:
         return masked_chunks(self.num_free, num_steps)
+
+    def stays(self, num_drafts: int) -> Tensor:
+        """Return bool (B, K, T): all below this codebook, all known, and in it all but ``num_drafts`` spans."""
+        stays = self.known.expand(self.codes.shape).clone()
+        stays[:, : self.codebook] = True
+        drafts = torch.zeros_like(self.scores, dtype=torch.bool)
+        drafts.scatter_(1, self.scores.topk(num_drafts, dim=1).indices, True)
+        stays[:, self.codebook] |= ~drafts.repeat_interleave(self.span_len, dim=1)
+        return stays
 
     def step(
         self,

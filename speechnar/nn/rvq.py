@@ -96,8 +96,8 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the latents (B, T, D) float32 of ``codes`` (B, K, T)."""
-        layers = cast(Iterable[_Codebook], self.layers)
+        """Return the latents (B, T, D) float32 of ``codes`` (B, K, T); if they are fewer, of the first codebooks."""
+        layers = list(cast(Iterable[_Codebook], self.layers))[: codes.size(1)]
         entries = [F.embedding(ids, layer.embed) for ids, layer in zip(codes.unbind(1), layers, strict=True)]
         return torch.stack(entries).sum(0)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import Audio, read_audio
@@ -52,6 +53,8 @@ DECODE_S, MARGIN_S = 20.0, 1.0
 
 Progress = Callable[[str, int, int], None]
 """Is given the stage, how many of its network evaluations are done, and how many it has in all windows."""
+NOT_TRIED = -1
+"""Stands in a `Sketch` for a code of which nothing is known yet."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ class Sound(Audio):
     """(K, T) of the codec, without those of a recording that it goes on from."""
     joins: tuple[float, ...]
     """Seconds at which a window goes on from the one before, from a recording, or from what the partner made."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a parallel model has filled in so far."""
+
+    codes: NDArray[np.int16]
+    """(K, T) as of `Sound`, `NOT_TRIED` where nothing was tried yet."""
+    is_final: NDArray[np.bool_]
+    """(K, T), True where a code stays; others may be masked again, and drawn anew."""
+
+
+Watch = Callable[[Sketch], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +166,11 @@ class Generator:
         """Of what the model makes, in Hz."""
         return self._model.sample_rate
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a prompt may be made of; empty if it may be any text."""
+        return self._model.condition.words
+
     @torch.no_grad()
     def generate(
         self,
@@ -162,6 +183,7 @@ class Generator:
         sample_rate: int | None = None,
         options: GeneratorOptions | None = None,
         progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> Sound:
         """Make music or sound; the same seed makes the same.
 
@@ -175,6 +197,7 @@ class Generator:
             sample_rate: of ``continue_from``, where it is an array.
             options: rarer choices.
             progress: called after each evaluation.
+            watch: likewise, before it, with all that is known by then; not of an autoregressive model.
 
         Returns:
             What was made, at -16 LUFS; or the recording with what was made behind it, as loud as it goes on.
@@ -212,7 +235,15 @@ class Generator:
         num_known = codes.size(2)
         size = max(1, round(seconds * self.sample_rate))
         wanted = num_known - (-size // hop)
-        writer = _Writer(self._model, self._partner, settings, prompt=prompt, generator=generator, progress=progress)
+        writer = _Writer(
+            self._model,
+            self._partner,
+            settings,
+            prompt=prompt,
+            generator=generator,
+            progress=progress,
+            watch=None if watch is None else lambda codes, stays: watch(_sketch(codes, stays, num_known, wanted)),
+        )
         codes = writer.extend(codes, wanted)[:, :, :wanted]
         samples = self._decode(codes)
         if continue_from is None:
@@ -231,6 +262,21 @@ class Generator:
         """Return what the codec makes of the codes of ``wav`` (S,) at the model's rate."""
         codes, _ = self._model.codec.encode(wav[None].to(next(self._model.parameters()).device))
         return Sound(self._decode(codes)[: len(wav)], self.sample_rate, _as_array(codes), ())
+
+    @torch.no_grad()
+    def preview(self, sketch: Sketch) -> Samples:
+        """Return what a sketch sounds like (S,): its first codebooks, as many as have a code for some frame.
+
+        Frames without one are silent.
+        """
+        codec = self._model.codec
+        codes = torch.from_numpy(sketch.codes.astype(np.int64))[None].to(next(self._model.parameters()).device)
+        codes = codes[:, : max(int((codes >= 0).any(2).sum()), 1)]
+        latents = codec.quantizer.decode(codes.clamp(min=0))
+        wav, _ = codec.decoder(latents, torch.tensor([latents.size(1)], device=latents.device))
+        is_tried = (codes[0, 0] >= 0).repeat_interleave(codec.config.hop_length)
+        samples: Samples = wav[0].float().masked_fill(~is_tried, 0.0).cpu().numpy()
+        return samples
 
     def _decode(self, codes: Tensor) -> Samples:
         """Return the samples (S,) of codes (1, K, T), made in parts that overlap, so that memory stays flat."""
@@ -324,6 +370,10 @@ def share_steps(total: int | tuple[int, ...], steps: tuple[int, ...]) -> tuple[i
     return tuple(shares)
 
 
+WatchCodes = Callable[[Tensor, Tensor], None]
+"""Shown codes (1, K, T) and which of them stay."""
+
+
 class _Writer:
     """Writes codes, window by window."""
 
@@ -336,9 +386,10 @@ class _Writer:
         prompt: str | None,
         generator: torch.Generator,
         progress: Progress | None,
+        watch: WatchCodes | None,
     ) -> None:
         self.model, self.partner, self.settings = model, partner, settings
-        self.generator, self.progress = generator, progress
+        self.generator, self.progress, self.watch = generator, progress, watch
         self.device = next(model.parameters()).device
         self.condition = self._condition_of(model, prompt)
         is_guided = prompt is not None and settings.guidance != 1.0
@@ -371,7 +422,7 @@ class _Writer:
             if _is_autoregressive(self.model):
                 made = self._write_frames(self.model, self.condition, self.unconditional, known, settings.window)
             else:
-                made = self._fill(known)
+                made = self._fill(known, codes[:, :, : codes.size(2) - known.size(2)])
             codes = torch.cat([codes, made[:, :, known.size(2) :]], dim=2)
         return codes
 
@@ -409,9 +460,12 @@ class _Writer:
             progress=(lambda _done, _total: self._tick("frames")) if model is self.model else None,
         )
 
-    def _fill(self, known: Tensor) -> Tensor:
-        """Return a window (1, K, T) by a parallel model, with help of the partner if that is asked for."""
-        settings, model = self.settings, self.model
+    def _fill(self, known: Tensor, before: Tensor) -> Tensor:
+        """Return a window (1, K, T) by a parallel model, with help of the partner if that is asked for.
+
+        ``before`` (1, K, N) is shown to whoever watches, and not needed else.
+        """
+        settings, model, watch = self.settings, self.model, self.watch
         assert settings.sampling is not None
         assert not _is_autoregressive(model)
         partner, condition = self.partner, self.partner_condition
@@ -421,8 +475,10 @@ class _Writer:
         codes = torch.zeros(1, known.size(1), settings.window, dtype=torch.int64, device=self.device)
         codes[:, :, : known.size(2)] = known
         stages = self._stages(known.size(2))
+        predictor = model.predictor(self.condition, self.unconditional)
+        mask_id = predictor.mask_id
         return mask_predict(
-            model.predictor(self.condition, self.unconditional),
+            predictor,
             codes,
             torch.arange(settings.window, device=self.device) < known.size(2),
             settings.sampling,
@@ -430,6 +486,12 @@ class _Writer:
             generators=[self.generator],
             rescore=partner.rescorer(condition) if settings.rescore and partner and condition else None,
             progress=lambda done, _total: self._tick(stages[done - 1]),
+            watch=None
+            if watch is None
+            else lambda codes, stays: watch(
+                torch.cat([before, codes.masked_fill(codes == mask_id, NOT_TRIED)], dim=2),
+                torch.cat([torch.ones_like(before, dtype=torch.bool), stays], dim=2),
+            ),
         )
 
 
@@ -442,6 +504,13 @@ def _same_codec(one: "Magnet | Enat | MusicAr", other: "MusicAr") -> bool:
         return False
     pairs = zip(one.codec.state_dict().values(), other.codec.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def _sketch(codes: Tensor, stays: Tensor, num_known: int, wanted: int) -> Sketch:
+    """Return codes (1, K, T) without the known ones, up to ``wanted`` frames, the rest of which is not tried yet."""
+    missing = (0, max(0, wanted - codes.size(2)))
+    shown = F.pad(codes, missing, value=NOT_TRIED)[:, :, num_known:wanted]
+    return Sketch(_as_array(shown), F.pad(stays, missing, value=False)[0, :, num_known:wanted].cpu().numpy())
 
 
 def _as_array(codes: Tensor) -> NDArray[np.int16]:

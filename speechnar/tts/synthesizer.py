@@ -8,7 +8,7 @@ Shapes: S samples, T latents, C latent channels.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -31,15 +31,27 @@ from speechnar.published import obtain_model
 from speechnar.text.passages import Passage, read_passages
 from speechnar.text.sentences import clean
 from speechnar.text.transcript import Segment
-from speechnar.tts.acoustic import AcousticModel, derive_seed, share
+from speechnar.tts.acoustic import AcousticModel, Seconds, derive_seed, share
 from speechnar.tts.editor import EditedSpeech, edit_speech
 from speechnar.tts.options import EditOptions, SynthesizeOptions, with_keywords
 from speechnar.tts.voice import Listener, Voice, learn_voice
 
 logger = logging.getLogger(__name__)
 
+Heard = Callable[[Samples], None]
+"""Is given the samples of speech, piece by piece, as soon as they are certain."""
+
 FADE_S = 0.005
 """At both ends of a sentence, so that it neither begins nor ends by a click."""
+
+
+@dataclass(frozen=True)
+class SpokenToken:
+    """A token of the model's text front end (a phone, a letter, a mark) and when it is spoken, in seconds."""
+
+    text: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class Speech(Audio):
     """Synthetic speech, and when its sentences are spoken."""
 
     segments: tuple[Segment, ...] = ()
+    tokens: tuple[SpokenToken, ...] = ()
+    """Of all sentences, with the times that the model gave them."""
 
 
 class Synthesizer:
@@ -127,6 +141,7 @@ class Synthesizer:
         seed: int = 0,
         speed: float | None = None,
         options: SynthesizeOptions | None = None,
+        heard: Heard | None = None,
     ) -> Speech:
         """Speak ``text``, of any length; words that have no sound are passed over, with a warning that names them.
 
@@ -140,6 +155,7 @@ class Synthesizer:
             seed: the same seed gives the same speech. Each sentence has its own, derived from it.
             speed: as ``steps``.
             options: rarer choices.
+            heard: is given the samples while they are made.
 
         Raises:
             ConfigError: there is nothing to speak, SSML is not valid, or an option is out of its range, has no effect
@@ -148,19 +164,24 @@ class Synthesizer:
         """
         chunks: list[Samples] = []
         spans: dict[int, list[int]] = {}
+        tokens: list[SpokenToken] = []
         place = 0
         options = with_keywords(options or SynthesizeOptions(), steps=steps, speed=speed)
         passages, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
-        for index, samples in parts:
+        for index, line, samples in parts:
             chunks.append(samples)
-            if index is not None:
+            if heard is not None and len(samples):
+                heard(samples)
+            if line is not None:
+                if index not in spans:
+                    tokens += _place_tokens(self._acoustic, line, place / self.sample_rate)
                 spans.setdefault(index, [place, place])[1] = place + len(samples)
             place += len(samples)
         segments = tuple(
             Segment(id=i, start=begin / self.sample_rate, end=end / self.sample_rate, text=passages[index].text)
             for i, (index, (begin, end)) in enumerate(spans.items())
         )
-        return Speech(np.concatenate(chunks), self.sample_rate, segments)
+        return Speech(np.concatenate(chunks), self.sample_rate, segments, tuple(tokens))
 
     def stream(
         self,
@@ -182,7 +203,7 @@ class Synthesizer:
         """
         options = with_keywords(options or SynthesizeOptions(), steps=steps, speed=speed)
         _, parts = self._start(text, options, voice=voice, voice_text=voice_text, seed=seed)
-        return (samples for _, samples in parts if len(samples))
+        return (samples for _, _, samples in parts if len(samples))
 
     def edit(
         self,
@@ -237,8 +258,11 @@ class Synthesizer:
         voice: Voice | AudioInput | None,
         voice_text: str | None,
         seed: int,
-    ) -> tuple[list[Passage], Iterator[tuple[int | None, Samples]]]:
-        """Check everything; return the passages, and their samples with the number of the passage, None in pauses."""
+    ) -> tuple[list[Passage], Iterator[tuple[int, "_Line | None", Samples]]]:
+        """Check everything; return the passages, and their samples with the number of the passage.
+
+        Before it, with no line, stands the pause.
+        """
         num_steps, seed = options.steps or self._acoustic.default_steps, check_seed(seed)
         if voice is None and voice_text is not None:
             raise ConfigError("voice_text says what is spoken in a voice; give the voice, too")
@@ -262,21 +286,21 @@ class Synthesizer:
 
     def _speak(
         self, lines: Iterable[tuple[Passage, "_Line | None"]], num_steps: int, seed: int
-    ) -> Iterator[tuple[int | None, Samples]]:
+    ) -> Iterator[tuple[int, "_Line | None", Samples]]:
         """Yield what is spoken, and silence between it; before and after it only if that is asked for."""
-        owed_s, is_break = 0.0, False
+        index, owed_s, is_break = 0, 0.0, False
         for index, (passage, line) in enumerate(lines):
             if line is not None:
-                yield None, self._silence(owed_s)
+                yield index, None, self._silence(owed_s)
                 owed_s, is_break = 0.0, False
                 samples = _sound(self._acoustic, line, derive_seed(seed, index), num_steps)
-                yield from ((index, part) for part in samples)
+                yield from ((index, line, part) for part in samples)
             if passage.is_break:
                 owed_s, is_break = passage.pause_s + (owed_s if is_break else 0.0), True
             elif line is not None:
                 owed_s = passage.pause_s
         if is_break:
-            yield None, self._silence(owed_s)
+            yield index, None, self._silence(owed_s)
 
     def _silence(self, seconds: float) -> Samples:
         return np.zeros(round(seconds * self.sample_rate), dtype=np.float32)
@@ -292,6 +316,10 @@ class _Line:
     length: int
     """In latents, of the sentence."""
     voice: Voice | None
+    tokens: tuple[int, ...]
+    """Of the sentence."""
+    durations: Seconds
+    """Of these, in seconds."""
 
 
 def _words_of(acoustic: AcousticModel, passage: Passage) -> list[str]:
@@ -321,7 +349,7 @@ def _plan(acoustic: AcousticModel, words: list[str], voice: Voice | None, speed:
     gap = torch.zeros(length, acoustic.latent_dim, device=acoustic.device)
     spoken = share(predicted[begin:end], length * shift_s)
     if voice is None:
-        return _Line(acoustic.batch(spelling, spoken, gap[None]), 0, length, None)
+        return _Line(acoustic.batch(spelling, spoken, gap[None]), 0, length, None, spelling.tokens, spoken)
     parts = [predicted[:begin], predicted[end:]]
     known_s = len(voice.latents) * shift_s
     if max(map(len, parts)) <= len(voice.durations):  # the silence on the side of the sentence has no token here
@@ -333,7 +361,16 @@ def _plan(acoustic: AcousticModel, words: list[str], voice: Voice | None, speed:
             part[at] = max(part[at] + known_s - part.sum(), 0.0)  # rounding may go below
     durations = np.concatenate([share(parts[0], known_s), spoken, share(parts[1], known_s)])
     latents = torch.cat([voice.latents, gap, voice.latents])
-    return _Line(acoustic.batch(spelling, durations, latents[None]), len(voice.latents), length, voice)
+    speech = acoustic.batch(spelling, durations, latents[None])
+    return _Line(speech, len(voice.latents), length, voice, spelling.tokens[begin:end], spoken)
+
+
+def _place_tokens(acoustic: AcousticModel, line: _Line, start_s: float) -> Iterator[SpokenToken]:
+    """Yield the tokens of a sentence that begins at ``start_s``, but those that last no time."""
+    for token, seconds in zip(line.tokens, line.durations.tolist(), strict=True):
+        if seconds > 0:
+            yield SpokenToken(acoustic.tokenizer.piece_of(token), start_s, start_s + seconds)
+        start_s += seconds
 
 
 def _sound(acoustic: AcousticModel, line: _Line, seed: int, num_steps: int) -> Iterator[Samples]:

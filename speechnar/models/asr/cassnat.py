@@ -32,7 +32,7 @@ from speechnar.config import Config
 from speechnar.data.batch import SpeechBatch
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.esa import NamedSlots, sample_segments
-from speechnar.decode.segments import Segments, aligned_segments
+from speechnar.decode.segments import Segments, aligned_segments, path_segments
 from speechnar.errors import ConfigError
 from speechnar.models.asr.alignment_ranking import KEPT_ALIGNMENTS, Ranker, choose, name_in_parts
 from speechnar.models.asr.ctc_trunk import CtcTrunk, CtcTrunkConfig, CtcTrunkModel, TrunkOutput, conformer
@@ -328,6 +328,15 @@ class CassNatHead(nn.Module):
         if index is not None:
             named = choose(named, speech, index, ranker=ranker, blank_id=self.blank_id)
         return named.paths()
+
+    def trigger_windows(self, speech: EncodedSpeech) -> tuple[Tensor, Tensor]:
+        """Return the first frame that each slot may see and the one after its last, each (B, U + 1).
+
+        The slots are those of `decode` with one alignment.
+        """
+        log_probs = cut_posteriors(clean(speech), self.blank_id, lose_last=self.config.lose_last_emission)
+        segments = path_segments(log_probs.argmax(-1), speech.lens, self.blank_id)
+        return segments.windows(left=self.embedder.expand_left, right=self.embedder.expand_right)
 
     def _name(self, x: Tensor, segments: Segments) -> NamedSlots:
         return name_in_parts(x, segments, self.log_probs, never=(self.blank_id, self.sos_id), eos_id=self.eos_id)

@@ -147,6 +147,11 @@ class WordsCondition(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(model_dim))  # the name of it in weights that exist
         nn.init.normal_(self.nothing, std=EMBED_INIT_STD)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it knows."""
+        return tuple(piece.lstrip("▁") for piece in self.tokenizer.pieces if not piece.startswith("<"))
+
     def forward(self, tokens: Tensor, token_lens: Tensor, left_out: Tensor) -> Condition:
         """Return the condition of ``tokens`` (B, U), anything in their padding; none where ``left_out`` (B,)."""
         valid = valid_mask(token_lens, tokens.size(1))
@@ -177,7 +182,7 @@ class WordsCondition(nn.Module):
             raise ConfigError("a prompt must have a word; leave it out (None) to generate without one")
         unknown = [word for word in text.split() if self.tokenizer.unk_id in self.tokenizer.encode(word)]
         if unknown or self.tokenizer.unk_id in ids:
-            known = [piece.lstrip("▁") for piece in self.tokenizer.pieces if not piece.startswith("<")]
+            known = self.words
             raise ConfigError(
                 f"the model knows no {' or '.join(map(repr, unknown[:5])) or repr(text[:60])}; "
                 f"it knows {len(known)} words: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
@@ -187,6 +192,9 @@ class WordsCondition(nn.Module):
 
 class TextCondition(nn.Module):
     """Features of text as a memory; without a condition, a memory of zeros."""
+
+    words = ()
+    """It takes any."""
 
     def __init__(self, config: TextConfig, model_dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()

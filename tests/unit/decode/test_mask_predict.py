@@ -263,3 +263,38 @@ def test_what_does_not_fit_is_refused():
     three = SETTINGS.model_copy(update={"steps": (1, 1, 1)})
     with pytest.raises(ConfigError, match=r"one number for each of 2 codebooks, got \[1, 1, 1\]"):
         mask_predict(Oracle(truth), truth, torch.zeros(24).bool(), three, span_len=3, generators=generators(0, 1))
+
+
+class Guess:
+    """Predicts anything."""
+
+    mask_id = MASK
+
+    def begin(self, codes, codebook):
+        self.generator = torch.Generator().manual_seed(codebook)
+
+    def __call__(self, codes, codebook, positions, *, is_guided=True):
+        return torch.randn(*positions.shape, MASK, generator=self.generator), None
+
+
+def test_whoever_watches_sees_what_stays_stay():
+    truth, shown = make_truth(), []
+    found = mask_predict(
+        Guess(),
+        truth,
+        torch.arange(24) < 6,
+        SETTINGS,
+        span_len=3,
+        generators=generators(0, 1),
+        watch=lambda codes, stays: shown.append((codes.clone(), stays)),
+    )
+    assert len(shown) == 7
+    assert shown[-1][1].all() and torch.equal(shown[-1][0], found)
+    for (codes, stays), (_, later) in itertools.pairwise(shown):
+        assert torch.equal(codes[stays], found[stays]), "what stays is what comes out"
+        assert (later | ~stays).all(), "and is not taken back"
+        assert stays[:, :, :6].all()
+    # Of the first codebook, drafts are what the next step masks.
+    drafts = [int((~stays[0, 0]).sum()) // 3 for _, stays in shown[:4]]
+    assert drafts == [*masked_chunks(6, 4)[1:], 0]
+    assert (shown[0][0][:, 1, 6:] == MASK).all(), "the second codebook is not tried yet"

@@ -12,7 +12,7 @@ from speechnar.hub import DEFAULT_MUSIC_MODEL
 from speechnar.models.base import LoadedModel, save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.sound import generator as module
-from speechnar.sound.generator import LOUDNESS_LUFS, Generator, GeneratorOptions, share_steps
+from speechnar.sound.generator import LOUDNESS_LUFS, NOT_TRIED, Generator, GeneratorOptions, share_steps
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.models.sounds import voice
 
@@ -259,3 +259,34 @@ def test_a_recording_fades_into_what_goes_on_from_it(kind):
     np.testing.assert_allclose(audio.samples[kept:-fade], made[context : context + num_made - fade], atol=2e-5)
     ending = made[context + num_made - fade : context + num_made] * (1 - weights)
     np.testing.assert_allclose(audio.samples[-fade:], ending, atol=2e-5)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_whoever_watches_sees_codes_being_decided(before):
+    generator, shown = make("magnet"), []
+    wav = voice(9999, pitch_hz=120, formant_hz=500).numpy() if before else None
+    given = {"continue_from": wav, "sample_rate": 16000} if before else {}
+    made = generator.generate("dog", seconds=0.6, watch=shown.append, **given)
+    assert made.codes.tobytes() == generator.generate("dog", seconds=0.6, **given).codes.tobytes()
+    assert {sketch.codes.shape for sketch in shown} == {made.codes.shape} == {(4, 30)}
+    shares = [float(sketch.is_final.mean()) for sketch in shown]
+    assert shares == sorted(shares) and shares[0] < 0.3 and shares[-1] == 1
+    for sketch in shown:
+        np.testing.assert_array_equal(sketch.codes[sketch.is_final], made.codes[sketch.is_final])
+    assert (shown[0].codes == NOT_TRIED).any()
+    sounds = [generator.preview(sketch) for sketch in (shown[0], shown[-1])]
+    hop = generator.sample_rate // 50
+    assert [len(sound) for sound in sounds] == [30 * hop] * 2
+    untried = np.flatnonzero(shown[0].codes[0] == NOT_TRIED)
+    assert all(not sounds[0][frame * hop : (frame + 1) * hop].any() for frame in untried)
+    assert sounds[1].any()
+
+
+def test_an_autoregressive_model_sketches_nothing():
+    shown = []
+    make("music_ar").generate("dog", seconds=0.3, watch=shown.append)
+    assert shown == []
+
+
+def test_a_model_says_which_words_it_knows():
+    assert make("magnet").words == ("dog", "cat", "barks")

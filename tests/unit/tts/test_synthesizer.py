@@ -385,3 +385,28 @@ def test_of_half_an_hour_only_the_beginning_is_heard(tiny, tmp_path):
         file.truncate()  # to read it to the end would fail
     voice = tiny.voice(path)
     assert 1 < len(voice.latents) * tiny._acoustic.latent_shift_s <= 15.5
+
+
+def test_speech_is_heard_while_it_is_made_and_says_when_its_sounds_are_spoken(tiny):
+    heard = []
+    speech = tiny.synthesize(TEXT, steps=2, seed=7, heard=heard.append)
+    assert len(heard) > 4
+    np.testing.assert_array_equal(np.concatenate(heard), speech.samples)
+    for segment in speech.segments:
+        inside = [token for token in speech.tokens if segment.start <= token.start < segment.end]
+        assert "".join(token.text for token in inside).count("h") > 0
+        assert all(before.end == pytest.approx(after.start) for before, after in itertools.pairwise(inside))
+        assert inside[-1].end == pytest.approx(segment.end, abs=0.05)
+    assert all(token.end > token.start for token in speech.tokens)
+    slow = tiny.synthesize(TEXT, steps=1, speed=0.5)
+    assert [token.text for token in slow.tokens] == [token.text for token in speech.tokens]
+
+
+def test_sounds_of_a_sentence_in_a_voice_are_those_of_the_sentence(tiny):
+    alone = tiny.synthesize("Hello there.", steps=1)
+    voice = tiny.voice(vowels(2.0), text="the cat", sample_rate=16000)
+    spoken = tiny.synthesize("Hello there.", voice=voice, steps=1)
+    assert [token.text for token in spoken.tokens if token.text.isalpha()] == [
+        token.text for token in alone.tokens if token.text.isalpha()
+    ]
+    assert spoken.tokens[0].start == 0 and spoken.tokens[-1].end == pytest.approx(spoken.duration, abs=0.05)

@@ -1,0 +1,5 @@
+"""``python -m demo`` from a checkout."""
+
+from demo.app import main
+
+main()
