@@ -186,8 +186,6 @@ def build_espnet(folder: Path, size: str) -> None:
     torch.save(model.state_dict(), folder / "valid.total_count.ave.pth")
 
 
-
-
 def build_parakeet(folder: Path, size: str) -> None:
     """Write a Parakeet-CTC as transformers does, of random weights."""
     import torch  # noqa: PLC0415  # of the peer's environment

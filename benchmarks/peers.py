@@ -177,7 +177,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
             load = load_average()
             paths = write_samples(CASES[case], args.audio, Path(scratch))
             runs = alternate(workers, paths, runs=args.runs, seconds=args.seconds)
-            write(f"{name} {size}, {case}", peer, workers["peer"].versions, runs, args, load)
+            write(f"{name} {size}, {case}", peer, workers["peer"].versions, runs, args=args, load=load)
 
 
 def write_samples(lengths: Sequence[float], audio: Sequence[Path] | None, folder: Path) -> list[Path]:
@@ -264,7 +264,7 @@ def alternate(
 
 
 def write(
-    title: str, peer: Peer, versions: str, runs: dict[str, list[Run]], args: argparse.Namespace, load: float
+    title: str, peer: Peer, versions: str, runs: dict[str, list[Run]], *, args: argparse.Namespace, load: float
 ) -> None:
     """Write the results of one case, one for each precision."""
     theirs = _side(versions, runs["peer"])
@@ -274,7 +274,9 @@ def write(
         same = _share_alike(runs[precision][-1].texts, runs["peer"][-1].texts)
         ratio = theirs["median_s"] / ours["median_s"]
         alike = f"{100 * same:.1f} % of the letters alike" if peer.convert is not None else "two models"
-        weights = "random weights, the same on both sides" if peer.convert is not None else "our shipped model beside it"
+        weights = (
+            "random weights, the same on both sides" if peer.convert is not None else "our shipped model beside it"
+        )
         write_result(
             f"peer_{title.replace(', ', '_').replace(' ', '_')}_{precision}",
             what=f"{title}: {weights}; {heard} to text",

@@ -181,10 +181,11 @@ def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int],
         distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limits[0], limits[1])
         scores = by_distance.gather(3, (distances + limits[0]).expand(batch, heads, -1, -1))
     else:
-        # The ends, said as often as there are distances that they stand for: rows that `align_distances` reads.
-        farther = [num_keys - 1 - limits[0], num_queries - 1 - limits[1]]
-        kept = by_distance[..., max(0, -farther[0]) : by_distance.size(3) - max(0, -farther[1])]
-        first, last = (end.expand(-1, -1, -1, max(0, n)) for end, n in zip((kept[..., :1], kept[..., -1:]), farther))
+        # Both ends, as often as there are distances that they stand for: rows that `align_distances` reads.
+        behind, ahead = num_keys - 1 - limits[0], num_queries - 1 - limits[1]
+        kept = by_distance[..., max(0, -behind) : by_distance.size(3) - max(0, -ahead)]
+        first = kept[..., :1].expand(-1, -1, -1, max(0, behind))
+        last = kept[..., -1:].expand(-1, -1, -1, max(0, ahead))
         scores = align_distances(torch.cat([first, kept, last], dim=3))
     return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
