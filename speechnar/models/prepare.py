@@ -10,7 +10,11 @@ float32, so that residual streams, norms, softmax and attention stay what they w
   take three times as long as float32. On a GPU without them it is float16.
 - ``int8``: weights have a scale for each output, inputs one for each row, found as they come. A row is a frame or a
   token: an utterance is computed the same in any batch, whatever stands in its padding. One scale for the whole
-  input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that.
+  input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that. Convolutions of images are in bf16,
+  where that is to be had.
+
+Whatever the precision, batch norms become part of the convolution before them, and activations are computed along with
+what they stand behind.
 
 Shapes: N rows, D inputs, E outputs, B utterances, C channels, T frames, K kernel.
 Sources: Dettmers et al., "LLM.int8()", 2022, section 3.1 (scales of rows and outputs); oneDNN, "Nuances of int8

@@ -74,8 +74,8 @@ class MaskedGroupNorm(nn.Module):
         count = (valid.sum(1) * x.size(2)).clamp(min=1)[:, None, None]
         y = zero_padding(x.float(), valid)
         y = zero_padding(y - y.sum((1, 2), keepdim=True) / count, valid)
-        y = y * (y.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt()
-        return (y * self.weight + self.bias).to(x.dtype)
+        factors = (y.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt() * self.weight
+        return torch.addcmul(self.bias, y, factors).to(x.dtype)
 
 
 class ConformerConv(nn.Module):

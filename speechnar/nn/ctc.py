@@ -209,7 +209,7 @@ def _best_class(logits: Tensor) -> Tensor:
     last = num_classes - num_classes % CLASSES_OF_BLOCK
     if last == 0:
         return logits.argmax(1)
-    peaks = logits[:, :last].unflatten(1, (-1, CLASSES_OF_BLOCK)).amax(2)
+    peaks = logits.unfold(1, CLASSES_OF_BLOCK, CLASSES_OF_BLOCK).amax(2)
     if last < num_classes:
         peaks = torch.cat([peaks, logits[:, last:].amax(1, keepdim=True)], dim=1)
     within = torch.arange(CLASSES_OF_BLOCK, device=logits.device)
