@@ -151,7 +151,10 @@ def main() -> int:
         parser.error(f"no peer {unknown[0]}; there are {', '.join(PEERS)}")
     torch.set_num_threads(args.threads)
     for name in args.peers or PEERS:
-        measure(name, args)
+        if PEERS[name].convert is None and args.audio is None:
+            print(f"{name}: left out; it is trained, and guesses at what is no speech: give --audio")
+        else:
+            measure(name, args)
     return 0
 
 

@@ -78,6 +78,10 @@ def test_a_peer_and_ours_take_turns(tmp_path, monkeypatch):
     options = ["fake", "--python", sys.executable, "--precisions", "fp32", "--runs", "2", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["peers", *options, "--output", str(tmp_path)])
     assert peers.main() == 0
+    assert not list(tmp_path.glob("*.json"))  # nobody speaks
+    soundfile.write(tmp_path / "vowels.wav", vowels(1.0), RATE)
+    sys.argv += ["--audio", str(tmp_path / "vowels.wav")]
+    assert peers.main() == 0
     values = json.loads((tmp_path / "peer_fake_tiny_10s_fp32.json").read_text())
     assert values["b"] == {"label": "a peer 1.0", "median_s": 2.0, "median_cpu_s": 1.0, "peak_bytes": 5}
     assert values["a"]["label"] == "speechnar fp32"
