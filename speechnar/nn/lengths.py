@@ -27,7 +27,7 @@ def zero_padding(x: Tensor, valid: Tensor) -> Tensor:
 
     It may be ``x`` itself where nothing is padding.
     """
-    if x.device.type != "cpu" or torch.compiler.is_exporting():
+    if x.device.type != "cpu" or torch.compiler.is_exporting() or valid.shape != x.shape[:2]:
         return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0.0)
     # On a CPU a mask that is spread over rows takes as long as a dozen additions; rows are filled in no time.
     padding = (~valid).flatten().nonzero().squeeze(1)

@@ -36,3 +36,8 @@ def test_without_padding_nothing_changes(device):
 def test_frames_may_lie_anyhow_in_memory():
     x, valid = torch.randn(2, 5, 3).transpose(1, 2), torch.tensor([[True, True, False], [True, False, False]])
     assert torch.equal(zero_padding(x, valid), x.masked_fill(~valid[..., None], 0.0))
+
+
+def test_utterances_may_share_a_mask():
+    x, valid = torch.ones(2, 3, 1), torch.tensor([[True, True, False]])
+    assert zero_padding(x, valid).squeeze(2).tolist() == [[1, 1, 0], [1, 1, 0]]
