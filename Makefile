@@ -67,8 +67,9 @@ demo: $(VENV)/.core
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
 
+# AUDIO: recordings of speech, for peers whose models are trained.
 bench-peers: $(VENV)/.dev $(BIN)/uv
-	$(BIN)/python -m benchmarks.peers --uv $(BIN)/uv
+	$(BIN)/python -m benchmarks.peers --uv $(BIN)/uv $(if $(AUDIO),--audio $(AUDIO))
 
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade --quiet \

@@ -15,12 +15,15 @@ from speechnar.data.kaldi import Utterance
 from speechnar.models.prepare import precisions_of
 from tests.unit.tiny import RATE, save_tiny_model, vowels
 
-FAKE = """
-import json, sys
-print(json.dumps({"ready": "a peer 1.0"}), flush=True)
+FAKE = f"""
+import json, runpy, sys
+if sys.argv[1] == "speechnar":
+    runpy.run_path({str(peers.WORKER)!r}, run_name="__main__")
+    sys.exit()
+print(json.dumps({{"ready": "a peer 1.0"}}), flush=True)
 for line in sys.stdin:
     wavs = json.loads(line)["wavs"]
-    print(json.dumps({"wall_s": 2.0, "cpu_s": 1.0, "texts": ["a b"] * len(wavs), "peak_bytes": 5}), flush=True)
+    print(json.dumps({{"wall_s": 2.0, "cpu_s": 1.0, "texts": ["a b"] * len(wavs), "peak_bytes": 5}}), flush=True)
 """
 
 
@@ -62,28 +65,67 @@ def test_differences_are_told_from_noise():
     assert found.rate("fp32").rate == 0.0
 
 
+@pytest.mark.slow  # ours is a process of its own, which imports torch
 def test_a_peer_and_ours_take_turns(tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(FAKE)
     monkeypatch.setattr(peers, "WORKER", script)
     model = save_tiny_model(tmp_path / "tiny")
     monkeypatch.setattr(peers, "DEFAULT_MODEL", str(model))
-    monkeypatch.setitem(peers.PEERS, "espnet", Peer((), None, ("tiny",), "eng"))
-    monkeypatch.setitem(peers.CASES, "10s", lambda: [vowels(1.0)])
-    options = ["espnet", "--python", sys.executable, "--cases", "10s", "--precisions", "fp32", "--runs", "2"]
-    monkeypatch.setattr(sys, "argv", ["peers", *options, "--threads", "1", "--output", str(tmp_path)])
+    ours = {"language": "eng", "vad": None}
+    monkeypatch.setitem(peers.PEERS, "fake", Peer("fake", (), None, ("tiny",), ("10s",), ours=ours))
+    monkeypatch.setitem(peers.CASES, "10s", (1.0,))
+    options = ["fake", "--python", sys.executable, "--precisions", "fp32", "--runs", "2", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["peers", *options, "--output", str(tmp_path)])
     assert peers.main() == 0
-    values = json.loads((tmp_path / "peer_espnet_tiny_10s_fp32.json").read_text())
+    assert not list(tmp_path.glob("*.json"))  # nobody speaks
+    soundfile.write(tmp_path / "vowels.wav", vowels(1.0), RATE)
+    sys.argv += ["--audio", str(tmp_path / "vowels.wav")]
+    assert peers.main() == 0
+    values = json.loads((tmp_path / "peer_fake_tiny_10s_fp32.json").read_text())
     assert values["b"] == {"label": "a peer 1.0", "median_s": 2.0, "median_cpu_s": 1.0, "peak_bytes": 5}
     assert values["a"]["label"] == "speechnar fp32"
+    assert values["a"]["peak_bytes"] > 2**20
     assert values["ratio"] == pytest.approx(2.0 / values["a"]["median_s"], rel=1e-2)
+
+
+class Turns:
+    """A worker that writes down when it is asked."""
+
+    def __init__(self, name, turns):
+        self.name, self.turns = name, turns
+
+    def transcribe(self, paths):
+        self.turns.append(self.name)
+        return Run(wall_s=float(len(self.turns)), cpu_s=0.0, texts=["a"] * len(paths), peak_bytes=1)
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(60.0, 5), (0.0, 3)])
+def test_all_run_in_turns_until_their_time_is_over(seconds, counted):
+    turns = []
+    workers = {name: Turns(name, turns) for name in ("peer", "int8")}
+    found = peers.alternate(workers, [Path("0.npy")], runs=5, seconds=seconds)
+    assert turns == ["peer", "int8"] * (counted + 1)
+    assert [run.wall_s for run in found["peer"]] == [float(2 * n + 3) for n in range(counted)]  # the first is none
+
+
+def test_samples_are_cut_from_recordings(tmp_path):
+    soundfile.write(tmp_path / "a.wav", vowels(1.0), RATE)
+    paths = peers.write_samples([0.75, 0.75], [tmp_path / "a.wav"], tmp_path)
+    joined = np.concatenate([np.load(path) for path in paths])
+    assert len(joined) == 1.5 * RATE
+    assert np.array_equal(joined[RATE:], joined[: RATE // 2])  # it begins anew
+    (tones,) = peers.write_samples([0.5], None, tmp_path)
+    assert len(np.load(tones)) == RATE // 2
 
 
 def test_medians_are_those_of_the_runs():
     runs = [Run(wall_s=s, cpu_s=2 * s, texts=["a"], peak_bytes=round(s)) for s in (3.0, 1.0, 2.0)]
     assert peers._side("us", runs) == {"label": "us", "median_s": 2.0, "median_cpu_s": 4.0, "peak_bytes": 3}
     assert peers._share_alike(["ab c", "x"], ["ab d", "x"]) == 3 / 4
-    assert peers._share_alike([""], [""]) == 1.0
+    assert peers._share_alike(["abcd"], ["bcd"]) == 3 / 4
+    assert peers._share_alike([""], [""]) == peers._share_alike(["a"], ["a"]) == 1.0
+    assert peers._share_alike(["a"], [""]) == 0.0
 
 
 def test_results_have_tables_of_their_own(tmp_path):

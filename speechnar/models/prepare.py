@@ -10,7 +10,11 @@ float32, so that residual streams, norms, softmax and attention stay what they w
   take three times as long as float32. On a GPU without them it is float16.
 - ``int8``: weights have a scale for each output, inputs one for each row, found as they come. A row is a frame or a
   token: an utterance is computed the same in any batch, whatever stands in its padding. One scale for the whole
-  input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that.
+  input, as ``torch.ao.quantization.quantize_dynamic`` has it, would break that. Convolutions of images are in bf16,
+  where that is to be had.
+
+Whatever the precision, batch norms become part of the convolution before them, and activations are computed along with
+what they stand behind.
 
 Shapes: N rows, D inputs, E outputs, B utterances, C channels, T frames, K kernel.
 Sources: Dettmers et al., "LLM.int8()", 2022, section 3.1 (scales of rows and outputs); oneDNN, "Nuances of int8
@@ -32,6 +36,7 @@ from speechnar.errors import ConfigError
 from speechnar.hub import Precision
 from speechnar.models.base import AsrModel, LoadedModel, MtModel, Trainable, load_model
 from speechnar.nn.cif import CifPredictor, TimestampPredictor
+from speechnar.nn.conv import ConformerConv
 from speechnar.nn.dropout import Dropout
 
 UNTOUCHED: tuple[type[nn.Module], ...] = (CifPredictor, TimestampPredictor)
@@ -166,35 +171,62 @@ class Int8Linear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (..., D) to (..., E)."""
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).float()
         if not len(rows):
             return x.new_zeros(*x.shape[:-1], self.out_features)
-        peaks = rows.abs().amax(1, keepdim=True).clamp_(min=_TINY)
+        peaks = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_()).clamp_(min=_TINY)
         # To unsigned numbers by way of signed ones, for which torch has fast code; 8 bits are added up without carry.
         steps = (rows * (self._levels / peaks)).round_().to(torch.int8).view(torch.uint8).add_(self._zero)
         y: Tensor = self._multiply(
             *(steps, 1.0, self._zero, self._weight, self._scales, self._zeros, None),
             *(1.0, 0, torch.float32, "none", [], ""),
         )
-        y.mul_(peaks)
-        y = self.activation.apply(y if self._bias is None else y.add_(self._bias))
-        return y.view(*x.shape[:-1], self.out_features)
+        y = y.mul_(peaks) if self._bias is None else torch.addcmul(self._bias, y, peaks, out=y)
+        return self.activation.apply(y).view(*x.shape[:-1], self.out_features)
 
 
 class PackedConv2d(Prepared):
-    """A two-dimensional convolution over images whose channels lie side by side in memory."""
+    """A two-dimensional convolution over images whose channels lie side by side, and the activation behind it.
 
-    def __init__(self, conv: nn.Conv2d, *, dtype: torch.dtype = torch.float32) -> None:
+    ``keeps_dtype``: the result is not brought back to float32.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        activation: Activation = NONE,
+        *,
+        dtype: torch.dtype = torch.float32,
+        keeps_dtype: bool = False,
+    ) -> None:
         super().__init__()
+        self.activation = activation
+        self._result = dtype if keeps_dtype else torch.float32
         self._weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self._shape = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+        self._shape = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self._is_fused = find_processor().convolves and conv.weight.device.type == "cpu"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` (B, C, H, W) to what the convolution makes of it."""
-        image = x.to(self._weight.dtype)
-        y = F.conv2d(image, self._weight, self._bias, **self._shape)  # type: ignore[arg-type]  # of several types
-        return y.to(torch.float32)
+        """Map ``x`` (B, C, H, W) to what convolution and activation make of it."""
+        image, (stride, padding, dilation, groups), act = x.to(self._weight.dtype), self._shape, self.activation
+        if not self._is_fused or isinstance(padding, str):
+            y = act.apply(F.conv2d(image, self._weight, self._bias, stride, padding, dilation, groups))
+        else:
+            y = torch.ops.mkldnn._convolution_pointwise.default(
+                *(image, self._weight, self._bias, padding, stride, dilation, groups),
+                *(act.name, [], act.algorithm),
+            )
+        return y.to(self._result)
+
+
+def fold_norm(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> None:
+    """Let ``conv`` compute what ``norm`` makes of it: in evaluation that is a factor and a term for each channel."""
+    assert norm.running_mean is not None and norm.running_var is not None, "it was trained"
+    factor = (norm.running_var + norm.eps).rsqrt() * norm.weight
+    bias = 0.0 if conv.bias is None else conv.bias
+    conv.weight = nn.Parameter(conv.weight * factor[:, None, None], requires_grad=False)
+    conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias, requires_grad=False)
 
 
 def convolve_frames(conv: nn.Conv1d) -> None:
@@ -340,9 +372,9 @@ def load_like(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
     return load_prepared(folder, device=device, precision=loaded.precision)
 
 
-def is_narrow(layer: nn.Linear) -> bool:
-    """Return whether a linear layer stays in float32 whatever the precision."""
-    return min(layer.in_features, layer.out_features) < MIN_WIDTH
+def is_narrow(layer: nn.Module) -> bool:
+    """Return whether a layer is a linear one that stays in float32 whatever the precision."""
+    return isinstance(layer, nn.Linear) and min(layer.in_features, layer.out_features) < MIN_WIDTH
 
 
 class _Maker:
@@ -370,39 +402,79 @@ class _Maker:
             return Int8Linear(layer, activation, levels=self.processor.int8_levels)
         return FloatLinear(layer, activation) if self.on_cpu and self.processor.packs else None
 
-    def conv2d(self, layer: nn.Conv2d) -> PackedConv2d | None:
-        """Return what takes the place of ``layer``; None: it stays."""
+    def conv2d(self, layer: nn.Conv2d, activation: Activation, *, keeps_half: bool = False) -> PackedConv2d | None:
+        """Return what takes the place of ``layer`` and ``activation``; None: they stay.
+
+        Convolutions are not computed in 8 bits, but in 16 where the processor can. With ``keeps_half`` the result goes
+        to another one.
+        """
         if layer.padding_mode != "zeros":
             return None
-        if self.precision == "bf16":
-            return PackedConv2d(layer, dtype=self.half)
-        return PackedConv2d(layer) if self.convolves else None
+        if self.precision == "bf16" or (self.precision == "int8" and self.processor.has_bf16):
+            return PackedConv2d(layer, activation, dtype=self.half, keeps_dtype=keeps_half)
+        return PackedConv2d(layer, activation) if self.convolves else None
 
 
 def _replace_in(module: nn.Module, maker: _Maker, tied: Set[nn.Parameter]) -> None:
     """Replace the layers within ``module``, however deep."""
+    if isinstance(module, ConformerConv) and isinstance(module.norm, nn.BatchNorm1d):
+        fold_norm(module.depthwise, module.norm)
+        module.norm = nn.Identity()
+    _replace_activated(module, maker, tied)
     children = [(name, child) for name, child in module._modules.items() if child is not None]
     for place, (name, child) in enumerate(children):
         after = children[place + 1 :] if isinstance(module, nn.Sequential) else []
-        new: PackedLinear | PackedConv2d | None = None
         if _stays(child) or isinstance(module._modules[name], nn.Identity):
             continue
-        if type(child) is nn.Linear:
-            activation = activation_of(after[0][1]) if after else None
-            rest = [layer for _, layer in after[activation is not None :] if not isinstance(layer, Dropout)]
-            is_chained = bool(rest) and type(rest[0]) is nn.Linear and not is_narrow(rest[0])
-            new = maker.linear(child, activation or NONE, keeps_half=is_chained)
-            if new is not None and activation is not None:
-                module._modules[after[0][0]] = nn.Identity()
-            if new is not None and child.weight in tied:
-                new.weight, new.bias = child.weight.detach(), None if child.bias is None else child.bias.detach()
-        elif type(child) is nn.Conv2d:
-            new = maker.conv2d(child)
-        elif isinstance(child, nn.Conv1d) and _is_depthwise(child) and maker.convolves:
+        activation = activation_of(after[0][1]) if after and type(child) is nn.Linear else None
+        rest = [layer for _, layer in after[activation is not None :] if not isinstance(layer, Dropout)]
+        is_chained = bool(rest) and type(rest[0]) is type(child) and not is_narrow(rest[0])
+        if _replace(module, name, maker, tied, activation or NONE, keeps_half=is_chained) and activation is not None:
+            module._modules[after[0][0]] = nn.Identity()
+        if isinstance(child, nn.Conv1d) and _is_depthwise(child) and maker.convolves:
             convolve_frames(child)
-        if new is not None:
-            module._modules[name] = new
         _replace_in(child, maker, tied)
+
+
+def _replace(
+    module: nn.Module, name: str, maker: _Maker, tied: Set[nn.Parameter], activation: Activation, *, keeps_half: bool
+) -> bool:
+    """Replace the layer ``name`` of ``module`` and the activation behind it; return False where they stay."""
+    layer = module._modules[name]
+    new: PackedLinear | PackedConv2d | None = None
+    if type(layer) is nn.Linear:
+        new = maker.linear(layer, activation, keeps_half=keeps_half)
+        if new is not None and layer.weight in tied:
+            new.weight, new.bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    elif type(layer) is nn.Conv2d:
+        new = maker.conv2d(layer, activation, keeps_half=keeps_half)
+    if new is not None:
+        module._modules[name] = new
+    return new is not None
+
+
+def _replace_activated(module: nn.Module, maker: _Maker, tied: Set[nn.Parameter]) -> None:
+    """Replace the layers that ``module`` has an activation behind, of a list each, of a sequence the last."""
+    names: tuple[str, ...] = getattr(module, "activated", ())
+    activation = activation_of(module.activation) if names and isinstance(module.activation, nn.Module) else None
+    if activation is None:
+        return
+    places: list[tuple[nn.Module, str]] = []
+    for name in names:
+        child = module.get_submodule(name)
+        places += [(child, key) for key in child._modules] if isinstance(child, nn.ModuleList) else [(module, name)]
+    places = [_last_of(*place) for place in places]
+    if all(
+        _replace(*place, maker, tied, activation, keeps_half=number < len(places))
+        for number, place in enumerate(places, start=1)
+    ):
+        module.activation = nn.Identity()
+
+
+def _last_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return where the layer ``name`` of ``module`` is or, if that is a sequence, its last one."""
+    child = module._modules[name]
+    return (child, next(reversed(child._modules))) if isinstance(child, nn.Sequential) else (module, name)
 
 
 def _stays(module: nn.Module) -> bool:

@@ -97,6 +97,10 @@ class SelfAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).reshape(batch, num_frames, model_dim))
 
+    def _biased(self, q: Tensor) -> Tensor:
+        """Return what meets the table of positions: ``q`` is scaled, since scores are many times as many."""
+        return (q + self.distance_bias[:, None]) / math.sqrt(q.size(3))
+
     def _distance_scores(self, q: Tensor, context: BlockContext) -> Tensor:
         """Return the additive scores (B, H, T, L + T) of Transformer-XL's terms (b) and (d), -inf where not visible."""
         assert context.positions is not None
@@ -104,8 +108,7 @@ class SelfAttention(nn.Module):
         table = (
             self.pos(context.positions.to(q.dtype)).view(1, -1, heads, head_dim).transpose(1, 2)
         )  # (1, H, 2T+L-1, D/H)
-        scores = (q + self.distance_bias[:, None]) @ table.transpose(-2, -1) / math.sqrt(head_dim)
-        scores = align_distances(scores)
+        scores = align_distances(self._biased(q) @ table.transpose(-2, -1))
         return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
     def _clipped_scores(self, q: Tensor, k: Tensor, context: BlockContext) -> Tensor:
@@ -113,7 +116,7 @@ class SelfAttention(nn.Module):
         assert context.positions is not None
         heads, head_dim = q.size(1), q.size(3)
         table = self.pos(context.positions.to(q.dtype)).view(-1, heads, head_dim).permute(1, 2, 0)  # (H, D/H, 2M+1)
-        by_distance = (q + self.distance_bias[:, None]) @ table / math.sqrt(head_dim)
+        by_distance = self._biased(q) @ table
         limit = table.size(2) // 2
         return _read_distances(by_distance, k.size(2), (limit, limit), context)
 
@@ -122,7 +125,8 @@ class SelfAttention(nn.Module):
         farthest = k.size(2) - 1  # what is further than that is not there
         behind, ahead = (min(distance, farthest) for distance in self.max_distances)
         origin = self.max_distances[0]
-        by_distance = q @ self.distances.weight[origin - behind : origin + ahead + 1].T / math.sqrt(q.size(3))
+        table = self.distances.weight[origin - behind : origin + ahead + 1].T
+        by_distance = (q / math.sqrt(q.size(3))) @ table
         return _read_distances(by_distance, k.size(2), (behind, ahead), context)
 
     def _legacy_scores(self, q: Tensor, context: BlockContext) -> Tensor:
@@ -135,7 +139,7 @@ class SelfAttention(nn.Module):
         assert context.positions is not None
         batch, heads, num_frames, head_dim = q.shape
         table = self.pos(context.positions.to(q.dtype)).view(-1, heads, head_dim).permute(1, 2, 0)  # (H, D/H, T)
-        scores = (q + self.distance_bias[:, None]) @ table / math.sqrt(head_dim)
+        scores = self._biased(q) @ table
         frames = torch.arange(num_frames, device=q.device)
         ahead = frames - frames[:, None]  # (queries, keys)
         last = context.valid.sum(1)[:, None, None, None] - 1
@@ -152,11 +156,17 @@ class SelfAttention(nn.Module):
 def align_distances(by_distance: Tensor) -> Tensor:
     """Map scores (B, H, T, L + 2 T - 1) by distance to (B, H, T, L + T) by key: row i begins at column T - 1 - i.
 
-    A column is put before, and the rows are read a column shorter (Dai et al., appendix B).
+    A column is put before, and the rows are read a column shorter (Dai et al., appendix B). Without gradients, nothing
+    is copied: the rows are read where they are.
     """
     batch, heads, num_queries, num_distances = by_distance.shape
+    num_keys = num_distances - num_queries + 1
+    if not torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        rows = by_distance.contiguous()
+        strides = (*rows.stride()[:2], num_distances - 1, 1)
+        return rows.as_strided((batch, heads, num_queries, num_keys), strides, rows.storage_offset() + num_queries - 1)
     shifted = F.pad(by_distance, (1, 0)).view(batch, heads, -1, num_queries)[:, :, 1:]
-    return shifted.reshape(batch, heads, num_queries, -1)[..., : num_distances - num_queries + 1]
+    return shifted.reshape(batch, heads, num_queries, -1)[..., :num_keys]
 
 
 def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int], context: BlockContext) -> Tensor:
@@ -167,8 +177,16 @@ def _read_distances(by_distance: Tensor, num_keys: int, limits: tuple[int, int],
     """
     batch, heads, num_queries, _ = by_distance.shape
     keys = torch.arange(num_keys, device=by_distance.device)
-    distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limits[0], limits[1])
-    scores = by_distance.gather(3, (distances + limits[0]).expand(batch, heads, -1, -1))
+    if torch.is_grad_enabled() or torch.compiler.is_exporting():
+        distances = (keys - keys[num_keys - num_queries :, None]).clamp(-limits[0], limits[1])
+        scores = by_distance.gather(3, (distances + limits[0]).expand(batch, heads, -1, -1))
+    else:
+        # Both ends, as often as there are distances that they stand for: rows that `align_distances` reads.
+        behind, ahead = num_keys - 1 - limits[0], num_queries - 1 - limits[1]
+        kept = by_distance[..., max(0, -behind) : by_distance.size(3) - max(0, -ahead)]
+        first = kept[..., :1].expand(-1, -1, -1, max(0, behind))
+        last = kept[..., -1:].expand(-1, -1, -1, max(0, ahead))
+        scores = align_distances(torch.cat([first, kept, last], dim=3))
     return scores if context.attn_mask is None else scores.masked_fill(~context.attn_mask, -torch.inf)
 
 

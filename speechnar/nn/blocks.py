@@ -118,13 +118,13 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D) or, with ``halves``, to (B, T // 2, D)."""
-        x = x + 0.5 * self.ff_macaron(x)
+        x = torch.add(x, self.ff_macaron(x), alpha=0.5)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
         y = self.dropout(self.conv(self.norm_conv(x), context))
         if self.halves:
             x = x.unfold(1, 2, 2).mean(-1)
         x = x + y[:, : x.size(1)]
-        x = x + 0.5 * self.ff(x)
+        x = torch.add(x, self.ff(x), alpha=0.5)
         if self.prompt_attention is not None:
             x = self.prompt_attention(x, context)
         return self.norm_out(x)
@@ -176,7 +176,7 @@ class EBranchformerBlock(nn.Module):
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D)."""
         if self.ff_macaron is not None:
-            x = x + 0.5 * self.ff_macaron(x)
+            x = torch.add(x, self.ff_macaron(x), alpha=0.5)
         attended = self.dropout(self.attention(self.norm_attention(x), context))
         gated = self.dropout(self.gating(self.norm_gating(x), context))
         both = torch.cat([attended, gated], dim=-1)  # (B, T, 2 D)
@@ -184,7 +184,7 @@ class EBranchformerBlock(nn.Module):
             both = both + self.merge_conv(both, context, "merge")
         x = x + self.dropout(self.merge(both))
         if self.ff is not None:
-            x = x + 0.5 * self.ff(x)
+            x = torch.add(x, self.ff(x), alpha=0.5)
         if self.prompt_attention is not None:
             x = self.prompt_attention(x, context)
         return self.norm_out(x)

@@ -6,7 +6,7 @@ Kim et al., "E-Branchformer", 2022; Rekesh et al., "Fast Conformer with Linearly
 Recognition", ASRU 2023, section 2.1 (separable subsampling).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +74,8 @@ class MaskedGroupNorm(nn.Module):
         count = (valid.sum(1) * x.size(2)).clamp(min=1)[:, None, None]
         y = zero_padding(x.float(), valid)
         y = zero_padding(y - y.sum((1, 2), keepdim=True) / count, valid)
-        y = y * (y.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt()
-        return (y * self.weight + self.bias).to(x.dtype)
+        factors = (y.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt() * self.weight
+        return torch.addcmul(self.bias, y, factors).to(x.dtype)
 
 
 class ConformerConv(nn.Module):
@@ -123,11 +123,15 @@ class ConformerConv(nn.Module):
 class ConvGatingMlp(nn.Module):
     """cgMLP: an MLP one half of which is gated by a convolution of the other (Branchformer, equations 3 to 6)."""
 
+    activated: ClassVar[tuple[str, ...]] = ("proj_in",)
+    """Behind what ``activation`` stands; it may be computed along (`speechnar.models.prepare`)."""
+
     def __init__(self, model_dim: int, hidden_dim: int, kernel_size: int, *, dropout: float, norm_eps: float) -> None:
         super().__init__()
         if hidden_dim % 2:
             raise ConfigError(f"the gating MLP's hidden_dim must be even, got {hidden_dim}")
         self.proj_in = nn.Linear(model_dim, hidden_dim)
+        self.activation = nn.GELU()
         self.norm = nn.LayerNorm(hidden_dim // 2, norm_eps)
         self.depthwise = DepthwiseConv(hidden_dim // 2, kernel_size)
         self.dropout = Dropout(dropout)
@@ -139,7 +143,7 @@ class ConvGatingMlp(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D)."""
-        kept, gate = F.gelu(self.proj_in(x)).chunk(2, dim=-1)
+        kept, gate = self.activation(self.proj_in(x)).chunk(2, dim=-1)
         gate = self.depthwise(self.norm(gate), context, "gate")
         return self.proj_out(self.dropout(kept * gate))
 
@@ -158,6 +162,9 @@ class ConvSubsampling(nn.Module):
     ceil(T / 4), the last of which may look beyond the end (CASS-NAT). With ``separable`` all but the first are of each
     channel by itself, and a linear map of channels follows (Rekesh et al. 2023).
     """
+
+    activated: ClassVar[tuple[str, ...]] = ("convs",)
+    """Behind each of which ``activation`` stands; it may be computed along (`speechnar.models.prepare`)."""
 
     def __init__(
         self,
@@ -181,6 +188,7 @@ class ConvSubsampling(nn.Module):
         for kernel, stride in others:
             conv = nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels if separable else 1)
             self.convs.append(nn.Sequential(conv, nn.Conv2d(channels, channels, 1)) if separable else conv)
+        self.activation = nn.ReLU()
         self.proj = nn.Linear(channels * self._shorten(num_features), model_dim)
 
     def _shorten(self, length: int) -> int:
@@ -222,10 +230,10 @@ class ConvSubsampling(nn.Module):
         x = feats.unsqueeze(1)
         lens = feat_lens if self.padding else None
         for conv, shape in zip(self.convs, self.shape, strict=True):
-            x = F.relu(conv(x))
+            x = self.activation(conv(x))
             if lens is not None:
                 lens = self._shortened_lens(lens, *shape)
-                x = x.masked_fill(~valid_mask(lens, x.size(2))[:, None, :, None], 0.0)
+                x = zero_padding(x.permute(0, 2, 3, 1), valid_mask(lens, x.size(2))).permute(0, 3, 1, 2)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, T', C F'), channels major
 
 

@@ -19,10 +19,12 @@ from speechnar.nn.lengths import valid_mask
 
 LOGITS_AT_ONCE = 2**18
 """A megabyte: what a core's cache holds."""
-FRAMES_AT_ONCE = 128
-"""Fewer than so many would be waiting for the head's weights; their logits of 50,000 classes are small enough for the
-allocator to give the same memory again, where all of them would be new pages every time."""
+FRAMES_AT_ONCE = 64
+"""Fewer than so many would be waiting for the head's weights; their logits of 50,000 classes stay in the last cache,
+and the allocator gives the same memory again, where all of them would be new pages every time."""
 FRAMES_ON_GPU = 2048
+CLASSES_OF_BLOCK = 256
+"""Of which the largest is found together."""
 NEVER = -1e4
 """The logarithm of as good as nothing; of nothing, gradients would not be numbers."""
 
@@ -74,7 +76,7 @@ class CtcHead(nn.Module):
 
     def best(self, enc: Tensor) -> Tensor:
         """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
-        return torch.cat([logits.argmax(1) for logits in self._some_logits(enc)]).view(enc.shape[:2])
+        return torch.cat([_best_class(logits) for logits in self._some_logits(enc)]).view(enc.shape[:2])
 
     def _some_logits(self, enc: Tensor) -> Iterator[Tensor]:
         """Yield the logits (N, V) of some rows of ``enc`` (B, T, D) after others, float32."""
@@ -127,9 +129,12 @@ class CtcPosteriors:
         found = []
         with self._mode:
             for logits in self.head._some_logits(self.enc):
-                peaks, classes = logits.max(1)
-                normalizers = logits.logsumexp(1)
-                found.append((classes, peaks - normalizers, logits[:, columns] - normalizers[:, None]))
+                classes = _best_class(logits)
+                best = classes[:, None]
+                # Of the best class, the softmax is one over the sum of exponentials; `logsumexp` takes twice as long.
+                scores = logits.softmax(1).gather(1, best).log()
+                normalizers = logits.gather(1, best) - scores
+                found.append((classes, scores.squeeze(1), logits[:, columns] - normalizers))
             return BestClasses(*(self._of_frames(parts) for parts in zip(*found, strict=True)))
 
     @property
@@ -193,6 +198,23 @@ class _LogSumExpOfLinear(torch.autograd.Function):
             grad_rows.copy_(probs @ weight)
             grad_weight += probs.T @ rows
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
+
+
+def _best_class(logits: Tensor) -> Tensor:
+    """Return the class (N,) of the largest of ``logits`` (N, V), the first of equals.
+
+    `argmax` counts along, one by one; the largest of a block is found many at once, and its place in that block alone.
+    """
+    num_classes = logits.size(1)
+    last = num_classes - num_classes % CLASSES_OF_BLOCK
+    if last == 0:
+        return logits.argmax(1)
+    peaks = logits.unfold(1, CLASSES_OF_BLOCK, CLASSES_OF_BLOCK).amax(2)
+    if last < num_classes:
+        peaks = torch.cat([peaks, logits[:, last:].amax(1, keepdim=True)], dim=1)
+    within = torch.arange(CLASSES_OF_BLOCK, device=logits.device)
+    places = (peaks.argmax(1, keepdim=True) * CLASSES_OF_BLOCK + within).clamp_(max=num_classes - 1)
+    return places.gather(1, logits.gather(1, places).argmax(1, keepdim=True)).squeeze(1)
 
 
 def _cut_rows(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:

@@ -23,5 +23,12 @@ def key_mask(valid: Tensor) -> Tensor | None:
 
 
 def zero_padding(x: Tensor, valid: Tensor) -> Tensor:
-    """Return ``x`` (B, T, ...) with zeros where ``valid`` (B, T) is False, whatever stood there, NaN included."""
-    return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0.0)
+    """Return ``x`` (B, T, ...) with zeros where ``valid`` (B, T) is False, whatever stood there, NaN included.
+
+    It may be ``x`` itself where nothing is padding.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_exporting() or valid.shape != x.shape[:2]:
+        return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0.0)
+    # On a CPU a mask that is spread over rows takes as long as a dozen additions; rows are filled in no time.
+    padding = (~valid).flatten().nonzero().squeeze(1)
+    return x.flatten(0, 1).index_fill(0, padding, 0.0).view(x.shape) if len(padding) else x

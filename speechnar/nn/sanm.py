@@ -14,7 +14,7 @@ Sources: Gao et al., "SAN-M", Interspeech 2020, sections 2.3 (memory) and 2.5 (b
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -116,16 +116,20 @@ class FsmnMemory(nn.Conv1d):
 class SanmDecoderFeedForward(nn.Module):
     """Linear, ReLU, dropout, LayerNorm over the hidden width, Linear without bias; no residual of its own."""
 
+    activated: ClassVar[tuple[str, ...]] = ("proj_in",)
+    """Behind what ``activation`` stands; it may be computed along (`speechnar.models.prepare`)."""
+
     def __init__(self, model_dim: int, ff_dim: int, *, dropout: float, norm_eps: float) -> None:
         super().__init__()
         self.proj_in = nn.Linear(model_dim, ff_dim)
+        self.activation = nn.ReLU()
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(ff_dim, norm_eps)
         self.proj_out = nn.Linear(ff_dim, model_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (..., D) to (..., D)."""
-        y: Tensor = self.proj_out(self.norm(self.dropout(F.relu(self.proj_in(x)))))
+        y: Tensor = self.proj_out(self.norm(self.dropout(self.activation(self.proj_in(x)))))
         return y
 
 

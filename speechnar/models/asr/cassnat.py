@@ -135,7 +135,7 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext, candidates: Candidates | None = None) -> Tensor:
         """Map ``x`` (N, U + 1, D) to the same; a mixed block reads ``context.memory`` (B, T, D)."""
-        x = x + 0.5 * self.ff_macaron(x)
+        x = torch.add(x, self.ff_macaron(x), alpha=0.5)
         x = x + self.dropout(self.attention(self.norm_attention(x), context))
         x = x + self.dropout(self.conv(self.norm_conv(x), context))
         if self.memory_attention is not None and self.norm_memory is not None:
@@ -147,7 +147,7 @@ class DecoderBlock(nn.Module):
                 packed = self.memory_attention(candidates.pack(queries), context.memory, context.memory_mask)
                 attended = candidates.unpack(packed)
             x = x + self.dropout(attended)
-        return x + 0.5 * self.ff(x)
+        return torch.add(x, self.ff(x), alpha=0.5)
 
 
 class CassNatHead(nn.Module):

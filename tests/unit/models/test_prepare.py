@@ -33,15 +33,17 @@ from speechnar.models.prepare import (
     convolve_frames,
     fastest_for,
     find_processor,
+    fold_norm,
     load_like,
     load_prepared,
     prepare,
 )
 from speechnar.nn.blocks import FeedForward
 from speechnar.nn.cif import CifPredictor
-from speechnar.nn.conv import ConvSubsampling
+from speechnar.nn.context import BlockContext
+from speechnar.nn.conv import ConformerConv, ConvGatingMlp, ConvSubsampling
 from speechnar.nn.encoder import ConformerConfig, Encoder
-from speechnar.nn.sanm import FsmnMemory
+from speechnar.nn.sanm import FsmnMemory, SanmDecoderFeedForward
 from speechnar.sound.generator import Generator
 from speechnar.tts.acoustic import AcousticModel
 from speechnar.tts.synthesizer import Synthesizer
@@ -151,13 +153,83 @@ def test_a_row_of_8_bits_does_not_depend_on_others():
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_subsampling_is_exact(padding):
-    layer = ConvSubsampling(80, 32, factor=4, channels=32, padding=padding).eval()
-    feats, lens = torch.randn(2, 50, 80), torch.tensor([50, 31])
+@pytest.mark.parametrize("separable", [False, True])
+def test_subsampling_is_exact(padding, separable):
+    layer = ConvSubsampling(80, 32, factor=8, channels=32, padding=padding, separable=separable).eval()
+    feats, lens = torch.randn(2, 90, 80), torch.tensor([90, 61])
     naive = layer(feats, lens)
     prepare(layer, "fp32")
-    assert all(isinstance(conv, PackedConv2d) for conv in layer.convs)
+    last = [conv[-1] if separable and number else conv for number, conv in enumerate(layer.convs)]
+    assert [conv.activation.name for conv in last] == ["relu"] * 3
+    assert isinstance(layer.activation, nn.Identity)
     torch.testing.assert_close(layer(feats, lens), naive, atol=2e-6, rtol=1e-5)
+
+
+@needs("bf16")
+@pytest.mark.parametrize("precision", [name for name in ("bf16", "int8") if name in PRECISIONS])
+def test_subsampling_stays_in_half_precision_up_to_its_projection(precision):
+    layer = prepare(ConvSubsampling(80, 32, factor=4, channels=32).eval(), precision)
+    dtypes = []
+    for conv in layer.convs:
+        conv.register_forward_hook(lambda _, __, y: dtypes.append(y.dtype))
+    assert layer(torch.randn(1, 40, 80)).dtype == torch.float32
+    assert dtypes == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.SiLU()], ids=str)
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_packed_convolutions_are_exact(activation, padding):
+    conv = nn.Conv2d(32, 48, 3, padding=padding)
+    x = torch.randn(2, 32, 9, 11)
+    naive = conv(x) if activation is None else activation(conv(x))
+    packed = PackedConv2d(conv, NONE if activation is None else activation_of(activation))
+    torch.testing.assert_close(packed(x), naive, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_that_was_folded_is_exact(bias):
+    conv, norm = nn.Conv1d(32, 32, 5, padding=2, groups=32, bias=bias), nn.BatchNorm1d(32).eval()
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        values.copy_(torch.randn(32))
+    norm.running_var.copy_(torch.rand(32) + 0.1)
+    x = torch.randn(2, 32, 20)
+    naive = norm(conv(x))
+    fold_norm(conv, norm)
+    torch.testing.assert_close(conv(x), naive, atol=5e-6, rtol=1e-5)
+
+
+def test_norms_of_convolutions_are_folded():
+    layer = ConformerConv(32, 5, norm="batch").eval()
+    layer.norm.running_mean.copy_(torch.randn(32))
+    valid = torch.arange(20) < torch.tensor([[20], [13]])
+    context = BlockContext(valid=valid, attn_mask=None)
+    x = torch.randn(2, 20, 32)
+    naive = layer(x, context)
+    prepare(nn.ModuleList([layer]), "fp32")
+    assert isinstance(layer.norm, nn.Identity)
+    torch.testing.assert_close(layer(x, context), naive, atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (SanmDecoderFeedForward(64, 96, dropout=0.1, norm_eps=1e-5), ()),
+        (
+            ConvGatingMlp(64, 96, 5, dropout=0.1, norm_eps=1e-5),
+            (BlockContext(valid=torch.ones(2, 9, dtype=torch.bool), attn_mask=None),),
+        ),
+    ],
+    ids=["sanm", "gating"],
+)
+def test_activations_of_their_own_are_computed_along(layer, arguments, monkeypatch):
+    monkeypatch.setattr(module, "find_processor", lambda: ALL)
+    layer, x = copy.deepcopy(layer).eval(), torch.randn(2, 9, 64)
+    naive = layer(x, *arguments)
+    name = activation_of(layer.activation).name
+    prepare(nn.ModuleList([layer]), "fp32")
+    assert layer.proj_in.activation.name == name
+    assert isinstance(layer.activation, nn.Identity)
+    torch.testing.assert_close(layer(x, *arguments), naive, atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

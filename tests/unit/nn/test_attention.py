@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from speechnar.errors import ConfigError
-from speechnar.nn.attention import CrossAttention, SelfAttention
+from speechnar.nn.attention import CrossAttention, SelfAttention, _read_distances, align_distances
 from speechnar.nn.context import BlockContext, Chunking, LayerCache
 from speechnar.nn.positions import distance_sinusoids, rotary_angles, rotate, sinusoids
 
@@ -187,3 +187,30 @@ def test_heads_must_divide_the_width():
     for heads in (0, 3):
         with pytest.raises(ConfigError, match=f"model_dim must be a multiple of num_heads, got 8 and {heads}"):
             SelfAttention(DIM, heads)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(5, 5), (5, 9), (1, 1), (30, 30)])
+@pytest.mark.parametrize("limits", [(2, 2), (3, 1), (0, 3), (20, 20)], ids=str)
+def test_distances_are_read_alike_where_nothing_is_copied(num_queries, num_keys, limits):
+    context = BlockContext(valid=torch.ones(2, num_queries, dtype=torch.bool), attn_mask=None)
+    by_distance = torch.randn(2, 3, num_queries, num_keys + num_queries - 1)
+    clipped = torch.randn(2, 3, num_queries, sum(limits) + 1)
+
+    def read() -> list[Tensor]:
+        return [align_distances(by_distance), _read_distances(clipped, num_keys, limits, context)]
+
+    with torch.no_grad():
+        found = read()
+    assert all(torch.equal(a, b) for a, b in zip(found, read(), strict=True))
+
+
+@pytest.mark.parametrize("positions", ["relative", "clipped", "shaw", "legacy"])
+def test_attention_is_the_same_without_gradients(positions):
+    attention, x = build(positions), torch.randn(2, FRAMES, DIM)
+    valid = torch.arange(FRAMES) < torch.tensor([[FRAMES], [3]])
+    table = distance_sinusoids(FRAMES, FRAMES, DIM, x.device)
+    tables = {"relative": table, "clipped": table[: 2 * 2 + 1], "legacy": table[:FRAMES]}
+    context = BlockContext(valid=valid, attn_mask=valid[:, None, None, :], positions=tables.get(positions))
+    naive = attention(x, context)
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x, context), naive, atol=1e-6, rtol=1e-5)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from speechnar.nn.lengths import valid_mask, zero_padding
@@ -22,3 +23,21 @@ def test_padding_has_no_gradient():
     x = torch.ones(1, 3, 2, requires_grad=True)
     zero_padding(x, torch.tensor([[True, True, False]])).sum().backward()
     assert x.grad.tolist() == [[[1, 1], [1, 1], [0, 0]]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_without_padding_nothing_changes(device):
+    x, valid = torch.ones(2, 3, 4, device=device), torch.ones(2, 3, dtype=torch.bool, device=device)
+    y = zero_padding(x, valid)
+    assert y.shape == x.shape
+    assert (y is x) == (device == "cpu")  # elsewhere, nobody waits to know
+
+
+def test_frames_may_lie_anyhow_in_memory():
+    x, valid = torch.randn(2, 5, 3).transpose(1, 2), torch.tensor([[True, True, False], [True, False, False]])
+    assert torch.equal(zero_padding(x, valid), x.masked_fill(~valid[..., None], 0.0))
+
+
+def test_utterances_may_share_a_mask():
+    x, valid = torch.ones(2, 3, 1), torch.tensor([[True, True, False]])
+    assert zero_padding(x, valid).squeeze(2).tolist() == [[1, 1, 0], [1, 1, 0]]
