@@ -1,7 +1,7 @@
 """Fill the tables of the documents from result files, so that no number is typed by hand.
 
-Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, and in README.md (the model card)
-and RESULTS.md of the recipes.
+Text between ``<!-- table:NAME -->`` and ``<!-- /table -->`` is replaced in README.md, in docs/performance.md, and in
+README.md (the model card) and RESULTS.md of the recipes.
 Sources: ``benchmarks/results/*.json``, and ``recipes/<corpus>/<task>/results/<model>/<set>.<task>[.<decoder>].json``,
 which is what ``speechnar score --json`` prints. README.md, and cards of voices and of music, have the shipped
 models only. An experiment repeats a training with several seeds:
@@ -73,13 +73,15 @@ def main() -> int:
 def documents(root: Path) -> list[Path]:
     """Return the files that may hold tables."""
     recipes = (path for name in ("README.md", "RESULTS.md") for path in sorted(root.glob(f"recipes/*/*/{name}")))
-    return [path for path in [root / "README.md", *recipes] if path.is_file()]
+    own = (root / "README.md", root / "docs" / "performance.md")
+    return [path for path in (*own, *recipes) if path.is_file()]
 
 
 def update(path: Path, root: Path, *, write: bool) -> bool:
     """Return whether the tables of a document change; write it if asked to."""
     text = path.read_text(encoding="utf-8")
-    recipe = path.parent.relative_to(root / "recipes").as_posix() if path.parent != root else None
+    recipes = root / "recipes"
+    recipe = path.parent.relative_to(recipes).as_posix() if path.is_relative_to(recipes) else None
     shipped = [model for model in list_models() if model.source == "shipped"]
 
     def reports(task: str) -> list[tuple[str, str, dict[str, Any]]]:
