@@ -186,7 +186,7 @@ class Int8Linear(PackedLinear):
 def _quantized(weight: Tensor, steps: Tensor) -> Tensor:
     """Return ``weight`` (E, D) as 8-bit multiples of ``steps`` (E,), a few rows at a time, which stay in the cache."""
     integers = torch.empty(weight.shape, dtype=torch.int8)
-    for some, rows, step in zip(*(x.split(ROWS_AT_ONCE) for x in (integers, weight, steps)), strict=True):
+    for some, rows, step in zip(*(torch.split(x, ROWS_AT_ONCE) for x in (integers, weight, steps)), strict=True):
         some.copy_((rows / step[:, None]).round_())
     return integers
 
