@@ -30,7 +30,7 @@ from speechnar.models.base import LoadedModel
 from speechnar.models.prepare import precisions_of, prepare
 from speechnar.nn.cif import CifPredictor
 from speechnar.nn.undrawn import Undrawn
-from speechnar.text.tokenizer import CharTokenizer
+from speechnar.text.tokenizer import SENTENCE_PIECES, CharTokenizer
 from tests.unit.tiny import RATE, speechlike
 
 SIGNS = (*range(0x4E00, 0x9FA0), *range(0x20000, 0x2A000))
@@ -103,8 +103,8 @@ class Bench:
         self.name, self.precision, self.device = name, precision, device
         self.seconds = DEBUG_SECONDS if tiny else shape.seconds
         vocab_size = DEBUG_VOCAB if tiny else shape.vocab_size
-        signs = map(chr, SIGNS[: vocab_size - len(shape.specials) - 2])
-        tokenizer = CharTokenizer(["<blank>", "<unk>", *shape.specials, *signs])
+        signs = map(chr, SIGNS[: vocab_size - len(shape.specials) - 2 - len(SENTENCE_PIECES)])
+        tokenizer = CharTokenizer(["<blank>", "<unk>", *shape.specials, *signs, *SENTENCE_PIECES])
         config = shape.make(tiny)
         torch.manual_seed(0)
         with torch.device(device), Undrawn():
