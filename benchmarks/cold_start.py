@@ -1,10 +1,11 @@
 """From the command to the transcript of five seconds, beside ``import torch`` alone: programs of their own, by turns.
 
 What the processor was busy (user and kernel) is counted beside the time on the clock, which depends on what else the
-machine does.
+machine does; in programs of their own, also part by part.
 """
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -17,8 +18,39 @@ from pathlib import Path
 
 from benchmarks.memory import TEST_SET, recordings, write_recording
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
+from speechnar.hub import DEFAULT_MODEL
 
 AUDIO_S = 5.0
+PARTS = """
+import json, sys, time
+spent, before = {}, time.process_time()
+def part(name):
+    global before
+    spent[name], before = time.process_time() - before, time.process_time()
+import torch
+part("import torch")
+from speechnar.asr.transcriber import Transcriber
+part("other imports")
+from speechnar.audio.io import read_audio
+from speechnar.decode.vad import holds_speech
+from speechnar.models import base, prepare
+from speechnar.published import obtain_model
+folder = obtain_model(sys.argv[2])
+base.read_model_config(folder)
+part("configuration")
+base.load_tokenizer(folder)
+part("tokenizer")
+loaded = base.load_model(folder)
+part("weights, and the two once more")
+prepare.prepare(loaded.model)
+part("packing")
+holds_speech([read_audio(sys.argv[1], target_rate=16000, max_seconds=60).samples])
+part("reading, voice activity")
+Transcriber(loaded).transcribe(sys.argv[1])
+part("reading, voice activity once more, recognition")
+print(json.dumps(spent))
+"""
+"""A program that prints the CPU seconds of its parts."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "torch": (sys.executable, "-c", "import torch"),
         }
         spent = alternate(programs, runs=args.runs, threads=args.threads)
+        parts = spent_in_parts(audio, runs=args.runs, threads=args.threads)
     (ours_s, ours_cpu_s), (torch_s, torch_cpu_s) = spent["transcribe"], spent["torch"]
     write_result(
         "cold_start",
@@ -44,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=args.threads,
         runs=args.runs,
         load_before=load_before,
-        a={"label": "speechnar transcribe", "median_s": round(ours_s, 3), "median_cpu_s": round(ours_cpu_s, 3)},
+        a={
+            "label": "speechnar transcribe",
+            "median_s": round(ours_s, 3),
+            "median_cpu_s": round(ours_cpu_s, 3),
+            "parts_cpu_s": parts,
+        },
         b={"label": "import torch", "median_s": round(torch_s, 3), "median_cpu_s": round(torch_cpu_s, 3)},
         result=f"{ours_s - torch_s:.2f} s above importing torch ({ours_cpu_s - torch_cpu_s:.2f} s of a processor)",
         folder=args.output,
@@ -64,10 +102,24 @@ def alternate(programs: Mapping[str, Sequence[str]], *, runs: int, threads: int 
     return {name: (walls[name], statistics.median(cpu for _, cpu in seconds)) for name, seconds in spent.items()}
 
 
-def _spend(command: Sequence[str], threads: int) -> tuple[float, float]:
+def spent_in_parts(audio: Path, *, runs: int, threads: int, model: str = DEFAULT_MODEL) -> dict[str, float]:
+    """Return the median CPU seconds of each part of transcribing ``audio``."""
+    command = (sys.executable, "-c", PARTS, str(audio), model)
+    found = [json.loads(_run(command, threads)) for _ in range(runs)]
+    return {name: round(statistics.median(each[name] for each in found), 4) for name in found[0]}
+
+
+def _run(command: Sequence[str], threads: int) -> str:
+    """Run a program, with the byte-code of its modules on the disk, as an installed package has it."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, text=True)
+    return done.stdout
+
+
+def _spend(command: Sequence[str], threads: int) -> tuple[float, float]:
     before, started = _children_s(), time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    _run(command, threads)
     return time.perf_counter() - started, _children_s() - before
 
 

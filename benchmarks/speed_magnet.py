@@ -1,8 +1,9 @@
 """Our MAGNeT against audiocraft's on the same random weights, in one process: ``CLONE`` is of its repository.
 
-What is timed is 10 s of codes with guidance, in the paper's 50 steps, with the published network in a fifth of them.
-The text encoder is left out on both sides, its features are random numbers. What audiocraft needs, and what is put in
-the place of xformers, is told in ``tests/reference/make_golden_magnet.py``.
+What is timed is 10 s of codes with guidance, in the paper's 50 steps, with the published network in a fifth of them; in
+every precision of ours by turns with audiocraft's float32 (A B A B). How far the logits of each codebook agree is
+stated. The text encoder is left out on both sides, its features are random numbers. What audiocraft needs, and what is
+put in the place of xformers, is told in ``tests/reference/make_golden_magnet.py``.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import yaml
 
 from benchmarks.result import RESULTS, load_average, median_seconds, write_result
 from speechnar.decode.mask_predict import MaskPredictConfig, mask_predict
+from speechnar.hub import Precision
 from speechnar.interop import convert_audiocraft
 from speechnar.interop.audiocraft import CODEC_FILE, MODEL_FILE
 from speechnar.models.base import load_model
+from speechnar.models.prepare import precisions_of, prepare
 from speechnar.models.sound.magnet import Magnet
 from tests.reference import make_golden_magnet as reference
 
@@ -53,6 +56,7 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=("recipe", "published"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, help="default: 3, of the published size 1")
+    parser.add_argument("--precisions", nargs="+", default=precisions_of(torch.device("cpu")))
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -61,25 +65,29 @@ def main() -> int:
     for name in args.sizes:
         size, load = SIZES[name], load_average()
         runs = args.runs or size.runs
-        theirs, ours, num_parameters = build(size)
-        ours_s, theirs_s = median_seconds(ours, theirs, runs)
-        write_result(
-            f"speed_magnet_{name}",
-            what=f"MAGNeT, {num_parameters / 1e6:.1f} M random parameters: codes of {SECONDS} s on a CPU, fp32",
-            threads=args.threads,
-            runs=runs,
-            load_before=load,
-            a={"label": "speechnar", "median_s": round(ours_s, 4)},
-            b={"label": "audiocraft 1.4", "median_s": round(theirs_s, 4)},
-            result=f"speechnar {ours_s:.2f} s, audiocraft {theirs_s:.2f} s ({theirs_s / ours_s:.2f} times ours)",
-            note=f"guidance, {' + '.join(map(str, size.steps))} steps; codec and text encoder are not counted",
-            folder=args.output,
-        )
+        for precision in args.precisions:
+            theirs, ours, num_parameters, agreement = build(size, precision)
+            ours_s, theirs_s = median_seconds(ours, theirs, runs)
+            write_result(
+                f"speed_magnet_{name}" + ("" if precision == "fp32" else f"_{precision}"),
+                what=f"MAGNeT, {num_parameters / 1e6:.1f} M random parameters: codes of {SECONDS} s on a CPU, "
+                f"{precision}",
+                threads=args.threads,
+                runs=runs,
+                load_before=load,
+                a={"label": "speechnar", "median_s": round(ours_s, 4), **agreement},
+                b={"label": "audiocraft 1.4", "median_s": round(theirs_s, 4)},
+                result=f"speechnar {ours_s:.2f} s, audiocraft {theirs_s:.2f} s ({theirs_s / ours_s:.2f} times ours)",
+                note=f"guidance, {' + '.join(map(str, size.steps))} steps; codec and text encoder are not counted; "
+                f"{100 * agreement['same_codes']:.1f} % of the most probable codes alike, logits within "
+                f"{agreement['logits_within']:.2g}",
+                folder=args.output,
+            )
     return 0
 
 
-def build(size: Size) -> tuple[Callable[[], object], Callable[[], object], int]:
-    """Return what generates once with audiocraft, what does so with our copy of its weights, and the parameters."""
+def build(size: Size, precision: Precision) -> tuple[Callable[[], object], Callable[[], object], int, dict[str, float]]:
+    """Return what generates once with audiocraft, what does so with our copy, the parameters, and the agreement."""
     options, codec_options = copy.deepcopy(reference.MODEL), copy.deepcopy(reference.CODEC)
     network: dict[str, Any] = {"dim": size.dim, "num_heads": size.heads, "num_layers": size.layers, "card": size.codes}
     network |= {"subcodes_context": 5, "compression_model_framerate": FRAME_RATE, "segment_duration": SECONDS}
@@ -99,7 +107,32 @@ def build(size: Size) -> tuple[Callable[[], object], Callable[[], object], int]:
     parts = (ours.transformer, ours.embed, ours.heads)
     num_parameters = sum(each.numel() for part in parts for each in part.parameters())
     sampling = MaskPredictConfig(steps=size.steps)
-    return lambda: run_theirs(theirs, features, sampling), lambda: run_ours(ours, features, sampling), num_parameters
+    prepare(ours, precision)
+    agreement = agree(theirs, ours, features)
+    return (
+        lambda: run_theirs(theirs, features, sampling),
+        lambda: run_ours(ours, features, sampling),
+        num_parameters,
+        agreement,
+    )
+
+
+@torch.no_grad()
+def agree(theirs: Any, ours: Magnet, features: torch.Tensor) -> dict[str, float]:
+    """Return the share of frames and codebooks with the same most probable code, and how far logits differ at most."""
+    codes = torch.randint(
+        0, theirs.card + 1, (1, reference.BOOKS, NUM_FRAMES), generator=torch.Generator().manual_seed(0)
+    )
+    mask = torch.ones(1, features.size(1))
+    told = theirs.condition_provider.conditioners["description"].output_proj(features[:1])
+    condition = ours.condition.of_features(features[:1], torch.tensor([features.size(1)]))
+    same, farthest = [], 0.0
+    for codebook in range(reference.BOOKS):
+        expected = theirs(codes, [], {"description": (told, mask)}, stage=codebook)[:, codebook].float()
+        found = ours(codes, codebook, condition)
+        same.append((expected.argmax(-1) == found.argmax(-1)).float().mean().item())
+        farthest = max(farthest, (expected - found).abs().max().item())
+    return {"same_codes": sum(same) / len(same), "logits_within": farthest}
 
 
 @torch.no_grad()

@@ -308,6 +308,13 @@ def test_programs_are_timed_by_turns_on_the_clock_and_by_the_processor():
     assert spent["busy"][1] > 0.3 > spent["idle"][1]
 
 
+def test_the_parts_of_a_cold_start_are_timed(tmp_path):
+    soundfile.write(tmp_path / "speech.wav", vowels(1.0), RATE)
+    model = save_tiny_model(tmp_path / "tiny")
+    parts = cold_start.spent_in_parts(tmp_path / "speech.wav", runs=1, threads=1, model=str(model))
+    assert max(parts, key=parts.__getitem__) == "import torch" and min(parts.values()) > 0
+
+
 def test_streams_are_timed_to_the_end_of_each_recording(tmp_path):
     paths = []
     for seed in range(3):

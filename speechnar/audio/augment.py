@@ -84,7 +84,7 @@ def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
     return (samples + np.float32(scale) * noise).astype(np.float32)
 
 
-def colored_noise(size: int, exponent: float, rng: np.random.Generator) -> Samples:
+def colored_noise(size: int, exponent: float, rng: "np.random.Generator") -> Samples:
     """Draw noise (size,) whose power falls with frequency to the ``-exponent``: 0 is white, 1 pink, 2 brown."""
     spectrum = rng.standard_normal(size // 2 + 1) + 1j * rng.standard_normal(size // 2 + 1)
     frequency = np.maximum(np.fft.rfftfreq(size), 1.0 / max(size, 1))

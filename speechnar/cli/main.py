@@ -6,6 +6,7 @@ it, and only the verb that is asked for is described in full, so that ``--help``
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 RAISED_AGAIN_S = 1.0
 """After an interrupt that was lost."""
 
+COLLECTED_AFTER = 50_000
+"""New objects between two searches for garbage: what imports and loading make is none, and looked through in vain."""
+
 VERBS: dict[str, Verb] = {
     **asr.VERBS,
     **mt.VERBS,
@@ -48,6 +52,7 @@ GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
+    gc.set_threshold(COLLECTED_AFTER)
     open_streams()
     given = sys.argv[1:] if argv is None else argv
     try:

@@ -7,12 +7,14 @@ Shapes: N windows.
 Source: Silero Team, "Silero VAD", 2024, https://github.com/snakers4/silero-vad, version 6.
 """
 
-import warnings
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -86,10 +88,7 @@ def _read_weights() -> _Weights:
     assert spec is not None and spec.origin is not None, "a dependency"
     # The other files of the wheel hold other versions of the weights.
     path = Path(spec.origin).parent / "data" / "silero_vad.jit"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch from 2.15 on, which would rather have `torch.export`
-        script: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch's
-    state: dict[str, Tensor] = script._model.state_dict()
+    state = _read_tensors(path)
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     lstm = nn.LSTM(*state["decoder.rnn.weight_ih"].shape[1:], *state["decoder.rnn.weight_hh"].shape[1:])
     lstm.load_state_dict({f"{name}_l0": state[f"decoder.rnn.{name}"] for name in names})
@@ -99,6 +98,61 @@ def _read_weights() -> _Weights:
         lstm.eval().requires_grad_(requires_grad=False),
         (state["decoder.decoder.2.weight"].squeeze(2), state["decoder.decoder.2.bias"]),
     )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the network for 16 kHz in a TorchScript archive, whose program stays unread.
+
+    ``torch.jit.load`` would compile it, which takes longer than hearing a minute of speech.
+    """
+    with ZipFile(path) as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        script = _Unpickler(archive, root).load()
+    found: dict[str, Tensor] = {}
+    waiting = [("", script._model)]
+    while waiting:
+        prefix, part = waiting.pop()
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, _Part):
+                waiting.append((f"{prefix}{name}.", value))
+    return found
+
+
+class _Part:
+    """A module of the script: its attributes, without its methods."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what a TorchScript archive pickles, and knows no name besides."""
+
+    def __init__(self, archive: ZipFile, root: str) -> None:
+        super().__init__(BytesIO(archive.read(f"{root}/data.pkl")))
+        self._archive, self._root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__."):
+            return _Part
+        return _KNOWN[module, name]
+
+    def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> Tensor:
+        """Return the numbers (N,) of a storage."""
+        _, dtype, key, _, size = pid
+        stored = self._archive.read(f"{self._root}/data/{key}")
+        return torch.frombuffer(bytearray(stored), dtype=dtype) if size else torch.empty(0, dtype=dtype)
+
+
+def _view(storage: Tensor, first: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
+    return storage.as_strided(size, stride, first)
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch.jit._pickle", "build_intlist"): list,
+    ("collections", "OrderedDict"): dict,
+}
 
 
 def _pair(state: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

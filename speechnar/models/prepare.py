@@ -45,6 +45,8 @@ FULL_LEVELS = 127
 """Steps of 8 bits on either side of 0."""
 MIN_WIDTH = 32
 """Narrower layers stay in float32: they take no time, and what has few outputs decides something."""
+ROWS_AT_ONCE = 64
+"""Of a weight that is made integers."""
 _TINY = 1e-30
 """Less than the scale of any row but one of zeros."""
 
@@ -164,7 +166,7 @@ class Int8Linear(PackedLinear):
         self._levels, self._zero = levels, levels + 1
         weight = linear.weight.detach()
         steps = weight.abs().amax(1).clamp(min=_TINY) / FULL_LEVELS
-        self._weight = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
+        self._weight = torch.ops.onednn.qlinear_prepack(_quantized(weight, steps), None)
         self._scales = steps / levels
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
         self._bias = None if linear.bias is None else linear.bias.detach().clone()
@@ -183,6 +185,14 @@ class Int8Linear(PackedLinear):
         )
         y = y.mul_(peaks) if self._bias is None else torch.addcmul(self._bias, y, peaks, out=y)
         return self.activation.apply(y).view(*x.shape[:-1], self.out_features)
+
+
+def _quantized(weight: Tensor, steps: Tensor) -> Tensor:
+    """Return ``weight`` (E, D) as 8-bit multiples of ``steps`` (E,), a few rows at a time, which stay in the cache."""
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    for some, rows, step in zip(*(torch.split(x, ROWS_AT_ONCE) for x in (integers, weight, steps)), strict=True):
+        some.copy_((rows / step[:, None]).round_())
+    return integers
 
 
 class PackedConv2d(Prepared):

@@ -76,6 +76,7 @@ class Verifying:
         self.evaluations = 0
         self._model = model
         self._drafter = drafter
+        self._source = None if drafter is None else drafter.new_source()
         self._bias = bias
         self._said: list[int] = []
 
@@ -85,7 +86,7 @@ class Verifying:
         src, lens = _tensors(src_tokens, self._model)
         draft, propose = self._said, None
         if self._drafter is not None:
-            (proposal,) = self._drafter.merge(self._drafter.name_slots(src, lens))
+            (proposal,) = self._drafter.merge(self._drafter.name_slots(src, lens, growing=self._source))
             self.evaluations += 1
             draft = self._said + (rest_of(proposal, self._said) if self._said else proposal)
 
@@ -128,6 +129,7 @@ class Editing:
         self._model = model
         self._max_iterations = max_iterations
         self._bias = bias
+        self._source = model.new_source()
         self._said: list[int] = []
 
     def update(self, src_tokens: list[int], *, is_final: bool) -> list[int]:
@@ -136,7 +138,9 @@ class Editing:
         iterations = max(self._max_iterations, self._model.first_iterations) if is_final else self._max_iterations
         kept = self._said[: max(len(self._said) - self._forget, 0)]
         said, said_lens = _tensors(kept, self._model)
-        refined = self._model.edit(src, lens, said, said_lens, max_iterations=iterations, bias=self._bias)
+        refined = self._model.edit(
+            src, lens, said, said_lens, max_iterations=iterations, bias=self._bias, growing=self._source
+        )
         self.evaluations += refined.evaluations
         (self._said,) = refined.inner_rows()
         return self._said
@@ -149,13 +153,14 @@ class OnePass:
         self.evaluations = 0
         self._model = model
         self._bias = bias
+        self._source = model.new_source()
         self._names: torch.Tensor | None = None
 
     def update(self, src_tokens: list[int], *, is_final: bool) -> list[int]:
         """See `Translating`."""
         del is_final  # the source tells
         src, lens = _tensors(src_tokens, self._model)
-        self._names = self._model.name_slots(src, lens, self._names, bias=self._bias)
+        self._names = self._model.name_slots(src, lens, self._names, bias=self._bias, growing=self._source)
         self.evaluations += 1
         (said,) = self._model.merge(self._names)
         return said

@@ -27,6 +27,24 @@ BLOCK_FRAMES = 32
 NORM_EPS = 1e-5
 
 
+class Memory:
+    """A memory (R, M, D) that many calls of layers that do not learn look at: each projects it once."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+        self._projected: dict[MemoryAttention, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        """Return R."""
+        return len(self.features)
+
+    def seen_by(self, attention: "MemoryAttention") -> tuple[Tensor, Tensor]:
+        """Return what ``attention`` projects it to."""
+        if attention not in self._projected:
+            self._projected[attention] = attention.project(self.features)
+        return self._projected[attention]
+
+
 @dataclass(frozen=True)
 class CodeContext:
     """What all layers of one call know."""
@@ -38,7 +56,7 @@ class CodeContext:
     ``reach``."""
     is_causal: bool = False
     """Each frame sees those before it and itself; not with ``reach`` or ``mask``."""
-    memory: Tensor | None = None
+    memory: Tensor | Memory | None = None
     """(R, M, D) what the frames of the first R rows look at, where the layers have cross-attention."""
     angles: Tensor | None = None
     """(N, D / H) or (B, N, D / H) by which queries and keys are turned; None: positions were added to the frames."""
@@ -146,7 +164,7 @@ class CodeLayer(nn.Module):
             q, k = rotate(qkv[:, :, :2], angles[..., None, None, :]).unbind(2)
         return q, k, v
 
-    def rest(self, x: Tensor, memory: Tensor | None) -> Tensor:
+    def rest(self, x: Tensor, memory: Tensor | Memory | None) -> Tensor:
         """Return what comes of ``x`` (B, N, D) behind self-attention; ``memory`` as in `CodeContext`."""
         if self.memory is not None and memory is not None:
             norm, rows = cast(nn.LayerNorm, self.norm_memory), x[: len(memory)]
@@ -168,10 +186,15 @@ class MemoryAttention(nn.Module):
         self.key_value = nn.Linear(model_dim, 2 * model_dim, bias=False)
         self.out = nn.Linear(model_dim, model_dim, bias=False)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``memory`` (B, M, D) to keys and values (B, H, M, D / H)."""
+        k, v = self.key_value(memory).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def forward(self, x: Tensor, memory: Tensor | Memory) -> Tensor:
         """Map ``x`` (B, N, D) and ``memory`` (B, M, D) to (B, N, D)."""
         q = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        k, v = self.key_value(memory).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        k, v = memory.seen_by(self) if isinstance(memory, Memory) else self.project(memory)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -191,7 +214,7 @@ def relative_context(
     head_dim: int,
     reach: int | None = None,
     mask: Tensor | None = None,
-    memory: Tensor | None = None,
+    memory: Tensor | Memory | None = None,
 ) -> CodeContext:
     """Return the context of frames that know how far they are from others, and heads most of which prefer the near.
 

@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Literal, Protocol
-
-import sentencepiece
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from speechnar.errors import ConfigError, DataError
 from speechnar.files import read_bounded
 from speechnar.text.scripts import check_unicode
+
+if TYPE_CHECKING:
+    import sentencepiece
 
 logger = logging.getLogger(__name__)
 
@@ -564,6 +565,8 @@ def _check_specials(specials: Sequence[str]) -> None:
 
 
 def _train_model(sentences: Sequence[str], vocab_size: int, specials: Sequence[str], model_type: str) -> bytes:
+    import sentencepiece  # noqa: PLC0415  # as below
+
     if model_type not in ("unigram", "bpe", "char"):
         raise ConfigError(f"model_type must be unigram, bpe or char, got {model_type!r}")
     num_characters = len({character for text in sentences for character in text})
@@ -601,11 +604,13 @@ def _train_model(sentences: Sequence[str], vocab_size: int, specials: Sequence[s
     return model.getvalue()
 
 
-def _pieces_of(model: sentencepiece.SentencePieceProcessor) -> list[str]:
+def _pieces_of(model: "sentencepiece.SentencePieceProcessor") -> list[str]:
     return [model.id_to_piece(i) for i in range(model.get_piece_size())]
 
 
-def _load_model(model: str | Path | bytes) -> sentencepiece.SentencePieceProcessor:
+def _load_model(model: str | Path | bytes) -> "sentencepiece.SentencePieceProcessor":
+    import sentencepiece  # noqa: PLC0415  # not every tokenizer needs it
+
     name = "tokenizer model" if isinstance(model, bytes) else str(model)
     try:
         content = model if isinstance(model, bytes) else read_bounded(Path(model), MAX_FILE_BYTES)

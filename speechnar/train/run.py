@@ -58,6 +58,7 @@ from speechnar.train.checkpoint import (
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
 from speechnar.train.parallel import is_sharded
+from speechnar.train.machine import tuned
 from speechnar.train.validation import Evaluate, score, validate
 
 if TYPE_CHECKING:  # of an extra, which what is imported above asks for
@@ -138,7 +139,7 @@ def run_training(config: RunConfig, exp_dir: str | Path) -> TrainResult:
     exp_dir.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(config.train)
     try:
-        with locked(exp_dir) if accelerator.is_main_process else nullcontext():
+        with tuned(config.train), locked(exp_dir) if accelerator.is_main_process else nullcontext():
             return _run_training(config, exp_dir, accelerator)
     except OSError as error:
         if error.errno not in NO_ROOM:

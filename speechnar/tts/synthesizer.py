@@ -43,6 +43,8 @@ Heard = Callable[[Samples], None]
 
 FADE_S = 0.005
 """At both ends of a sentence, so that it neither begins nor ends by a click."""
+MAX_GATHERED = 4
+"""Blocks that the vocoder is given together."""
 
 
 @dataclass(frozen=True)
@@ -379,7 +381,7 @@ def _sound(acoustic: AcousticModel, line: _Line, seed: int, num_steps: int) -> I
     blocks = acoustic.fill(line.speech, line.start, line.length, seeds=[seed], num_steps=num_steps)
     frames: Iterator[Tensor]
     if acoustic.decodes_alone:
-        frames = (acoustic.decode(block[0]) for block in blocks)
+        frames = (acoustic.decode(latents) for latents in _gathered(block[0] for block in blocks))
     else:
         frames = iter([_decode_after(acoustic, torch.cat(list(blocks), dim=1)[0], line.voice)])
     ramp = np.linspace(0.0, 1.0, round(FADE_S * acoustic.sample_rate), dtype=np.float32)
@@ -392,6 +394,22 @@ def _sound(acoustic: AcousticModel, line: _Line, seed: int, num_steps: int) -> I
     part = stream.finish().cpu().numpy()
     part = part if begun else _scale_head(part, ramp)
     yield _scale_head(part[::-1], ramp)[::-1].clip(-1.0, 1.0)
+
+
+def _gathered(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield latents (n, C) of 1, 2, 4 blocks, and then of as many each: few calls of the vocoder, and a first one soon.
+
+    What is spoken of the last ones lasts while twice as much is made.
+    """
+    waiting: list[Tensor] = []
+    size = 1
+    for block in blocks:
+        waiting.append(block)
+        if len(waiting) == size:
+            yield torch.cat(waiting)
+            waiting, size = [], min(2 * size, MAX_GATHERED)
+    if waiting:
+        yield torch.cat(waiting)
 
 
 def _scale_head(samples: Samples, ramp: Samples) -> Samples:

@@ -42,6 +42,7 @@ from speechnar.decode.retranslation import EditBias
 from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
+    GrowingSource,
     SeenSource,
     SourceEncoder,
     SpecialIds,
@@ -69,6 +70,8 @@ class FretnaConfig(TranslationConfig):
     """A Levenshtein Transformer with offsets."""
 
     kind: Literal["fretna"] = "fretna"
+    causal_encoder: bool = False
+    """Each source token sees those before it alone, so that an update encodes what is new and nothing again."""
     max_inserts: PositiveInt = 64
     """Places opened in one gap at once; the paper's 255 is for longer sentences."""
     offset_dim: NonNegativeInt = 32
@@ -100,7 +103,7 @@ class Fretna(MtModel):
         self.ids = SpecialIds(tokenizer)
         dim, offset_dim = config.model_dim, config.offset_dim
         self.embed = new_embeddings(tokenizer.vocab_size, dim)
-        self.encoder = SourceEncoder(config)
+        self.encoder = SourceEncoder(config, causal=config.causal_encoder)
         self.dropout = Dropout(config.dropout)
         self.decoder = new_parallel_decoder(config)
         self.offsets = nn.Embedding(len(OFFSET_BOUNDS) + 1, offset_dim)
@@ -187,6 +190,7 @@ class Fretna(MtModel):
         *,
         max_iterations: int = first_iterations,
         bias: EditBias | None = None,
+        growing: GrowingSource | None = None,
     ) -> Refined:
         """Return the translation of each source (B, S) that a previous one, ``tokens`` (B, U), is edited to.
 
@@ -197,17 +201,21 @@ class Fretna(MtModel):
             lens: (B,) of ``tokens``.
             max_iterations: of deleting, opening and filling, at least 1.
             bias: against edits of the previous translation.
+            growing: the source up to now, of `new_source`; B is 1. The translation is the same, and sooner there.
 
         Raises:
             ConfigError: ``max_iterations`` is less than 1.
         """
-        encoded = self.encode(src_tokens, src_lens)
+        if growing is None:
+            source = SeenSource.of(self.decoder, self.encode(src_tokens, src_lens))
+        else:
+            _, source = growing.read(src_tokens)
         if tokens is None or lens is None:
             tokens, lens = src_tokens.new_zeros(len(src_lens), 0), torch.zeros_like(src_lens)
         start, start_lens = self._with_ends(tokens, lens)
         max_lens = torch.maximum(max_lens_of(src_lens, self.config.max_len_ratio) + 2, start_lens)
         return refine(
-            _Editor(self, SeenSource.of(self.decoder, encoded), bias or EditBias()),
+            _Editor(self, source, bias or EditBias()),
             start,
             start_lens,
             max_lens,
@@ -215,6 +223,10 @@ class Fretna(MtModel):
             placeholder_id=self.ids.placeholder,
             pad_id=self.ids.blank,
         )
+
+    def new_source(self) -> GrowingSource | None:
+        """Return a source that is to grow; None where all of it is encoded again."""
+        return GrowingSource(self.encoder, self.embed, self.decoder) if self.config.causal_encoder else None
 
     def translate(self, batch: PairBatch) -> list[list[int]]:
         """Return the translation of each source of a batch, written from nothing."""

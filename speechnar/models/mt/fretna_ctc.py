@@ -29,6 +29,7 @@ from speechnar.decode.ctc import collapse
 from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
+    GrowingSource,
     SeenSource,
     SourceEncoder,
     SpecialIds,
@@ -38,6 +39,7 @@ from speechnar.models.mt.translation import (
 )
 from speechnar.nn.ctc import CtcHead, fits
 from speechnar.nn.dropout import Dropout
+from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.nn.positions import sinusoids
 from speechnar.text.tokenizer import Tokenizer
@@ -49,6 +51,8 @@ class FretnaCtcConfig(TranslationConfig):
     kind: Literal["fretna_ctc"] = "fretna_ctc"
     upsampling: PositiveInt = 2
     """Slots per source token. A target with its repeats needs as many slots as tokens."""
+    causal_encoder: bool = False
+    """Each source token sees those before it alone, so that an update encodes what is new and nothing again."""
     glance_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the wrong slots whose names are shown in training, at first."""
     glance_share_end: float = Field(default=0.3, ge=0, le=1)
@@ -70,7 +74,7 @@ class FretnaCtc(MtModel):
         ids = SpecialIds(tokenizer)
         self.blank_id = ids.blank
         self.embed = new_embeddings(tokenizer.vocab_size, config.model_dim)
-        self.encoder = SourceEncoder(config)
+        self.encoder = SourceEncoder(config, causal=config.causal_encoder)
         self.upsample = nn.Linear(config.model_dim, config.upsampling * config.model_dim)
         self.dropout = Dropout(config.dropout)
         self.decoder = new_parallel_decoder(config)
@@ -97,7 +101,7 @@ class FretnaCtc(MtModel):
         In training some of the slots that a first pass got wrong are shown their names (glancing). Targets that do
         not fit count as 0.
         """
-        slots, lens, source = self._slots(batch.src_tokens, batch.src_lens)
+        slots, lens, source = self._slots(*self._read(batch.src_tokens, batch.src_lens))
         if self.training and self.config.glance_share > 0:
             names, is_shown = self._glance(slots, lens, source, batch)
             slots = slots + self.embed(names) * math.sqrt(self.config.model_dim) * is_shown[..., None]
@@ -109,7 +113,13 @@ class FretnaCtc(MtModel):
 
     @torch.no_grad()
     def name_slots(
-        self, src_tokens: Tensor, src_lens: Tensor, previous: Tensor | None = None, *, bias: float = 0.0
+        self,
+        src_tokens: Tensor,
+        src_lens: Tensor,
+        previous: Tensor | None = None,
+        *,
+        bias: float = 0.0,
+        growing: GrowingSource | None = None,
     ) -> Tensor:
         """Return the name of each slot (B, T), blank in padding; `merge` makes texts of them.
 
@@ -118,8 +128,10 @@ class FretnaCtc(MtModel):
             src_lens: (B,); at least 1.
             previous: (B, T') names given to the first slots before.
             bias: nats that they gain.
+            growing: the source up to now, of `new_source`; B is 1. The names are the same, and sooner there.
         """
-        slots, lens, source = self._slots(src_tokens, src_lens)
+        read = self._read(src_tokens, src_lens) if growing is None else growing.read(src_tokens)
+        slots, lens, source = self._slots(*read)
         log_probs: Tensor = self.ctc(self._states(slots, lens, source))
         log_probs = log_probs.index_fill(2, self.never, -torch.inf)
         if previous is not None and bias:
@@ -137,18 +149,21 @@ class FretnaCtc(MtModel):
         """Return the translation of each source of a batch."""
         return self.merge(self.name_slots(batch.src_tokens, batch.src_lens))
 
-    def _slots(self, src_tokens: Tensor, src_lens: Tensor) -> tuple[Tensor, Tensor, SeenSource]:
-        """Return slots (B, T, D), their numbers (B,), and the source as the decoder sees it."""
+    def new_source(self) -> GrowingSource | None:
+        """Return a source that is to grow; None where all of it is encoded again."""
+        return GrowingSource(self.encoder, self.embed, self.decoder) if self.config.causal_encoder else None
+
+    def _read(self, src_tokens: Tensor, src_lens: Tensor) -> tuple[EncodedSpeech, SeenSource]:
         encoded = self.encoder(self.embed, src_tokens, src_lens)
+        return encoded, SeenSource.of(self.decoder, encoded)
+
+    def _slots(self, encoded: EncodedSpeech, source: SeenSource) -> tuple[Tensor, Tensor, SeenSource]:
+        """Return slots (B, T, D), their numbers (B,), and the source as the decoder sees it."""
         enc = zero_padding(encoded.enc, encoded.valid)
         dim = self.config.model_dim
         slots = self.upsample(enc).view(len(enc), -1, dim)
         positions = torch.arange(slots.size(1), device=slots.device)
-        return (
-            self.dropout(slots + sinusoids(positions, dim)),
-            src_lens * self.config.upsampling,
-            SeenSource.of(self.decoder, encoded),
-        )
+        return self.dropout(slots + sinusoids(positions, dim)), encoded.lens * self.config.upsampling, source
 
     def _states(self, slots: Tensor, lens: Tensor, source: SeenSource) -> Tensor:
         states: Tensor = self.decoder(slots, valid_mask(lens, slots.size(1)), source.keys_values, source.mask)

@@ -116,6 +116,46 @@ class SeenSource:
         return cls(decoder.project(zero_padding(encoded.enc, encoded.valid)), encoded.valid[:, None, None, :])
 
 
+class GrowingSource:
+    """A source that is read piece by piece by a causal encoder: what was read is neither encoded nor projected again.
+
+    Tokens that were read may change; those before the first change are kept.
+    """
+
+    def __init__(self, encoder: SourceEncoder, embed: nn.Embedding, decoder: ParallelDecoder) -> None:
+        self._encoder, self._embed, self._decoder = encoder, embed, decoder
+        self._caches = encoder.new_caches()
+        self._tokens: list[int] = []
+        self._enc: Tensor | None = None
+        self._keys_values: Tensor | None = None
+
+    def read(self, src_tokens: Tensor) -> tuple[EncodedSpeech, SeenSource]:
+        """Return what encoding and projecting ``src_tokens`` (1, S) gives, S at least 1."""
+        tokens = src_tokens[0].tolist()
+        pairs = zip(tokens, self._tokens, strict=False)
+        num_kept = next((i for i, (new, old) in enumerate(pairs) if new != old), min(len(tokens), len(self._tokens)))
+        if num_kept < len(self._tokens):
+            self._forget(num_kept)
+        if num_kept < len(tokens):
+            enc = self._encoder.extend(self._embed, src_tokens[:, num_kept:], self._caches, num_kept)
+            keys_values = self._decoder.project(enc)
+            self._enc = enc if self._enc is None else torch.cat([self._enc, enc], 1)
+            self._keys_values = (
+                keys_values if self._keys_values is None else torch.cat([self._keys_values, keys_values], 4)
+            )
+        self._tokens = tokens
+        assert self._enc is not None and self._keys_values is not None
+        encoded = EncodedSpeech(enc=self._enc, lens=torch.tensor([len(tokens)], device=src_tokens.device))
+        return encoded, SeenSource(self._keys_values, encoded.valid[:, None, None, :])
+
+    def _forget(self, num_kept: int) -> None:
+        for cache in self._caches:
+            assert cache.keys is not None and cache.values is not None
+            cache.keys, cache.values = cache.keys[:, :, :num_kept], cache.values[:, :, :num_kept]
+        assert self._enc is not None and self._keys_values is not None
+        self._enc, self._keys_values = self._enc[:, :num_kept], self._keys_values[:, :, :, :, :num_kept]
+
+
 def new_parallel_decoder(config: TranslationConfig) -> ParallelDecoder:
     """Make the decoder of the models that write all tokens at once."""
     return ParallelDecoder(

@@ -9,7 +9,7 @@ small encoder that is trained along (``words``), besides a text encoder that is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -25,7 +25,14 @@ from speechnar.errors import ConfigError, DataError
 from speechnar.models.base import ModelConfig, Trainable
 from speechnar.models.sound.encodec import Encodec, EncodecConfig, check_rate, draw_segments
 from speechnar.models.tts.text_encoder import TextEncoder
-from speechnar.nn.code_transformer import NORM_EPS, CodeContext, CodeTransformer, frame_sinusoids, relative_context
+from speechnar.nn.code_transformer import (
+    NORM_EPS,
+    CodeContext,
+    CodeTransformer,
+    Memory,
+    frame_sinusoids,
+    relative_context,
+)
 from speechnar.nn.lengths import valid_mask, zero_padding
 from speechnar.text.tokenizer import Tokenizer
 
@@ -112,6 +119,12 @@ class Condition:
     """(B, 1, D) to every frame."""
     memory: Tensor | None = None
     """(B, M, D) that layers attend to."""
+    kept: Memory | None = None
+    """The memory of a condition that `keep` has made."""
+
+    def keep(self) -> "Condition":
+        """Return the condition for many calls of a model that does not learn: a layer projects its memory once."""
+        return self if self.memory is None else replace(self, kept=Memory(self.memory))
 
     def rows(self, index: Tensor) -> "Condition":
         """Return the condition of the utterances ``index`` (N,)."""
@@ -377,9 +390,10 @@ def build_context(
         mask: bool (B, N, L + N), True where a frame may see another.
         is_causal: frames see those before them and themselves only; not with ``reach`` or ``mask``.
     """
+    memory = condition.memory if condition.kept is None else condition.kept
     if sizes.positions == "absolute":
         mask = None if mask is None else mask[:, None]
-        return CodeContext(reach=reach, mask=mask, is_causal=is_causal, memory=condition.memory)
+        return CodeContext(reach=reach, mask=mask, is_causal=is_causal, memory=memory)
     keys = places if keys is None else keys
     if is_causal:
         mask = (keys[..., None, :] <= places[..., :, None]).view(-1, places.size(-1), keys.size(-1))
@@ -390,7 +404,7 @@ def build_context(
         head_dim=sizes.model_dim // sizes.num_heads,
         reach=reach,
         mask=mask,
-        memory=condition.memory,
+        memory=memory,
     )
 
 

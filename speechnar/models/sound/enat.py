@@ -205,7 +205,8 @@ class EnatPredictor:
         self.model = model
         self.mask_id = model.embed.mask_id
         self.is_guided = unconditional is not None
-        self.condition = condition if unconditional is None else join_conditions([condition, unconditional])
+        both = condition if unconditional is None else join_conditions([condition, unconditional])
+        self.condition = both.keep()
         self._caches: list[KeyValueCache] = []
         self._base = self._keys = self._values = torch.empty(0)
         self._places = torch.empty(0)

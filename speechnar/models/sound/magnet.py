@@ -226,8 +226,8 @@ class MagnetPredictor:
     def __init__(self, model: Magnet, condition: Condition, unconditional: Condition | None) -> None:
         self.model = model
         self.mask_id = model.embed.mask_id
-        self.condition = condition
-        self.both = None if unconditional is None else join_conditions([condition, unconditional])
+        self.condition = condition.keep()
+        self.both = None if unconditional is None else join_conditions([condition, unconditional]).keep()
 
     def begin(self, codes: Tensor, codebook: int) -> None:
         """Nothing is prepared."""

@@ -183,7 +183,7 @@ class MusicAr(CodeGenerator):
         if num_frames > self.config.window_frames:
             raise ConfigError(f"at most {self.config.window_frames} frames at one go, got {num_frames}")
         sampling = sampling or self.config.sampling
-        both = condition if unconditional is None else join_conditions([condition, unconditional])
+        both = (condition if unconditional is None else join_conditions([condition, unconditional])).keep()
         fill, num_steps = self.embed.mask_id, num_frames + num_codebooks - 1
         steps = delayed(F.pad(prompt, (0, num_frames - num_known), value=fill), fill)  # (B, K, N), to be filled in
         inputs = F.pad(steps[:, :, :num_known], (1, 0), value=fill)  # what leads to the first step with a new code

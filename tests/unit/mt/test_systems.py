@@ -1,6 +1,7 @@
 """Which way of translating the options of a model choose, and which options go together."""
 
 import pytest
+import torch
 
 from speechnar.errors import ConfigError
 from speechnar.models.base import LoadedModel, save_model
@@ -83,3 +84,37 @@ def test_a_drafter_is_of_its_kind_and_read(tmp_path):
         system("reta", draft=tmp_path / "editor")
     with pytest.raises(ConfigError, match="a draft is verified; leave out draft, or verify=False"):
         system("reta", draft=tmp_path / "drafter", verify=False)
+
+
+@pytest.mark.parametrize("kind", ["fretna", "fretna_ctc"])
+@torch.no_grad()
+def test_an_update_encodes_what_is_new_alone(kind):
+    torch.manual_seed(0)
+    model_cls, config_cls = {"fretna": (Fretna, FretnaConfig), "fretna_ctc": (FretnaCtc, FretnaCtcConfig)}[kind]
+    config = config_cls.debug().model_copy(update={"causal_encoder": True})
+    model = model_cls.from_config(config, TOKENIZER).eval()
+    growing = build_system(LoadedModel(model, TOKENIZER, config, kind), TranslationOptions())()
+    naive = build_system(LoadedModel(model, TOKENIZER, config, kind), TranslationOptions())()
+    naive._source = None
+    encoded = []
+    model.encoder.layers.layers[0].register_forward_hook(lambda _, args, __: encoded.append(args[0].size(1)))
+    eos = TOKENIZER.id_of("<eos>")
+    # A word changes, the end is taken back, and nothing is new.
+    sources = [[5], [5, 6, 7], [5, 6, 8, 9], [5, 6], [5, 6], [5, 6, 10, eos]]
+    for source in sources:
+        is_final = source[-1] == eos
+        assert growing.update(source, is_final=is_final) == naive.update(source, is_final=is_final)
+    assert encoded[::2][:2] == [1, 2]
+    assert sum(encoded) == sum(map(len, sources)) + 1 + 2 + 2 + 2
+    seen = model.new_source()
+    for source in sources:
+        tokens, lens = torch.tensor([source]), torch.tensor([len(source)])
+        found, projected = seen.read(tokens)
+        expected = model.encoder(model.embed, tokens, lens).enc
+        torch.testing.assert_close(found.enc, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(projected.keys_values, model.decoder.project(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_that_sees_the_future_starts_over():
+    assert FretnaCtc.from_config(FretnaCtcConfig.debug(), TOKENIZER).new_source() is None
+    assert Fretna.from_config(FretnaConfig.debug(), TOKENIZER).new_source() is None

@@ -8,6 +8,7 @@ from speechnar.errors import ConfigError
 from speechnar.nn.code_transformer import (
     CodeContext,
     CodeTransformer,
+    Memory,
     frame_sinusoids,
     local_attention,
     relative_context,
@@ -117,6 +118,19 @@ def test_rows_without_a_memory_are_as_those_with_zeros():
     x, memory = torch.randn(3, 20, 16), torch.randn(3, 4, 16)
     memory[1:] = 0
     torch.testing.assert_close(network(x, CodeContext(memory=memory[:1])), network(x, CodeContext(memory=memory)))
+
+
+@torch.no_grad()
+def test_a_memory_of_many_calls_is_projected_once_by_each_layer():
+    network, x, memory = make(has_memory=True).eval(), torch.randn(3, 20, 16), torch.randn(2, 4, 16)
+    expected = network(x, CodeContext(memory=memory))
+    calls = []
+    for layer in network.layers:
+        layer.memory.key_value.register_forward_hook(lambda *_: calls.append(1))
+    kept = Memory(memory)
+    for _ in range(3):
+        torch.testing.assert_close(network(x, CodeContext(memory=kept)), expected, rtol=0, atol=0)
+    assert len(calls) == len(network.layers)
 
 
 def test_gradients_reach_every_parameter():
