@@ -57,8 +57,8 @@ from speechnar.train.checkpoint import (
 )
 from speechnar.train.feed import prefetch
 from speechnar.train.loop import TrainConfig, TrainResult, build_accelerator, seed_everything, train
-from speechnar.train.parallel import is_sharded
 from speechnar.train.machine import tuned
+from speechnar.train.parallel import is_sharded
 from speechnar.train.validation import Evaluate, score, validate
 
 if TYPE_CHECKING:  # of an extra, which what is imported above asks for
