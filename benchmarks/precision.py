@@ -3,12 +3,15 @@
 Each set is decoded by all precisions alternately, some utterances at a time, so that whatever else the machine does
 burdens all alike; processor time is what is compared. Whether one makes more errors than ``fp32`` is told by the
 differences of utterances: their sum is noise where it is within the 95 % interval around 0.
+
+With ``--onnx`` it is what `speechnar export` writes, in float32 and in 8 bits, that is measured beside ``fp32``.
 """
 
 import argparse
 import math
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +24,14 @@ from benchmarks.result import RESULTS, load_average, write_result
 from speechnar import DecodeOptions, Transcriber
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
-from speechnar.hub import DEFAULT_MODEL, Precision
+from speechnar.export.recogniser import export_onnx
+from speechnar.hub import DEFAULT_MODEL
 from speechnar.metrics.error_rate import UNSPACED_LANGUAGES, ErrorRate, cer, wer
+from speechnar.models.base import load_model
 from speechnar.models.prepare import precisions_of
+from speechnar.published import obtain_model
 
-EXACT: Precision = "fp32"
+EXACT = "fp32"
 AT_ONCE = 16
 """Utterances between two precisions."""
 
@@ -46,24 +52,24 @@ class TestSet:
 
     name: str
     utterances: Sequence[Utterance]
-    outcomes: dict[Precision, Outcome]
+    outcomes: dict[str, Outcome]
 
     @property
     def lang(self) -> str:
         """Return the language of most utterances."""
         return statistics.mode(utterance.lang or "eng" for utterance in self.utterances)
 
-    def rate(self, precision: Precision) -> ErrorRate:
+    def rate(self, precision: str) -> ErrorRate:
         """Return its word error rate, or that of characters where words have no spaces."""
         count = cer if self.lang in UNSPACED_LANGUAGES else wer
         return count([utterance.text for utterance in self.utterances], self.outcomes[precision].hyps, lang=self.lang)
 
-    def difference(self, precision: Precision) -> tuple[float, float]:
+    def difference(self, precision: str) -> tuple[float, float]:
         """Return by how much its error rate is above that of `EXACT`, and half the 95 % interval of that."""
         count = cer if self.lang in UNSPACED_LANGUAGES else wer
         refs = [utterance.text for utterance in self.utterances]
 
-        def errors(name: Precision) -> list[int]:
+        def errors(name: str) -> list[int]:
             pairs = zip(refs, self.outcomes[name].hyps, strict=True)
             return [count([ref], [hyp], lang=self.lang).errors for ref, hyp in pairs]
 
@@ -72,7 +78,7 @@ class TestSet:
         total = self.rate(EXACT).ref_len
         return sum(differences) / total, 1.96 * deviation * math.sqrt(len(differences)) / total
 
-    def to_dict(self, precision: Precision) -> dict[str, Any]:
+    def to_dict(self, precision: str) -> dict[str, Any]:
         """Return what is written of ``precision``."""
         rate, (difference, interval) = self.rate(precision), self.difference(precision)
         return {
@@ -93,24 +99,41 @@ def main() -> int:
     parser.add_argument("data_dirs", nargs="+", type=Path, metavar="DATA_DIR", help="NAME/test is called NAME")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
     parser.add_argument("--decoder", help="default: the model's first")
+    parser.add_argument("--onnx", action="store_true", help="measure exported graphs")
     parser.add_argument("--limit", type=int, metavar="N", help="utterances of each set; default: all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     load = load_average()
-    precisions = precisions_of(torch.device("cpu"))
-    transcribers = {name: Transcriber.load(args.model, device="cpu", precision=name) for name in precisions}
-    options = DecodeOptions(decoder=args.decoder)
-    sets = [decode(path, transcribers, options, args.limit) for path in args.data_dirs]
-    for name in precisions[1:]:
-        write(sets, name, transcribers[name].name, args, load)
+    with tempfile.TemporaryDirectory() as folder:
+        transcribers = {EXACT: Transcriber.load(args.model, device="cpu", precision=EXACT)}
+        model = transcribers[EXACT].name
+        transcribers |= export(args, Path(folder)) if args.onnx else load_others(args.model)
+        options = DecodeOptions(decoder=args.decoder)
+        sets = [decode(path, transcribers, options, args.limit) for path in args.data_dirs]
+    for name in [*transcribers][1:]:
+        write(sets, name, model, args, load)
     return 0
 
 
-def decode(
-    folder: Path, transcribers: dict[Precision, Transcriber], options: DecodeOptions, limit: int | None
-) -> TestSet:
+def load_others(model: str) -> dict[str, Transcriber]:
+    """Return the model in each precision but `EXACT`."""
+    precisions = precisions_of(torch.device("cpu"))
+    return {name: Transcriber.load(model, device="cpu", precision=name) for name in precisions if name != EXACT}
+
+
+def export(args: argparse.Namespace, folder: Path) -> dict[str, Transcriber]:
+    """Return the model as graphs, which are written into ``folder``."""
+    source = obtain_model(args.model)
+    exported = {}
+    for precision in ("fp32", "int8"):
+        out = export_onnx(load_model(source), source, folder / precision, decoder=args.decoder, precision=precision)
+        exported[f"onnx {precision}"] = Transcriber.load(out, engine="onnx")
+    return exported
+
+
+def decode(folder: Path, transcribers: dict[str, Transcriber], options: DecodeOptions, limit: int | None) -> TestSet:
     """Decode a data directory by all of ``transcribers``, in turns."""
     utterances = read_kaldi_dir(folder)[:limit]
     outcomes = {name: Outcome() for name in transcribers}
@@ -126,7 +149,7 @@ def decode(
     return TestSet(name, utterances, outcomes)
 
 
-def write(sets: Sequence[TestSet], precision: Precision, model: str, args: argparse.Namespace, load: float) -> None:
+def write(sets: Sequence[TestSet], precision: str, model: str, args: argparse.Namespace, load: float) -> None:
     """Write the result of one precision beside `EXACT`."""
     sides = []
     for name in (precision, EXACT):
@@ -140,7 +163,7 @@ def write(sets: Sequence[TestSet], precision: Precision, model: str, args: argpa
     )
     suffix = "" if args.decoder is None else f"_{args.decoder}"
     write_result(
-        f"precision_{model}{suffix}_{precision}",
+        f"precision_{model}{suffix}_{precision.replace(' ', '_')}",
         what=f"Errors of {model} in {precision} beside {EXACT}, on recordings of strangers",
         threads=args.threads,
         runs=1,

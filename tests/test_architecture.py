@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "demo"}),
-    frozenset({"evaluation", "scale", "serve"}),
+    frozenset({"evaluation", "export", "scale", "serve"}),
     frozenset({"captions", "cascade"}),
     frozenset({"tts"}),
     frozenset({"asr", "mt", "sound", "train"}),

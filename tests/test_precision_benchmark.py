@@ -27,7 +27,10 @@ for line in sys.stdin:
 """
 
 
-def test_errors_of_precisions_are_counted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [[], pytest.param(["--onnx"], marks=pytest.mark.slow)], ids=["torch", "onnx"])
+def test_errors_of_precisions_are_counted(tmp_path, monkeypatch, options):
+    if options:
+        pytest.importorskip("onnxscript")
     data = tmp_path / "corpus" / "test"
     data.mkdir(parents=True)
     for seed in range(2):
@@ -40,10 +43,10 @@ def test_errors_of_precisions_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys,
         "argv",
-        ["precision", str(data), "--model", str(model), "--threads", "1", "--output", str(tmp_path)],
+        ["precision", str(data), "--model", str(model), "--threads", "1", "--output", str(tmp_path), *options],
     )
     assert precision.main() == 0
-    for name in precisions_of(torch.device("cpu"))[1:]:
+    for name in ("onnx_fp32", "onnx_int8") if options else precisions_of(torch.device("cpu"))[1:]:
         values = json.loads((tmp_path / f"precision_tiny_{name}.json").read_text())
         row, exact = values["a"]["sets"]["corpus"], values["b"]["sets"]["corpus"]
         assert (exact["utterances"], exact["of"], exact["difference"]) == (2, 5, 0.0)

@@ -99,7 +99,7 @@ class Transcriber:
             device: ``auto``, ``cpu`` or another one.
             precision: ``auto`` is the fastest here that makes no more errors, ``fp32`` what models are trained in;
                 ``bf16`` and ``int8`` where the device is faster with them.
-            engine: ``onnx`` runs a folder that `speechnar.asr.onnx.export_onnx` has written, on the CPU and in the
+            engine: ``onnx`` runs a folder that `speechnar.export.recogniser.export_onnx` wrote, on the CPU and in the
                 precision that it was written in.
 
         Raises:

@@ -423,7 +423,7 @@ def stack_frames(feats: Tensor, feat_lens: Tensor, window: int, shift: int) -> t
     end's own frame. Stacks beyond the returned lengths are not zeroed. Source: FunASR, ``apply_lfr``; Gao et al.,
     "SAN-M", Interspeech 2020, section 3.1 (low frame rate).
     """
-    num_stacks = -(-feats.size(1) // shift)
+    num_stacks = (feats.size(1) + shift - 1) // shift  # in a graph, division of negative numbers rounds up
     starts = torch.arange(num_stacks, device=feats.device) * shift - (window - 1) // 2
     positions = (starts[:, None] + torch.arange(window, device=feats.device)).flatten()  # (stacks * window,)
     last = (feat_lens[:, None] - 1).clamp_min(0)

@@ -5,6 +5,8 @@ Source: Griffin and Lim, "Signal estimation from modified short-time Fourier tra
 add, and divide by the summed squares of the windows).
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +19,8 @@ MIN_ENVELOPE = 1e-11
 
 def inverse_stft(spectrum: Tensor, frame_lens: Tensor, window: Tensor, hop_length: int) -> Tensor:
     """Map ``spectrum`` (B, N / 2 + 1, T) complex to samples (B, T hop), each utterance as if it were alone.
+
+    The spectrum may also be (B, N / 2 + 1, T, 2), its real and imaginary parts, as `torch.view_as_real` has them.
 
     Frame t is centred on the hop samples from t hop on, as ``LogMelConfig`` has it with padding same. Frames beyond
     ``frame_lens`` (B,) must be finite; their samples are 0. Equal to `torch.istft` but for the place of the frames,
@@ -34,12 +38,27 @@ def inverse_stft(spectrum: Tensor, frame_lens: Tensor, window: Tensor, hop_lengt
     if num_frames == 0:
         return window.new_zeros(len(spectrum), 0)
     valid = frame_mask(frame_lens, num_frames)[:, None]  # (B, 1, T)
-    frames = torch.fft.irfft(spectrum, num_samples, dim=1) * window[:, None] * valid
+    frames = _inverse_rfft(spectrum, num_samples) * window[:, None] * valid
     # Windows of frames beyond an utterance's end must not count in the sum it is divided by.
     envelope = _overlap_add(window.square()[:, None] * valid, hop_length)
     wav = _overlap_add(frames, hop_length) / envelope.clamp(min=MIN_ENVELOPE)
     first, length = (num_samples - hop_length) // 2, num_frames * hop_length
     return wav[:, first : first + length] * frame_mask(frame_lens * hop_length, length)
+
+
+def _inverse_rfft(spectrum: Tensor, num_samples: int) -> Tensor:
+    """Map a spectrum (B, N / 2 + 1, T), complex or in two parts, to samples of frames (B, N, T); N is even."""
+    if spectrum.is_complex():
+        return torch.fft.irfft(spectrum, num_samples, dim=1)
+    bins = torch.arange(num_samples // 2 + 1, dtype=torch.float64, device=spectrum.device)
+    places = torch.arange(num_samples, dtype=torch.float64, device=spectrum.device)[:, None]
+    angles = places * bins * (2 * math.pi / num_samples)
+    # All bins but the first and the last stand for two.
+    is_single = (bins == 0) | (bins == num_samples // 2)
+    weights = torch.where(is_single, 1 / num_samples, 2 / num_samples)
+    cosines, sines = (angles.cos() * weights).float(), (angles.sin() * weights).float()
+    real, imaginary = spectrum.unbind(-1)
+    return cosines @ real - sines @ imaginary
 
 
 def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:

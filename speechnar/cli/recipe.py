@@ -58,8 +58,16 @@ def _describe_pack(parser: argparse.ArgumentParser) -> None:
 
 
 def _describe_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="shipped name, folder or owner/name of a recogniser with CTC")
+    parser.add_argument(
+        "model", metavar="MODEL",
+        help="shipped name, folder or owner/name of a recogniser, or of a model of kind fretna_ctc, vocos or tts",
+    )  # fmt: skip
     parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument(
+        "--target", choices=("speechnar", "sherpa", "onnx-asr"), default="speechnar",
+        help="who reads it; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument("--decoder", metavar="NAME", help="ctc, paraformer or cassnat; default: the model's")
     parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of the size")
 
 
@@ -126,12 +134,20 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from speechnar.asr.onnx import export_onnx  # noqa: PLC0415
+    from speechnar.export.model import export_model  # noqa: PLC0415
     from speechnar.models.base import load_model  # noqa: PLC0415
     from speechnar.published import obtain_model  # noqa: PLC0415
 
     folder = obtain_model(args.model)
-    put(f"{export_onnx(load_model(folder), folder, args.destination, precision='int8' if args.int8 else 'fp32')}\n")
+    written = export_model(
+        load_model(folder),
+        folder,
+        args.destination,
+        target=args.target,
+        decoder=args.decoder,
+        precision="int8" if args.int8 else "fp32",
+    )
+    put(f"{written}\n")
     return OK
 
 
@@ -162,6 +178,6 @@ VERBS = {
     "finetune": Verb("adapt a recogniser to one's own recordings", _describe_finetune, _finetune),
     "average": Verb("export the average of a run's best checkpoints", _describe_average, _average),
     "pack": Verb("a trained model at half the size, with its card", _describe_pack, _pack),
-    "export": Verb("a recogniser with CTC as ONNX", _describe_export, _export),
+    "export": Verb("a model as ONNX, for this package, sherpa-onnx or onnx-asr", _describe_export, _export),
     "demo": Verb("a web page on this machine", _describe_demo, _demo),
 }

@@ -192,7 +192,8 @@ class NamedSlots:
 def best_tokens(log_probs: Tensor, never: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
     """Return the best token of every slot of ``log_probs`` (N, U + 1, V), one that may be chosen, and its score."""
     forbidden = torch.tensor(list(never), dtype=torch.long, device=log_probs.device)
-    scores, tokens = log_probs.index_fill(2, forbidden, -torch.inf).max(-1)
+    is_never = torch.zeros(log_probs.size(2), dtype=torch.bool, device=log_probs.device).index_fill(0, forbidden, True)
+    scores, tokens = log_probs.masked_fill(is_never, -torch.inf).max(-1)
     return tokens, scores
 
 

@@ -67,8 +67,11 @@ def aligned_segments(alignment: Alignment, lens: Tensor) -> Segments:
     )
 
 
-def path_segments(labels: Tensor, lens: Tensor, blank_id: int) -> Segments:
-    """Return the segments of any frame path: ``labels`` (B, T), which may hold anything beyond ``lens`` (B,)."""
+def path_segments(labels: Tensor, lens: Tensor, blank_id: int, *, max_tokens: int | None = None) -> Segments:
+    """Return the segments of any frame path: ``labels`` (B, T), which may hold anything beyond ``lens`` (B,).
+
+    ``max_tokens`` is U, at least what the path has; None finds it, which costs a sync.
+    """
     num_frames = labels.size(1)
     lens = lens.to(labels)
     frames = torch.arange(num_frames, device=labels.device).expand_as(labels)
@@ -79,7 +82,7 @@ def path_segments(labels: Tensor, lens: Tensor, blank_id: int) -> Segments:
     is_end = is_token & F.pad(changed, (0, 1), value=True)
     order = is_start.cumsum(1)
     token_lens = order[:, -1]
-    width = int(token_lens.max())
+    width = int(token_lens.max()) if max_tokens is None else max_tokens
     # Frames that emit nothing new go to a bin of their own behind the tokens.
     bins = labels.new_zeros(labels.size(0), width + 1)
     starts = bins.scatter(1, (order - 1).where(is_start, width), frames)

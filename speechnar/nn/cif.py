@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from speechnar.errors import ConfigError, ShapeError
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech, TokenEmbeddings
-from speechnar.nn.lengths import valid_mask
+from speechnar.nn.lengths import longest, valid_mask
 from speechnar.nn.sanm import WindowedSpeech
 
 CifThreshold = Literal["dynamic", "rounded", "fixed"]
@@ -87,8 +87,8 @@ def integrate_and_fire(
     if scaled:
         reached = reached * (token_lens / total.clamp(min=_TOLERANCE))[:, None]
     if max_tokens is None:
-        max_tokens = max(1, int(token_lens.max()))
-    weights = _shares(reached.new_zeros(len(reached)), reached, max_tokens)
+        max_tokens = longest(token_lens, least=1)
+    weights = _shares(reached.new_zeros(reached.size(0)), reached, max_tokens)
     is_token = valid_mask(token_lens, max_tokens)
     embeds = torch.bmm(weights.masked_fill(~is_token[..., None], 0.0).to(enc.dtype), enc)
     starts, ends = _frames(reached.detach(), max_tokens)
@@ -115,10 +115,10 @@ def _shares(before: Tensor, reached: Tensor, max_tokens: int) -> Tensor:
 
 def _frames(reached: Tensor, max_tokens: int) -> tuple[Tensor, Tensor]:
     """Return the first frame of each token and the one after its last, (B, U) each, T or T + 1 if they are to come."""
-    numbers = torch.arange(max_tokens, device=reached.device, dtype=reached.dtype).expand(len(reached), -1)
-    reached = reached.contiguous()
-    ends = torch.searchsorted(reached, (numbers + (1 - _TOLERANCE)).contiguous()) + 1
-    return torch.searchsorted(reached, (numbers + _TOLERANCE).contiguous(), right=True), ends
+    numbers = torch.arange(max_tokens, device=reached.device, dtype=reached.dtype)[:, None]
+    reached = reached[:, None]  # never falls: to count what is below is to search
+    ends = (reached < numbers + (1 - _TOLERANCE)).sum(2) + 1
+    return (reached <= numbers + _TOLERANCE).sum(2), ends
 
 
 @dataclass

@@ -217,8 +217,10 @@ class ConvSubsampling(nn.Module):
 
     def leaky_out_lens(self, feat_lens: Tensor, max_len: int) -> Tensor:
         """Map (B,) to (B,) by ESPnet's rule: count the output frames whose first input frame is real."""
-        out_len = int(self.out_lens(torch.tensor(max_len)))
-        starts = torch.arange(out_len, device=feat_lens.device) * self.factor
+        num_out = max_len  # a number, not a tensor: in a graph it is computed from a size
+        for kernel, stride in self.shape:
+            num_out = (num_out + 2 * self.padding - kernel) // stride + 1
+        starts = torch.arange(max(1, num_out), device=feat_lens.device) * self.factor
         return (starts < feat_lens[:, None]).sum(1)
 
     def forward(self, feats: Tensor, feat_lens: Tensor | None = None) -> Tensor:
@@ -272,9 +274,9 @@ class FrameJoining(nn.Module):
         """Map ``feats`` (B, T, F), zero in padding, to (B, T', D)."""
         if self.deltas:
             feats = torch.cat([feats, _slopes(feats, feat_lens)], dim=2)
-        num_groups = int(self.out_lens(torch.tensor(feats.size(1))))
+        num_groups = max(1, (feats.size(1) + (self.factor - 1 if self.partial else 0)) // self.factor)
         padded = F.pad(feats, (0, 0, 0, num_groups * self.factor - feats.size(1)))
-        return self.proj(self.norm(padded.reshape(len(feats), num_groups, self.factor * feats.size(2))))
+        return self.proj(self.norm(padded.reshape(feats.size(0), num_groups, self.factor * feats.size(2))))
 
 
 def _slopes(feats: Tensor, feat_lens: Tensor | None) -> Tensor:

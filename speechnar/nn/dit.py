@@ -98,8 +98,7 @@ class DiffusionTransformer(nn.Module):
                 all see all.
             caches: of each layer; the tokens go on from the L in there, and are added to them.
         """
-        # A batch has few distinct times: what they do to a layer is computed once for each.
-        distinct, which = torch.unique(times, return_inverse=True)
+        distinct, which = _distinct(times)
         condition = F.silu(self.time(sinusoids(distinct * TIME_SCALE, TIME_CHANNELS)))  # (E, D)
         context = _Context(
             condition=self.shared(condition),
@@ -180,6 +179,16 @@ class _RotaryAttention(nn.Module):
             k, v = cache.append(k, v)
         y = _attend(q.transpose(1, 2), k, v, context.mask)
         return self.out(y.transpose(1, 2).reshape(batch, num_tokens, model_dim))
+
+
+def _distinct(times: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct ``times`` (B, N), (E,), and the place of each among them, (B, N).
+
+    A batch has few: what they do to a layer is computed once for each. A graph that is exported has all of them.
+    """
+    if torch.compiler.is_exporting():
+        return times.flatten(), torch.arange(times.numel(), device=times.device).view(times.shape)
+    return torch.unique(times, return_inverse=True)
 
 
 def _penalties(visible: Tensor, dtype: torch.dtype) -> Tensor:

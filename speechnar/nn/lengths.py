@@ -12,6 +12,17 @@ def valid_mask(lens: Tensor, max_len: int) -> Tensor:
     return torch.arange(max_len, device=lens.device) < lens[:, None]
 
 
+def longest(lens: Tensor, *, least: int = 0) -> int:
+    """Return the largest of ``lens`` (B,), or ``least`` if that is more.
+
+    A graph that is exported computes it as the size of what follows, which is at least 2: sizes of 1 are special.
+    """
+    least = 2 if torch.compiler.is_exporting() else least
+    size: int = lens.max().clamp(min=least).item()  # type: ignore[assignment]  # of integers, one
+    torch._check(size >= least)  # type: ignore[no-untyped-call]  # torch's
+    return size
+
+
 def key_mask(valid: Tensor) -> Tensor | None:
     """Return ``valid`` (B, T) as what attention may see (B, 1, 1, T), or None where that is everything.
 

@@ -383,7 +383,7 @@ class SanmEncoder(nn.Module):
     def _encode_windows(self, x: Tensor, lens: Tensor, config: WindowConfig) -> WindowedSpeech:
         batch, num_frames, _ = x.shape
         hop, size = config.current_frames, config.frames
-        count = max(1, -(-(num_frames - config.ahead_frames) // hop))
+        count = max(1, (num_frames - config.ahead_frames + hop - 1) // hop)
         x = F.pad(x, (0, 0, 0, max(0, (count - 1) * hop + size - num_frames)))
         x = x.unfold(1, size, hop).transpose(2, 3).flatten(0, 1)  # (B W, N, F)
         valid = _windows_valid(lens, count, config)

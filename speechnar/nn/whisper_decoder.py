@@ -58,9 +58,9 @@ class WhisperTokenDecoder(nn.Module):
     def forward(self, x: Tensor, valid: Tensor, keys_values: Tensor, mask: Tensor) -> Tensor:
         """Map as `TokenDecoder` does; ``mask`` is alike for all tokens, (B, 1, 1, T')."""
         slots = len(self.start)
-        x = torch.cat([self.start.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.start.to(x.dtype).expand(x.size(0), -1, -1), x], dim=1)
         x = x + _at_places(self.positions, 0, x.size(1))
-        seen = torch.cat([valid.new_ones(len(valid), slots), valid], dim=1)
+        seen = torch.cat([valid.new_ones(valid.size(0), slots), valid], dim=1)
         hidden = self.blocks(x, seen, keys_values, mask)
         return hidden[:, slots - 1 : -1]
 

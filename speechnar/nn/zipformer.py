@@ -303,7 +303,7 @@ class _Downsampling(nn.Module):
 
     def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         factor = len(self.weight)
-        num_groups = -(-x.size(1) // factor)
+        num_groups = (x.size(1) + factor - 1) // factor
         places = torch.arange(num_groups * factor, device=x.device)
         places = torch.minimum(places, lens[:, None] - 1)
         groups = x.gather(1, places[..., None].expand(-1, -1, x.size(2))).view(len(x), num_groups, factor, -1)

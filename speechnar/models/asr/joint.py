@@ -331,7 +331,10 @@ def _fold(log_probs: Tensor, is_special: Tensor, blank_id: int) -> Tensor:
     """Add the mass of special pieces to blank, and leave them none."""
     gathered = is_special.clone()
     gathered[blank_id] = True
-    blank = log_probs[..., gathered].logsumexp(dim=-1)
+    if torch.compiler.is_exporting():  # a graph cannot choose columns by a mask
+        blank = log_probs.masked_fill(~gathered, -torch.inf).logsumexp(dim=-1)
+    else:
+        blank = log_probs[..., gathered].logsumexp(dim=-1)
     folded = log_probs.masked_fill(is_special, -torch.inf)
     folded[..., blank_id] = blank
     return folded

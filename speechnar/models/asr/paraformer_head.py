@@ -5,7 +5,7 @@ Source: Gao et al., "Paraformer: Fast and Accurate Parallel Transformer for Non-
 Recognition", Interspeech 2022, sections 2.2 (predictor), 2.3 (sampler) and 2.4 (losses).
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Literal
 
 import torch
@@ -221,10 +221,14 @@ class ParaformerHead(nn.Module):
     @torch.no_grad()
     def decode(self, speech: EncodedSpeech) -> list[CtcPath]:
         """Return the best token of every fire, sentence start, end and blank left out, with the frames it fired on."""
+        return self.paths(*self.name_fires(speech))
+
+    def name_fires(self, speech: EncodedSpeech) -> tuple[TokenEmbeddings, Tensor]:
+        """Return what fires, and the log-probabilities (B, U, V) of its tokens, float32 under any autocast."""
         cut = self.embedder(speech)
         is_token = valid_mask(cut.lens, cut.embeds.size(1))
         hidden = self.decoder(cut.embeds, is_token, *self.look(speech, cut))
-        return self.paths(cut, self.output(hidden).log_softmax(2, dtype=torch.float32))
+        return cut, self.output(hidden).log_softmax(2, dtype=torch.float32)
 
     @torch.no_grad()
     def times(self, speech: EncodedSpeech, paths: Sequence[CtcPath]) -> list[TokenTimes]:
@@ -245,21 +249,33 @@ class ParaformerHead(nn.Module):
     def paths(self, cut: TokenEmbeddings, log_probs: Tensor) -> list[CtcPath]:
         """Return the best hypotheses by the log-probabilities (B, U, V) of the tokens of ``cut``."""
         scores, tokens = log_probs.max(2)
-        columns = (tokens, cut.starts, cut.ends, scores)
-        rows = zip(cut.lens.tolist(), *(column.tolist() for column in columns), strict=True)
-        return [self._path(*(column[:num] for column in row)) for num, *row in rows]
+        return fired_paths(tokens, scores, cut.starts, cut.ends, cut.lens, silent_ids=self.silent_ids)
 
-    def _path(self, tokens: list[int], starts: list[int], ends: list[int], scores: list[float]) -> CtcPath:
-        kept = [i for i, token in enumerate(tokens) if token not in self.silent_ids]
-        # Two tokens share the frame on whose weight one ends and the next begins: it counts for the next.
-        ends = [*map(min, ends, starts[1:]), *ends[-1:]]
-        return CtcPath(
-            tokens=[tokens[i] for i in kept],
-            starts=[starts[i] for i in kept],
-            ends=[ends[i] for i in kept],
-            scores=[scores[i] for i in kept],
-            total=sum(scores),
-        )
+
+def fired_paths(
+    tokens: Tensor, scores: Tensor, starts: Tensor, ends: Tensor, lens: Tensor, *, silent_ids: Set[int]
+) -> list[CtcPath]:
+    """Return one path for each row of (B, U) tensors, of the first ``lens`` (B,) tokens that are not silent.
+
+    Two tokens share the frame on whose weight one ends and the next begins: it counts for the next.
+    """
+    columns = (tokens, scores, starts, ends)
+    rows = zip(lens.tolist(), *(column.tolist() for column in columns), strict=True)
+    return [_fired_path(*(column[:num] for column in row), silent_ids=silent_ids) for num, *row in rows]
+
+
+def _fired_path(
+    tokens: list[int], scores: list[float], starts: list[int], ends: list[int], *, silent_ids: Set[int]
+) -> CtcPath:
+    kept = [i for i, token in enumerate(tokens) if token not in silent_ids]
+    ends = [*map(min, ends, starts[1:]), *ends[-1:]]
+    return CtcPath(
+        tokens=[tokens[i] for i in kept],
+        starts=[starts[i] for i in kept],
+        ends=[ends[i] for i in kept],
+        scores=[scores[i] for i in kept],
+        total=sum(scores),
+    )
 
 
 def _build_embedder(

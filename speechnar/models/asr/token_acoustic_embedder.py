@@ -110,7 +110,7 @@ class TokenAcousticEmbedder(nn.Module):
 
     def embed_slots(self, speech: EncodedSpeech, segments: Segments, candidates: Candidates | None = None) -> Tensor:
         """Return one vector per slot (N, U + 1, D), finite garbage beyond ``segments.slot_lens``."""
-        num_rows, num_slots, dim = len(segments.starts), segments.starts.size(1) + 1, self.model_dim
+        num_rows, num_slots, dim = segments.starts.size(0), segments.starts.size(1) + 1, self.model_dim
         numbers = sinusoids(torch.arange(num_slots, device=speech.enc.device), dim).expand(num_rows, -1, -1)
         queries = numbers if self.norm_attention is None else self.norm_attention(numbers)
         mask = segments.trigger_mask(speech.enc.size(1), left=self.expand_left, right=self.expand_right)

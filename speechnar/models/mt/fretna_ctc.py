@@ -80,8 +80,8 @@ class FretnaCtc(MtModel):
         self.decoder = new_parallel_decoder(config)
         self.ctc = CtcHead(config.model_dim, tokenizer.vocab_size, blank_id=ids.blank)
         self.ctc.proj.weight = self.embed.weight
-        never = [i for i in (*ids.never, ids.eos) if i != ids.blank]
-        self.register_buffer("never", torch.tensor(never), persistent=False)
+        never = {*ids.never, ids.eos} - {ids.blank}
+        self.register_buffer("never", torch.tensor([i in never for i in range(tokenizer.vocab_size)]), persistent=False)
         self.never: Tensor
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
         self.num_batches: Tensor
@@ -130,15 +130,21 @@ class FretnaCtc(MtModel):
             bias: nats that they gain.
             growing: the source up to now, of `new_source`; B is 1. The names are the same, and sooner there.
         """
-        read = self._read(src_tokens, src_lens) if growing is None else growing.read(src_tokens)
-        slots, lens, source = self._slots(*read)
-        log_probs: Tensor = self.ctc(self._states(slots, lens, source))
-        log_probs = log_probs.index_fill(2, self.never, -torch.inf)
+        log_probs, lens = self.score_names(src_tokens, src_lens, growing)
         if previous is not None and bias:
             previous = previous[:, : log_probs.size(1)]
             gains = torch.full_like(previous, bias, dtype=log_probs.dtype)[..., None]
             log_probs[:, : previous.size(1)].scatter_add_(2, previous[..., None], gains)
         return log_probs.argmax(-1).where(valid_mask(lens, log_probs.size(1)), self.blank_id)
+
+    def score_names(
+        self, src_tokens: Tensor, src_lens: Tensor, growing: GrowingSource | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each name of each slot (B, T, V), of specials none, and the slots (B,)."""
+        read = self._read(src_tokens, src_lens) if growing is None else growing.read(src_tokens)
+        slots, lens, source = self._slots(*read)
+        log_probs: Tensor = self.ctc(self._states(slots, lens, source))
+        return log_probs.masked_fill(self.never, -torch.inf), lens
 
     def merge(self, names: Tensor) -> list[list[int]]:
         """Return the tokens that names of slots (B, T) stand for: repeats are one, and blanks nothing."""
@@ -161,7 +167,7 @@ class FretnaCtc(MtModel):
         """Return slots (B, T, D), their numbers (B,), and the source as the decoder sees it."""
         enc = zero_padding(encoded.enc, encoded.valid)
         dim = self.config.model_dim
-        slots = self.upsample(enc).view(len(enc), -1, dim)
+        slots = self.upsample(enc).view(enc.size(0), -1, dim)
         positions = torch.arange(slots.size(1), device=slots.device)
         return self.dropout(slots + sinusoids(positions, dim)), encoded.lens * self.config.upsampling, source
 

@@ -163,7 +163,7 @@ def visible(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tokens:
+class NetworkTokens:
     """What the network is given."""
 
     inputs: Tensor
@@ -175,8 +175,8 @@ class _Tokens:
     orders: Tensor
     """(B, N) int64, for `visible`."""
 
-    def __add__(self, other: "_Tokens") -> "_Tokens":
-        return _Tokens(
+    def __add__(self, other: "NetworkTokens") -> "NetworkTokens":
+        return NetworkTokens(
             inputs=torch.cat([self.inputs, other.inputs], 1),
             times=torch.cat([self.times, other.times], 1),
             positions=torch.cat([self.positions, other.positions], 1),
@@ -279,10 +279,10 @@ class Ardit(nn.Module):
         context = torch.full_like(valid, CONTEXT, dtype=torch.int64)
         orders = middle.put(context, 4 + 2 * middle.blocks)
         spoken, positions = self.spoken_text(speech), speech.positions
-        certain = self._latents(speech.latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
+        certain = self.latent_tokens(speech.latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
         spoken, positions = middle.take(spoken), middle.take(positions)
-        current = self._latents(noisy, spoken, positions, times, orders=3 + 2 * middle.blocks, valid=middle.valid)
-        tokens = self._text(speech) + certain + current
+        current = self.latent_tokens(noisy, spoken, positions, times, orders=3 + 2 * middle.blocks, valid=middle.valid)
+        tokens = self.text_tokens(speech) + certain + current
         mask = visible(tokens.orders, tokens.orders)
         features = self.trunk(tokens.inputs, tokens.times, tokens.positions, mask)
         return self.output(features[:, -noisy.size(1) :]).float()
@@ -337,18 +337,19 @@ class Ardit(nn.Module):
         features: Tensor = self.spoken(speech)
         return features
 
-    def _text(self, speech: LatentBatch) -> _Tokens:
+    def text_tokens(self, speech: LatentBatch) -> NetworkTokens:
+        """Return the text as the network sees it."""
         tokens = speech.tokens
         valid = valid_mask(speech.token_lens, tokens.size(1))
         positions = torch.arange(tokens.size(1), device=tokens.device, dtype=torch.float32).expand(tokens.shape)
-        return _Tokens(
+        return NetworkTokens(
             inputs=self.embed(tokens.masked_fill(~valid, 0)),
             times=torch.full_like(positions, TEXT_TIME),
             positions=positions,
             orders=torch.full_like(tokens, TEXT).masked_fill(~valid, PADDING),
         )
 
-    def _latents(
+    def latent_tokens(
         self,
         latents: Tensor,
         spoken: Tensor,
@@ -357,16 +358,26 @@ class Ardit(nn.Module):
         *,
         orders: Tensor,
         valid: Tensor,
-    ) -> _Tokens:
+    ) -> NetworkTokens:
+        """Return latents (B, n, C) as the network sees them; the other arguments are (B, n) but ``spoken`` (B, n, D).
+
+        Args:
+            latents: certain or noisy.
+            spoken: of `spoken_text`.
+            positions: on the axis of the text.
+            times: 0 certain, 1 noise; one for all or (B, n).
+            orders: for `visible`.
+            valid: bool, False = padding.
+        """
         times = torch.as_tensor(times, device=latents.device).expand(valid.shape)
-        return _Tokens(
+        return NetworkTokens(
             inputs=self.project(zero_padding(latents, valid)) + spoken,
             times=zero_padding(times, valid),
             positions=zero_padding(positions, valid),
             orders=orders.masked_fill(~valid, PADDING),
         )
 
-    def _known(self, speech: LatentBatch, spoken: Tensor, middle: Middle) -> _Tokens:
+    def _known(self, speech: LatentBatch, spoken: Tensor, middle: Middle) -> NetworkTokens:
         """Return the text and the latents on either side of the span."""
         lens = speech.latent_lens - middle.lens
         steps = torch.arange(int(lens.max()), device=lens.device)
@@ -374,7 +385,8 @@ class Ardit(nn.Module):
         valid = valid_mask(lens, steps.size(1))
         latents, spoken, positions = (_take(x, steps) for x in (speech.latents, spoken, speech.positions))
         orders = torch.full_like(steps, CONTEXT)
-        return self._text(speech) + self._latents(latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
+        known = self.latent_tokens(latents, spoken, positions, CERTAIN_TIME, orders=orders, valid=valid)
+        return self.text_tokens(speech) + known
 
 
 class BlockVelocity:
@@ -391,7 +403,7 @@ class BlockVelocity:
         self._spoken = middle.take(spoken)
         self._positions = middle.take(speech.positions)
         self._caches = model.trunk.new_caches()
-        self._uncached: _Tokens | None = model._known(speech, spoken, middle)
+        self._uncached: NetworkTokens | None = model._known(speech, spoken, middle)
         self._orders = middle.blocks[:, :0]
         self._block = slice(0, 0)
 
@@ -423,11 +435,11 @@ class BlockVelocity:
         """Take ``latents`` (B, n, C) as the certain ones of the block."""
         self._uncached = self._tokens(latents, CERTAIN_TIME, 4)
 
-    def _tokens(self, latents: Tensor, time: float, order: int) -> _Tokens:
+    def _tokens(self, latents: Tensor, time: float, order: int) -> NetworkTokens:
         block = self._block
         orders, valid = order + 2 * self._middle.blocks[:, block], self._middle.valid[:, block]
         spoken, positions = self._spoken[:, block], self._positions[:, block]
-        return self._model._latents(latents, spoken, positions, time, orders=orders, valid=valid)
+        return self._model.latent_tokens(latents, spoken, positions, time, orders=orders, valid=valid)
 
 
 def _check_spans(speech: LatentBatch, starts: Tensor, lens: Tensor, seeds: Sequence[int]) -> None:

@@ -138,9 +138,15 @@ class Vocos(Trainable):
         return inverse_stft(self.spectrum(x), feat_lens, self.window, hop_length), feat_lens * hop_length
 
     def spectrum(self, x: Tensor) -> Tensor:
-        """Map what the last block gives, (B, T, D), to a complex spectrum (B, N / 2 + 1, T)."""
+        """Map what the last block gives, (B, T, D), to a complex spectrum (B, N / 2 + 1, T).
+
+        A graph that is exported has no complex numbers: there it is (B, N / 2 + 1, T, 2), real and imaginary.
+        """
         log_magnitude, phase = self.head(self.norm_out(x)).float().transpose(1, 2).chunk(2, dim=1)
-        return torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
+        magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
+        if torch.compiler.is_exporting():
+            return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
+        return torch.polar(magnitude, phase)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Return the `reconstruction_loss` of a random piece of each utterance; it is that of ``weight`` utterances.

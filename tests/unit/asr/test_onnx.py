@@ -8,14 +8,13 @@ import torch
 
 from speechnar import Transcriber
 from speechnar.asr.clips import ClipDecoder
-from speechnar.asr.onnx import OnnxConfig, OnnxCtc, export_onnx, load_onnx
+from speechnar.asr.onnx import OnnxConfig, OnnxCtc, load_onnx
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.export.recogniser import export_onnx
 from speechnar.models.base import LoadedModel, load_model
 from tests.unit.tiny import (
     RATE,
     save_tiny_model,
-    save_tiny_paraformer,
-    save_tiny_sensevoice,
     speechlike,
     write_speechlike,
 )
@@ -92,12 +91,6 @@ def test_eight_bits_are_smaller_and_almost_the_same(folder, exported, tmp_path):
 
 
 def test_what_cannot_be_done_is_told(folder, exported, tmp_path):
-    paraformer = save_tiny_paraformer(tmp_path / "paraformer")
-    with pytest.raises(ConfigError, match="no CTC"):
-        export_onnx(load_model(paraformer), paraformer, tmp_path / "out")
-    sensevoice = save_tiny_sensevoice(tmp_path / "sensevoice")
-    with pytest.raises(ConfigError, match="names languages and sounds beside CTC"):
-        export_onnx(load_model(sensevoice), sensevoice, tmp_path / "out")
     with pytest.raises(ModelNotFoundError, match=r"model\.onnx"):
         Transcriber.load(folder, engine="onnx")
     with pytest.raises(ConfigError, match="CPU"):

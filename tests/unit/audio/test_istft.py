@@ -31,6 +31,15 @@ def test_the_spectrum_of_a_sound_gives_the_sound(num_samples, hop):
     torch.testing.assert_close(inverse_stft(spectrum, torch.tensor([12]), window, hop), wav, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("num_samples", "hop"), SIZES)
+def test_a_spectrum_in_two_parts_is_the_same(num_samples, hop):
+    torch.manual_seed(0)
+    spectrum = torch.randn(2, num_samples // 2 + 1, 12, dtype=torch.complex64)
+    lens, window = torch.tensor([12, 7]), torch.hann_window(num_samples)
+    wav = inverse_stft(torch.view_as_real(spectrum), lens, window, hop)
+    torch.testing.assert_close(wav, inverse_stft(spectrum, lens, window, hop), atol=1e-5, rtol=1e-4)
+
+
 def test_an_utterance_is_the_same_in_any_batch():
     torch.manual_seed(0)
     spectrum, window = torch.randn(2, 33, 9, dtype=torch.complex64), torch.hann_window(64)

@@ -104,3 +104,14 @@ def test_no_tokens_at_all():
     segments = path_segments(torch.zeros(2, 3, dtype=torch.long), torch.tensor([3, 2]), 0)
     assert segments.starts.shape == (2, 0)
     assert segments.trigger_mask(3).int().tolist() == [[[1, 1, 1]], [[1, 1, 0]]]
+
+
+def test_room_for_more_tokens_changes_no_token():
+    labels, lens = torch.tensor([[0, 1, 1, 0, 2, 0], [3, 3, 0, 0, 0, 0]]), torch.tensor([6, 3])
+    found, roomy = (path_segments(labels, lens, 0, max_tokens=size) for size in (None, 6))
+    assert found.starts.size(1) == 2
+    assert roomy.starts.size(1) == 6
+    assert torch.equal(roomy.token_lens, found.token_lens)
+    for row, size in enumerate(found.token_lens):
+        assert torch.equal(roomy.starts[row, :size], found.starts[row, :size])
+        assert torch.equal(roomy.ends[row, :size], found.ends[row, :size])

@@ -1,13 +1,20 @@
 import pytest
 import torch
 
-from speechnar.nn.lengths import valid_mask, zero_padding
+from speechnar.nn.lengths import longest, valid_mask, zero_padding
 
 
 def test_frames_before_the_length_are_real():
     mask = valid_mask(torch.tensor([0, 2, 4, 9]), 4)
     assert mask.dtype == torch.bool
     assert mask.int().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_the_longest_is_found_or_the_least_there_must_be():
+    assert longest(torch.tensor([2, 5, 3])) == 5
+    assert longest(torch.tensor([0, 0])) == 0
+    assert longest(torch.tensor([0, 0]), least=1) == 1
+    assert longest(torch.tensor([4]), least=1) == 4
 
 
 def test_padding_becomes_zero_whatever_stood_there():

@@ -1,0 +1,1 @@
+"""Models as ONNX graphs, for this package and for other ones."""
