@@ -1,7 +1,7 @@
 # The HTTP server, run by a user without rights.
 #
-#   docker build -t speechnar .                                     for CPUs
-#   docker build -t speechnar --build-arg TORCH=cu128 .             for CUDA; run it with --gpus all
+#   docker build -t speechnar .                                     with PyPI's torch, for CPUs and CUDA (run: --gpus all)
+#   docker build -t speechnar --build-arg TORCH_INDEX=URL .         the torch of another index, as PyTorch's own for CPUs
 #   docker run --rm -p 127.0.0.1:8000:8000 speechnar
 #   docker run --rm -p 8000:8000 -e SPEECHNAR_API_KEYS=secret -v models:/models speechnar
 #
@@ -9,15 +9,15 @@
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
-# Which torch: cpu, or the CUDA that it is built for, as PyTorch names its indices.
-ARG TORCH=cpu
+# An index of wheels for CPUs alone makes the image a fifth of the size.
+ARG TORCH_INDEX=""
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY requirements/lock.txt requirements/
 COPY speechnar speechnar
 RUN python -m venv /opt/speechnar \
     && /opt/speechnar/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint requirements/lock.txt --extra-index-url "https://download.pytorch.org/whl/${TORCH}" \
+        --constraint requirements/lock.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
         '.[serve,media]'
 
 FROM python:${PYTHON}-slim
