@@ -20,7 +20,7 @@ from speechnar.asr.clips import CTC
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.extras import needs
-from speechnar.models.asr.paraformer_head import fired_paths
+from speechnar.models.asr.paraformer_head import audible_paths
 from speechnar.models.base import CONFIG_FILE, LoadedModel, ModelConfig
 from speechnar.text.tokenizer import load_tokenizer
 
@@ -137,7 +137,7 @@ class OnnxTokens(_Graph):
             given = ", ".join([decoder, *options])
             raise ConfigError(f"this graph decodes with {self.config.decoder} and without options; got {given}")
         silent = frozenset(self.config.silent_ids)
-        return fired_paths(out.tokens, out.scores, out.starts, out.ends, out.lens, silent_ids=silent)
+        return audible_paths(out.tokens, out.scores, out.starts, out.ends, out.lens, silent_ids=silent)
 
 
 def load_onnx(folder: str | Path) -> LoadedModel:

@@ -25,7 +25,7 @@ from speechnar.export.graph import OPSET, Input, Precision, write_graph
 from speechnar.models.asr.cassnat import CassNat, CassNatHead
 from speechnar.models.asr.joint import Joint
 from speechnar.models.asr.paraformer import Paraformer
-from speechnar.models.asr.paraformer_head import ParaformerHead
+from speechnar.models.asr.paraformer_head import ParaformerHead, own_ends
 from speechnar.models.asr.token_acoustic_embedder import clean, cut_posteriors
 from speechnar.models.base import CARD_FILE, CONFIG_FILE, LoadedModel
 from speechnar.nn.embedder import EncodedSpeech
@@ -157,7 +157,7 @@ class WavToTokens(nn.Module):
             return _name_segments(self.head, out)
         cut, log_probs = self.head.name_fires(out)
         scores, tokens = log_probs.max(2)
-        return tokens, scores, cut.starts, cut.ends, cut.lens
+        return tokens, scores, cut.starts, own_ends(cut), cut.lens
 
 
 def _name_segments(head: CassNatHead, speech: EncodedSpeech) -> tuple[Tensor, ...]:

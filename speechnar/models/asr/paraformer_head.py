@@ -249,26 +249,32 @@ class ParaformerHead(nn.Module):
     def paths(self, cut: TokenEmbeddings, log_probs: Tensor) -> list[CtcPath]:
         """Return the best hypotheses by the log-probabilities (B, U, V) of the tokens of ``cut``."""
         scores, tokens = log_probs.max(2)
-        return fired_paths(tokens, scores, cut.starts, cut.ends, cut.lens, silent_ids=self.silent_ids)
+        return audible_paths(tokens, scores, cut.starts, own_ends(cut), cut.lens, silent_ids=self.silent_ids)
 
 
-def fired_paths(
-    tokens: Tensor, scores: Tensor, starts: Tensor, ends: Tensor, lens: Tensor, *, silent_ids: Set[int]
-) -> list[CtcPath]:
-    """Return one path for each row of (B, U) tensors, of the first ``lens`` (B,) tokens that are not silent.
+def own_ends(cut: TokenEmbeddings) -> Tensor:
+    """Return the frames (B, U) after the last one of each token.
 
     Two tokens share the frame on whose weight one ends and the next begins: it counts for the next.
     """
+    following = F.pad(cut.starts[:, 1:], (0, 1))
+    is_followed = torch.arange(1, cut.ends.size(1) + 1, device=cut.ends.device) < cut.lens[:, None]
+    return torch.minimum(cut.ends, following.where(is_followed, cut.ends))
+
+
+def audible_paths(
+    tokens: Tensor, scores: Tensor, starts: Tensor, ends: Tensor, lens: Tensor, *, silent_ids: Set[int]
+) -> list[CtcPath]:
+    """Return one path for each row of (B, U) tensors, of the first ``lens`` (B,) tokens that are not silent."""
     columns = (tokens, scores, starts, ends)
     rows = zip(lens.tolist(), *(column.tolist() for column in columns), strict=True)
-    return [_fired_path(*(column[:num] for column in row), silent_ids=silent_ids) for num, *row in rows]
+    return [_audible_path(*(column[:num] for column in row), silent_ids=silent_ids) for num, *row in rows]
 
 
-def _fired_path(
+def _audible_path(
     tokens: list[int], scores: list[float], starts: list[int], ends: list[int], *, silent_ids: Set[int]
 ) -> CtcPath:
     kept = [i for i, token in enumerate(tokens) if token not in silent_ids]
-    ends = [*map(min, ends, starts[1:]), *ends[-1:]]
     return CtcPath(
         tokens=[tokens[i] for i in kept],
         starts=[starts[i] for i in kept],
