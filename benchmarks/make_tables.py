@@ -426,7 +426,8 @@ def interval(rate: float, bounds: Sequence[float] | None) -> str:
 
 def benchmarks_table(folder: Path) -> str:
     """Return a line for every result of a benchmark but those that have a table of their own."""
-    results = [result for name, result in read_results(folder) if not name.startswith((PRECISION, PEER))]
+    named = read_results(folder)
+    results = [result for name, result in named if not name.startswith((PRECISION, PEER)) and "what" in result]
     header = ["what", "result", "runs", "threads", "load before", "note"]
     rows = [
         [r["what"], r.get("result") or sides(r), str(r["runs"]), str(r["threads"]), str(r["load_before"]), r["note"]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from html import escape
+from typing import TYPE_CHECKING
 
 from demo import words
 from demo.drawing import Figure
@@ -9,9 +10,12 @@ from demo.machine import Job
 from demo.models import language_choices
 from demo.page import CLIP_S, DIGITS, DRAWN_RATE, Page, Updates, buttons, connect, model_choice, read_clip, recording
 from demo.transcribe import DECODERS
-from speechnar import Comparison, TokenCuts
+from speechnar import Comparison
 from speechnar.audio.io import Samples
 from speechnar.extras import needs
+
+if TYPE_CHECKING:
+    from speechnar import TokenCuts
 
 with needs("demo"):
     import gradio as gr
@@ -95,7 +99,7 @@ def _table(found: tuple[Comparison, ...]) -> str:
     return f'<table class="sn-compare"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
-def _draw(samples: Samples, cut: TokenCuts) -> str:
+def _draw(samples: Samples, cut: "TokenCuts") -> str:
     name = DECODERS.get(cut.decoder, cut.decoder)
     figure = Figure(samples, DRAWN_RATE, title=f"How {name} cuts it", px_per_s=PX_PER_S)
     tokens = [token.replace("▁", "·").replace("Ġ", "·") for token in cut.tokens]

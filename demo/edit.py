@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demo import words
 from demo.drawing import Figure
@@ -24,10 +24,13 @@ from demo.page import (
     recording,
     seed_box,
 )
-from speechnar import ConfigError, EditedSpeech, SpeechnarError
+from speechnar import ConfigError, SpeechnarError
 from speechnar.audio.io import Samples, resample, to_int16
 from speechnar.extras import needs
 from speechnar.hub import CONSENT
+
+if TYPE_CHECKING:
+    from speechnar import EditedSpeech
 
 with needs("demo"):
     import gradio as gr

@@ -5,7 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from speechnar import Generator, Synthesizer, Transcriber, Translator, list_models
+import speechnar
+from speechnar import Generator, Transcriber, Translator, list_models
 from speechnar.hub import DEFAULT_MODEL, DEFAULT_MT_MODEL, DEFAULT_MUSIC_MODEL, DEFAULT_TTS_MODEL, ModelInfo
 from speechnar.text.languages import name_of, to_iso3
 
@@ -43,7 +44,7 @@ class Shelf:
 
     def __init__(self, *, device: str = "auto") -> None:
         self.transcriber = Row(lambda name: Transcriber.load(name, device=device))
-        self.synthesizer = Row(lambda name: Synthesizer.load(name, device=device))
+        self.synthesizer = Row(lambda name: speechnar.Synthesizer.load(name, device=device))
         self.translator = Row(lambda name: Translator.load(name, device=device))
         self.generator = Row(lambda name: Generator.load(name, device=device))
 

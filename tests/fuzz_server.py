@@ -222,8 +222,9 @@ def _talk(port: int, said: list[str | bytes]) -> tuple[str, str | None]:
     url = f"ws://127.0.0.1:{port}/v1/realtime"
     try:
         with websockets.sync.client.connect(url, open_timeout=ANSWER_S, close_timeout=LEFT_S) as connection:
-            for message in said:
-                connection.send(message)
+            with contextlib.suppress(websockets.ConnectionClosed):  # what was said before can still be read
+                for message in said:
+                    connection.send(message)
             with contextlib.suppress(TimeoutError):
                 while True:
                     event = json.loads(connection.recv(timeout=LEFT_S))

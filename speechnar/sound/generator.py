@@ -548,6 +548,7 @@ def generate(
     sample_rate: int | None = None,
     options: GeneratorOptions | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     model: str = DEFAULT_MUSIC_MODEL,
     device: str = "auto",
     precision: Precision = "auto",
@@ -565,6 +566,7 @@ def generate(
         sample_rate=sample_rate,
         options=options,
         progress=progress,
+        watch=watch,
     )
 
 

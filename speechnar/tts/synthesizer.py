@@ -436,6 +436,7 @@ def synthesize(
     seed: int = 0,
     speed: float | None = None,
     options: SynthesizeOptions | None = None,
+    heard: Heard | None = None,
     model: str = DEFAULT_TTS_MODEL,
     device: str = "auto",
     precision: Precision = "auto",
@@ -445,7 +446,14 @@ def synthesize(
     The model named last stays loaded.
     """
     return _synthesizer(model, device, precision).synthesize(
-        text, voice=voice, voice_text=voice_text, steps=steps, seed=seed, speed=speed, options=options
+        text,
+        voice=voice,
+        voice_text=voice_text,
+        steps=steps,
+        seed=seed,
+        speed=speed,
+        options=options,
+        heard=heard,
     )
 
 

@@ -38,6 +38,7 @@ LAYOUTS = {
         },
         {
             "meta.yaml",
+            "README.md",
             f"{OWSM}/config.yaml",
             f"{OWSM}/valid.total_count.ave_5best.till45epoch.pth",
             "data/token_list/bpe_unigram50000/bpe.model",

@@ -22,7 +22,7 @@ def test_gradients_reach_all_parameters():
 @torch.no_grad()
 def test_the_loss_is_ctc_per_target_token():
     model, batch = make(), one_batch(5, training=True)
-    slots, lens, memory = model._slots(batch.src_tokens, batch.src_lens)
+    slots, lens, memory = model._slots(*model._read(batch.src_tokens, batch.src_lens))
     assert torch.equal(lens, 2 * batch.src_lens)
     log_probs = model.ctc(model._states(slots, lens, memory)).transpose(0, 1)
     nats = F.ctc_loss(log_probs, batch.tgt_tokens, lens, batch.tgt_lens, reduction="sum")
@@ -44,7 +44,7 @@ def test_targets_that_do_not_fit_are_counted_and_cost_nothing():
 @torch.no_grad()
 def test_a_share_of_the_wrong_slots_is_shown_and_falls():
     model, batch = make(glance_share=0.8, glance_share_end=0.0, glance_steps=10), one_batch(8)
-    slots, lens, memory = model._slots(batch.src_tokens, batch.src_lens)
+    slots, lens, memory = model._slots(*model._read(batch.src_tokens, batch.src_lens))
     log_probs = model.ctc(model._states(slots, lens, memory))
     shares = []
     for num_batches in (0, 5, 20):
