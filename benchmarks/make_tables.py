@@ -42,8 +42,8 @@ VERIFICATION = "verification"
 TRANSLATION = "translation"
 EDIT_KINDS = tuple((kind, place) for kind in ("insert", "replace", "delete") for place in ("start", "middle", "end"))
 SEED = re.compile(r"-seed\d+$")
-PRECISION, PEER = "precision_", "peer_"
-"""How results of `benchmarks.precision` and `benchmarks.peers` are called."""
+PRECISION, PEER, SCALING = "precision_", "peer_", "scaling"
+"""How results of `benchmarks.precision`, `benchmarks.peers` and `benchmarks.scaling` are called."""
 NOTHING = "Not measured yet.\n"
 
 
@@ -158,7 +158,6 @@ def read_scores(root: Path, experiment: Path | None = None) -> list[Score]:
 
 def systems_table(root: Path) -> str:
     """Return a line for each system: the paper, the file, the recipe, and one number of what was trained here."""
-    an4 = read_scores(root, root / "recipes/an4/asr/results/decoders")
     joint = [s for s in read_scores(root) if (s.model, s.test_set) == ("joint-asr", "an4")]
     heard = read_reports(root, SPEECH, "ljspeech/tts")[0][2]["systems"]["steps1"]["cer"]
     edits = next(report for model, _, report in read_reports(root, EDITS, "ljspeech/tts") if model == "ljspeech-tts")
@@ -167,13 +166,9 @@ def systems_table(root: Path) -> str:
     translated = {report["system"]: report for report in map(json.loads, lines.splitlines())}
     music = json.loads((root / "benchmarks/results/generating.json").read_text(encoding="utf-8"))["a"]["median_s"]
 
-    def wer(scores: Iterable[Score], decoder: str) -> str:
-        rates = [
-            score.values["wer"]["rate"]
-            for score in whole(scores)
-            if (score.test_set, score.decoder) in {("test", decoder), ("an4", decoder)}
-        ]
-        return f"{100 * mean(rates):.1f} % WER on AN4"
+    def wer(decoder: str) -> str:
+        (rate,) = [score.values["wer"]["rate"] for score in whole(joint) if score.decoder == decoder]
+        return f"{100 * rate:.1f} % WER on AN4"
 
     def file_of(name: str) -> str:
         return f"[{name}](speechnar/models/{name})"
@@ -186,9 +181,9 @@ def systems_table(root: Path) -> str:
         return f"{100 * report['bleu']:.1f} BLEU, {report['evaluations_per_update']:.1f} evaluations an update"
 
     rows = [
-        ["OWSM-CTC", "Peng et al. 2024", file_of("asr/owsm_ctc.py"), recipe_of("joint/s2t"), wer(joint, "ctc")],
-        ["CASS-NAT", "Fan et al. 2023", file_of("asr/cassnat.py"), recipe_of("an4/asr"), wer(an4, "cassnat")],
-        ["Paraformer", "Gao et al. 2022", file_of("asr/paraformer.py"), recipe_of("an4/asr"), wer(an4, "paraformer")],
+        ["OWSM-CTC", "Peng et al. 2024", file_of("asr/owsm_ctc.py"), recipe_of("joint/s2t"), wer("ctc")],
+        ["CASS-NAT", "Fan et al. 2023", file_of("asr/cassnat.py"), recipe_of("joint/s2t"), wer("cassnat")],
+        ["Paraformer", "Gao et al. 2022", file_of("asr/paraformer.py"), recipe_of("joint/s2t"), wer("paraformer")],
         [
             "FReTNA in one pass",
             "Han et al. 2020",
@@ -426,8 +421,7 @@ def interval(rate: float, bounds: Sequence[float] | None) -> str:
 
 def benchmarks_table(folder: Path) -> str:
     """Return a line for every result of a benchmark but those that have a table of their own."""
-    named = read_results(folder)
-    results = [result for name, result in named if not name.startswith((PRECISION, PEER)) and "what" in result]
+    results = [result for name, result in read_results(folder) if not name.startswith((PRECISION, PEER, SCALING))]
     header = ["what", "result", "runs", "threads", "load before", "note"]
     rows = [
         [r["what"], r.get("result") or sides(r), str(r["runs"]), str(r["threads"]), str(r["load_before"]), r["note"]]
