@@ -30,7 +30,7 @@ transcriber = Transcriber.load(model, device="cpu", precision=precision)
 clips = int(clips)
 files = [path] * max(clips, 1)
 options = DecodeOptions(vad=False, batch_seconds=clips * 60.0) if clips else DecodeOptions()
-transcriber.transcribe(files[0] if clips else path + ".short")
+transcriber.transcribe(files[0] if clips else path.replace("long", "short"))
 wall, cpu = time.perf_counter(), time.process_time()
 heard = transcriber.transcribe(files if clips else path, options=options)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -60,7 +60,7 @@ def main() -> int:
         by_length = []
         for seconds in args.lengths:
             write_recording(long, seconds, spoken)
-            write_recording(long.with_name("long.wav.short"), CLIP_S, spoken)
+            write_recording(long.with_name("short.wav"), CLIP_S, spoken)
             by_length.append(measure(args, 0, long))
         by_batch = [{"clips": clips, **measure(args, clips, clip)} for clips in args.batches]
     longest, largest = by_length[-1], by_batch[-1]

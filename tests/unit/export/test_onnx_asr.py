@@ -25,7 +25,10 @@ def heard(folder, kind, clips):
 def compare(source, folder, kind, clips):
     transcriber = Transcriber.load(source, device="cpu", precision="fp32")
     options = DecodeOptions(vad=False, decoder="ctc")
-    wanted = [each.text for each in transcriber.transcribe(list(clips), sample_rate=RATE, options=options)]
+    wanted = [
+        each.text.replace("⁇", "\ufffd")
+        for each in transcriber.transcribe(list(clips), sample_rate=RATE, options=options)
+    ]
     assert any(wanted)
     assert [heard(folder, kind, [clip])[0].strip() for clip in clips] == wanted
 
@@ -38,10 +41,16 @@ def test_models_on_features_of_nemo_are_read(tmp_path):
     torch.manual_seed(0)
     tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
     debug = OwsmCtcConfig.debug()
-    config = debug.model_copy(update={"frontend": LogMelConfig.for_nemo(), "normalize": "nemo", "prompt": None})
+    encoder = debug.encoder.model_copy(update={"subsampling_padding": 1})  # as NeMo's, so that no frame is lost
+    config = debug.model_copy(
+        update={"encoder": encoder, "frontend": LogMelConfig.for_nemo(), "normalize": "nemo", "prompt": None}
+    )
     model = OwsmCtc(config, tokenizer).eval()
     with torch.no_grad():
         model.ctc.proj.weight.mul_(4.0)
+        # What is trained does not hear pieces that stand for no text, which onnx-asr would write.
+        never = [i for i in range(tokenizer.vocab_size) if tokenizer.is_special(i) and i != tokenizer.blank_id]
+        model.ctc.proj.bias[never] = -100.0
     save_model(tmp_path / "model", model, tokenizer, card="---\nlanguage: en\n---\n# tiny\n")
     folder = export_onnx_asr(load_model(tmp_path / "model"), tmp_path / "onnx-asr")
     compare(tmp_path / "model", folder, "nemo-conformer-ctc", CLIPS)
