@@ -140,6 +140,11 @@ def _add_captioning(parser: argparse.ArgumentParser) -> None:
 
 def _transcribe(args: argparse.Namespace) -> int:
     if (engine := find_engine(args)) is not None:
+        if args.skip_existing or _caption_limits(args):
+            raise ConfigError(
+                "a corpus goes on by its journal, and has captions of the usual size; leave --skip-existing "
+                "and the options of captions out"
+            )
         formats = tuple(FORMATS) if args.format == "all" else (args.format,)
         return transcribe_corpora(args, engine, _recognizing(args), formats)
     return recognize(args, to=None)
@@ -151,6 +156,8 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
     Without a ``translator`` of text the recogniser translates.
     """
     _check_captions(args)
+    if args.skip_existing and args.output_dir is None:
+        raise ConfigError("--skip-existing needs to know where results are: -o DIR")
     if args.output_dir is not None:
         make_output_dir(args)
     recordings, num_failed = find_recordings(args)

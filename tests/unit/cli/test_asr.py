@@ -366,3 +366,16 @@ def test_decode_goes_on_after_a_bad_utterance(recognizer, data_dir, tmp_path, ca
     lines = hyp.read_text().splitlines()
     assert lines[1] == "utt-1"
     assert len(lines[2].split()) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--skip-existing"], "-o DIR"),
+        (["--engine", "local", "-o", "out", "--skip-existing"], "goes on by its journal"),
+        (["--engine", "local", "-o", "out", "--max-lines", "1"], "leave --skip-existing"),
+    ],
+)
+def test_options_without_effect_are_errors(recognizer, wav, capsys, options, says):
+    assert main(["transcribe", wav, "-m", recognizer, "-f", "srt", *options]) == 2
+    assert says in capsys.readouterr().err
