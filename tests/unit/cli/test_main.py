@@ -100,6 +100,7 @@ def test_interrupt_is_clean(recognizer, wav, capsys, monkeypatch):
     assert capsys.readouterr().err == "speechnar: interrupted\n"
 
 
+@pytest.mark.slow
 def test_sigint_of_the_real_process(recognizer, tmp_path):
     """However far it has come, Ctrl-C ends it within seconds and without a traceback."""
     long = write_speechlike(tmp_path / "long.wav", 29.0)
