@@ -9,11 +9,9 @@ import pytest
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
-from speechnar.text.transcript import Transcript
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 ROOT = Path(cli.__file__).parents[2]
-SILENCE = Transcript("a.wav", "tiny", "transcribe", "und", 0.0, 1.0, "", ())
 VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "generate"]
 VERBS += ["models", "convert", "train", "average", "decode", "score", "demo"]
 
