@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from speechnar.mt.stream import TranslationStream, TranslationUpdate
     from speechnar.mt.systems import TranslationOptions
     from speechnar.mt.translator import TranslatedPiece, Translation, Translator
-    from speechnar.sound.generator import Generator, GeneratorOptions, Sketch, Sound, generate
+    from speechnar.sound.generator import Generator, Sketch, Sound, generate
+    from speechnar.sound.options import GeneratorOptions
     from speechnar.text.transcript import AudioTags, Segment, Transcript, Word
     from speechnar.tts.editor import Change, EditedSpeech
     from speechnar.tts.options import EditOptions, SynthesizeOptions
@@ -100,7 +101,7 @@ _MODULE_OF = {
     "EditOptions": "tts.options",
     "EditedSpeech": "tts.editor",
     "Generator": "sound.generator",
-    "GeneratorOptions": "sound.generator",
+    "GeneratorOptions": "sound.options",
     "Segment": "text.transcript",
     "Sketch": "sound.generator",
     "Sound": "sound.generator",

@@ -1,9 +1,16 @@
+import gc
 import logging
 from collections.abc import Iterator
 
 import pytest
 
 from tests.interpreter import Interpreter
+
+
+def pytest_collection_finish() -> None:
+    """Search what is imported by now, by all tests together, for garbage once, and not whenever a page's job ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

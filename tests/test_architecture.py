@@ -157,41 +157,16 @@ def test_what_runs_no_model_starts_without_torch(module: str):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# Modules whose tests stand in those of another one, because they are parts of one: each has tests of its own there.
-TESTED_WITH = {
-    "cli/serve.py": "unit/serve/test_app.py",
-    "interop/espnet_encoders.py": "unit/interop/test_espnet.py",
-    "interop/espnet_names.py": "unit/interop/test_espnet.py",
-    "interop/espnet_options.py": "unit/interop/test_espnet.py",
-    "interop/funasr_names.py": "unit/interop/test_funasr.py",
-    "interop/funasr_options.py": "unit/interop/test_funasr.py",
-    "models/asr/bicif.py": "unit/models/asr/test_paraformer.py",
-    "models/asr/paraformer_head.py": "unit/models/asr/test_paraformer.py",
-    "models/asr/slot_losses.py": "unit/models/asr/test_cassnat.py",
-    "models/asr/token_acoustic_embedder.py": "unit/models/asr/test_cassnat_models.py",
-    "models/asr/unienc.py": "unit/models/asr/test_cassnat_models.py",
-    "serve/metrics.py": "unit/serve/test_app.py",
-    "serve/service.py": "unit/serve/test_transcriptions.py",
-    "train/fit_codec.py": "unit/models/tts/test_tts_training.py",
-}
 # A package's table of names has no test of its own: importing what it names is one.
 NOT_TESTED = frozenset({"__init__.py", "__main__.py"})
 
 
 def mirror_of(module: Path) -> Path:
     """Return where the tests of ``speechnar/<module>`` stand: ``tests/unit/nn/test_ctc.py`` for ``nn/ctc.py``."""
-    own = TESTED_WITH.get(module.as_posix(), f"unit/{module.with_name(f'test_{module.name}').as_posix()}")
-    return ROOT / "tests" / own
+    return ROOT / "tests/unit" / module.with_name(f"test_{module.name}")
 
 
 def test_every_module_has_its_tests():
     modules = [path.relative_to(ROOT / "speechnar") for path in sorted(ROOT.glob("speechnar/**/*.py"))]
     missing = [str(path) for path in modules if path.name not in NOT_TESTED and not mirror_of(path).is_file()]
     assert not missing, f"tests are missing of {', '.join(missing)}"
-
-
-def test_exceptions_are_needed():
-    for module in TESTED_WITH:
-        path = Path(module)
-        assert (ROOT / "speechnar" / path).is_file(), module
-        assert not (ROOT / "tests/unit" / path.with_name(f"test_{path.name}")).exists(), module

@@ -308,6 +308,7 @@ def test_programs_are_timed_by_turns_on_the_clock_and_by_the_processor():
     assert spent["busy"][1] > 0.3 > spent["idle"][1]
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_cold_start_are_timed(tmp_path):
     soundfile.write(tmp_path / "speech.wav", vowels(1.0), RATE)
     model = save_tiny_model(tmp_path / "tiny")
@@ -343,6 +344,7 @@ def test_synthesis_is_timed_and_its_evaluations_counted():
     assert "blocks of all, 2 steps: first sound after" in synthesis.shown(all_at_once)
 
 
+@pytest.mark.slow
 def test_generators_of_codes_are_timed_and_their_work_counted(tmp_path, monkeypatch):
     threads = str(torch.get_num_threads())
     options = ["--quick", "--threads", threads, "--output", str(tmp_path)]
@@ -364,6 +366,7 @@ def test_generators_of_codes_are_timed_and_their_work_counted(tmp_path, monkeypa
     assert "48 frames: MAGNeT" in values["result"]
 
 
+@pytest.mark.slow
 def test_music_is_timed_in_a_program_and_by_the_command(tmp_path, monkeypatch, capsys):
     save_model(tmp_path / "magnet", make_generator("magnet"), WORDS)
     options = ["--threads", str(torch.get_num_threads()), "--runs", "1", "--output", str(tmp_path)]
@@ -394,6 +397,7 @@ def test_flops_are_those_of_the_formula():
     assert music.count_flops(deep) == counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_networks_of_the_published_kind_are_told_of_text():
     """Those of the paper attend to it; here narrow ones do, in both precisions."""
     recipe, published = music.sizes()
@@ -485,6 +489,7 @@ def test_the_reference_beam_finds_the_same_tokens(tmp_path, monkeypatch):
         assert values["b"]["label"] == speed_decoders.REFERENCE
 
 
+@pytest.mark.slow
 def test_captions_lag_behind_speech_and_lose_nothing(tmp_path, monkeypatch):
     for seed in range(2):
         soundfile.write(tmp_path / f"{seed}.wav", vowels(1.0, seed=seed), RATE)
@@ -520,6 +525,7 @@ def test_what_is_reproduced_has_its_place_and_differences_are_said(tmp_path):
     assert list(reproduce.differences(known, found)) == ["eng wer 0.5 (was 0.25)", "fra cer 0.0 (was None)"]
 
 
+@pytest.mark.slow
 def test_a_set_is_decoded_and_scored_anew(tmp_path, monkeypatch):
     model = save_tiny_model(tmp_path / "tiny")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)

@@ -40,6 +40,7 @@ def test_the_card_is_that_of_the_recipe():
     )
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_bytes(tmp_path):
     files = [tmp_path / f"{number}.wav" for number in range(3)]
     for path, seed in zip(files, (7, 7, 8), strict=True):
@@ -53,6 +54,7 @@ def test_a_seed_gives_the_same_bytes(tmp_path):
     assert first != other
 
 
+@pytest.mark.slow
 def test_pieces_differ_as_they_are_told(model):
     """Codes of one piece are more like those of the same piece with another seed than like another piece's."""
     shares = {

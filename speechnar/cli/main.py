@@ -8,26 +8,20 @@ it, and only the verb that is asked for is described in full, so that ``--help``
 import argparse
 import gc
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import current_thread, main_thread
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from speechnar import __version__
 from speechnar.cli import asr, data, models, mt, recipe, serve, sound, tts
-from speechnar.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, Verb, add_common
+from speechnar.cli.interrupts import INTERRUPTED, interruptible
+from speechnar.cli.options import FAILED, WRONG_USAGE, Verb, add_common
 from speechnar.cli.output import STDOUT, close_stdout, complain, configure_logging, flush, open_streams
 from speechnar.errors import ConfigError, ModelNotFoundError, SpeechnarError
 from speechnar.store import OFFLINE
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
-
-RAISED_AGAIN_S = 1.0
-"""After an interrupt that was lost."""
 
 COLLECTED_AFTER = 50_000
 """New objects between two searches for garbage: what imports and loading make is none, and looked through in vain."""
@@ -56,19 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_streams()
     given = sys.argv[1:] if argv is None else argv
     try:
-        args = parse_arguments(build_parser(given), given)
-    except SystemExit as leaving:  # argparse has printed its help or its complaint
-        return leaving.code if isinstance(leaving.code, int) else WRONG_USAGE
-    configure_logging(quiet=args.quiet)
-    if getattr(args, "offline", False):
-        os.environ[OFFLINE] = "1"
-    if args.quiet:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    verb: Verb = args.verb
-    try:
-        with _interruptible():
+        with interruptible():
+            args = parse_arguments(build_parser(given), given)
+            configure_logging(quiet=args.quiet)
+            if getattr(args, "offline", False):
+                os.environ[OFFLINE] = "1"
+            if args.quiet:
+                os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            verb: Verb = args.verb
             status = verb.run(args)
         flush()
+    except SystemExit as leaving:  # argparse has printed its help or its complaint
+        return leaving.code if isinstance(leaving.code, int) else WRONG_USAGE
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
@@ -78,57 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last resort: one line for the user, a traceback on request
         if isinstance(error, OSError) and error.filename == STDOUT:
             close_stdout()
-        if args.debug:
+        if "--debug" in given:
             raise
         known = isinstance(error, SpeechnarError | OSError)
         complain(str(error) if known else f"internal error ({type(error).__name__}: {error}); see it whole by --debug")
         return WRONG_USAGE if isinstance(error, ConfigError | ModelNotFoundError) else FAILED
     return status
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end what is done here, wherever it has come.
-
-    While torch is imported, its C++ drops a KeyboardInterrupt or aborts of it: the program ends at once, as nothing is
-    written by then. Callbacks from C (soundfile's) drop it as well: it is raised again until it comes through. And
-    others turn it into an error of their own (RuntimeError where a class is being made, before Python 3.12; ImportError
-    where a C extension imports), or take what it cut short for bad input: once it has come, all that is left is an
-    interrupt.
-    """
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
-    if not is_ours or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    has_come = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal has_come
-        has_come = True
-        spec = getattr(sys.modules.get("torch"), "__spec__", None)
-        if getattr(spec, "_initializing", False):
-            complain("interrupted")
-            os._exit(INTERRUPTED)
-        signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_S)
-        signal.default_int_handler(number, frame)
-
-    alarm = signal.getsignal(signal.SIGALRM)
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        try:
-            yield
-        except Exception:
-            if not has_come:
-                raise
-        if has_come:
-            raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if signal.getsignal(signal.SIGALRM) is interrupt:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, alarm)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from speechnar.mt.translator import Translator
     from speechnar.tts.synthesizer import Synthesizer
 
-OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_USAGE = 0, 1, 2
 DECODERS = ("ctc", "cassnat", "paraformer", "refiner", "transformer_ar")
 
 

@@ -13,7 +13,7 @@ from speechnar.errors import SpeechnarError
 from speechnar.files import check_writable
 
 if TYPE_CHECKING:
-    from speechnar.sound.generator import Progress
+    from speechnar.sound.writer import Progress
 
 
 STDOUT = "stdout"

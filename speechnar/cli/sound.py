@@ -81,7 +81,8 @@ def _steps(text: str) -> int | tuple[int, ...]:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from speechnar.sound.generator import Generator, GeneratorOptions  # noqa: PLC0415
+    from speechnar.sound.generator import Generator  # noqa: PLC0415
+    from speechnar.sound.options import GeneratorOptions  # noqa: PLC0415
 
     check_folder(Path(args.output).parent)
     set_threads(args.threads)
@@ -107,7 +108,8 @@ def _generate(args: argparse.Namespace) -> int:
 def _decode(args: argparse.Namespace) -> int:
     from speechnar.data.kaldi import read_kaldi_dir  # noqa: PLC0415
     from speechnar.evaluation.sound import generate_data, recode_data  # noqa: PLC0415
-    from speechnar.sound.generator import Generator, GeneratorOptions  # noqa: PLC0415
+    from speechnar.sound.generator import Generator  # noqa: PLC0415
+    from speechnar.sound.options import GeneratorOptions  # noqa: PLC0415
 
     set_threads(args.threads)
     utterances = read_kaldi_dir(args.data_dir)

@@ -117,7 +117,7 @@ def is_corpus(path: str | Path) -> bool:
     """Return whether a path is more than an audio file or a folder of them: a data directory, a manifest or a tar."""
     path = Path(path)
     if path.is_dir():
-        return (path / "wav.scp").is_file() or any(path.glob(_SHAR_CUTS)) or any(path.glob("*.tar"))
+        return _reader_of_folder(path) is not _read_folder
     return path.name.endswith((*_MANIFESTS, ".tar"))
 
 
@@ -126,8 +126,9 @@ def read_corpus(inputs: Iterable[str | Path]) -> list[CorpusItem]:
 
     Args:
         inputs: Kaldi data directories (``wav.scp``, perhaps ``segments`` and ``utt2dur``; no ``text`` is needed),
-            folders of lhotse Shar (``cuts.*.jsonl.gz`` beside ``recording.*.tar``), folders of WebDataset tars, folders
-            of audio files however deep, lhotse manifests (``.jsonl``, ``.jsonl.gz``), tars, audio files.
+            folders of lhotse Shar (``cuts.*.jsonl.gz`` beside ``recording.*.tar``), folders of WebDataset tars in which
+            there are no audio files, folders of audio files however deep, lhotse manifests (``.jsonl``,
+            ``.jsonl.gz``), tars, audio files.
 
     Raises:
         DataError: an input does not exist, is none of these, or holds nothing.
@@ -176,7 +177,12 @@ def _reader_of_folder(folder: Path) -> Callable[[Path], Iterator[CorpusItem]]:
         return _read_kaldi
     if any(folder.glob(_SHAR_CUTS)):
         return _read_shar
-    return _read_tars if any(folder.glob("*.tar")) else _read_folder
+    return _read_tars if _holds_shards(folder) else _read_folder
+
+
+def _holds_shards(folder: Path) -> bool:
+    """Tell a folder of WebDataset from one of recordings beside which somebody keeps a tar: it has tars alone."""
+    return any(folder.glob("*.tar")) and not list_recordings([folder]).recordings
 
 
 def _guess_seconds(path: Path) -> float:

@@ -34,7 +34,8 @@ from speechnar.metrics.seam import MARGIN_S, find_seams
 from speechnar.metrics.speech import Mean, mean_of
 from speechnar.models.base import LoadedModel
 from speechnar.models.judges.sound_classifier import SoundClassifier
-from speechnar.sound.generator import Generator, GeneratorOptions, Sound
+from speechnar.sound.generator import Generator, Sound
+from speechnar.sound.options import GeneratorOptions
 
 logger = logging.getLogger(__name__)
 

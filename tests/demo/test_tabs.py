@@ -459,6 +459,7 @@ def test_decoders_are_compared_and_what_they_see_is_drawn(tabs, folders, tmp_pat
 # All of it.
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_and_nobody_is_told_at_import():
     code = (
         "import os, sys, demo.app; "

@@ -172,6 +172,7 @@ def test_an4_split_is_espnets(an4, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_fsdd_split_is_official(fsdd, tmp_path):
     data, downloads = tmp_path / "data", tmp_path / "downloads"
     arguments = ["--corpus", str(fsdd), "--data", str(data), "--downloads", str(downloads)]
@@ -286,6 +287,7 @@ def test_asterisk_data_are_clean_counted_and_split_by_prompt(asterisk, tmp_path)
     assert by_id["fra-june-press-two"].translations == {"eng": "Press two"}
 
 
+@pytest.mark.slow
 def test_texts_of_asterisk_are_pairs(asterisk, tmp_path):
     pytest.importorskip("num2words", reason="the recipe spells numbers out")
     data = tmp_path / "data"
@@ -313,6 +315,7 @@ def test_asterisk_goes_through_all_stages(asterisk, tmp_path):
     assert "bleu" in out.lower()
 
 
+@pytest.mark.slow
 def test_joint_data_are_those_of_the_recipes_and_of_sound_files_with_texts(asterisk, an4, fsdd, tmp_path):
     lj_speech = write_lj_speech(tmp_path)
     shutil.copyfile(lj_speech / "wavs/LJ001-0001.wav", lj_speech / "wavs/LJ002-0161.wav")
@@ -565,6 +568,7 @@ def test_ljspeech_through_all_stages(tmp_path):
     run_well("ljspeech/tts", *options, "--vocoder", str(exp / "vocos/model"), "--stop_stage", "4")
 
 
+@pytest.mark.slow
 def test_speakers_are_gathered_from_four_corpora(asterisk, an4, fsdd, tmp_path):
     corpora = {"asterisk": asterisk, "an4": an4, "fsdd": fsdd, "ljspeech": write_lj_speech(tmp_path)}
     options = [text for name, corpus in corpora.items() for text in (f"--corpus_{name}", str(corpus))]
@@ -577,6 +581,7 @@ def test_speakers_are_gathered_from_four_corpora(asterisk, an4, fsdd, tmp_path):
     assert "spa-allison" not in counts and "eng-allison" in counts
 
 
+@pytest.mark.slow
 def test_digits_are_prepared_for_synthesis(fsdd, tmp_path):
     run_well(
         "fsdd/tts",

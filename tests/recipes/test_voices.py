@@ -34,6 +34,7 @@ def utterance(name: str, seconds: float, text: str = "one two three four", speak
     return Utterance(name, Path(f"/{name}.wav"), text, speaker, seconds, lang="eng")
 
 
+@pytest.mark.slow
 def test_data_stages_on_small_trees(tmp_path):
     for number in range(40):
         write_tone(tmp_path / f"kathleen/data/arctic_{number:04d}.wav", 2.0, rate=48000)

@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_BYTES = 4096
 """Files from here on are stored as the hub stores large ones: with a SHA-256, and served by another address."""
+POLL_S = 0.01
+"""Between two looks whether the hub is to stop, for which each test waits."""
 
 
 @dataclass
@@ -198,7 +200,7 @@ def serve() -> Iterator[LoopbackHub]:
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     hub.cdn_url = f"http://localhost:{server.server_address[1]}/cdn"  # another host: what is sent there is no secret
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     try:
         yield hub

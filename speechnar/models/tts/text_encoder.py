@@ -40,9 +40,11 @@ class TextEncoder:
         model.to(device)
         inputs = tokenizer([text or " " for text in texts], return_tensors="pt", padding=True).to(device)
         with torch.autocast(device.type, enabled=False):
-            features: Tensor = model(**inputs).last_hidden_state.float()
+            # Some tokenizers, by their version of transformers, give more than T5 takes.
+            mask = inputs["attention_mask"]
+            features: Tensor = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state.float()
         is_empty = torch.tensor([not text.strip() for text in texts], device=device)
-        lens = inputs["attention_mask"].sum(1).masked_fill(is_empty, 0)
+        lens = mask.sum(1).masked_fill(is_empty, 0)
         return features, lens
 
     def _load(self) -> tuple[Any, Any]:

@@ -1,6 +1,8 @@
 """The command over corpora: when there is a journal, and what is refused."""
 
 import json
+import shutil
+import tarfile
 
 import pytest
 
@@ -29,6 +31,19 @@ def test_a_data_directory_is_gone_through_with_a_journal(kaldi, recognizer, tmp_
     assert main(argv) == 1
     assert "(0 now)" in capsys.readouterr().err
     assert json.loads((out / "failures.jsonl").read_text())["utt_id"] == "utt-9"
+
+
+def test_a_folder_in_which_somebody_keeps_a_tar_is_one_of_recordings(wav, recognizer, tmp_path, capsys):
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    shutil.copy(wav, folder)
+    with tarfile.open(folder / "backup.tar", "w") as tar:
+        tar.add(wav, "talk.wav")
+    assert main(["transcribe", str(folder), "-m", recognizer, "-q"]) == 0
+    assert capsys.readouterr().out.startswith(f"{folder / 'talk.wav'}: ")
+    (folder / "talk.wav").unlink()
+    assert main(["transcribe", str(folder), "-m", recognizer, "-q"]) == 2
+    assert "a corpus has a journal" in capsys.readouterr().err
 
 
 def test_audio_files_are_a_corpus_where_it_is_asked_for(wav, recognizer, tmp_path):

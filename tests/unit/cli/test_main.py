@@ -1,11 +1,7 @@
 """The command: exit statuses, what goes where, and answers to mistakes."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,13 +9,9 @@ import pytest
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
 from speechnar.cli.main import main
-from speechnar.errors import AudioError
-from speechnar.text.transcript import Transcript
-from tests.unit.tiny import write_speechlike
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 ROOT = Path(cli.__file__).parents[2]
-SILENCE = Transcript("a.wav", "tiny", "transcribe", "und", 0.0, 1.0, "", ())
 VERBS = ["transcribe", "translate", "caption", "detect-language", "align", "synthesize", "edit", "generate"]
 VERBS += ["models", "convert", "train", "average", "decode", "score", "demo"]
 
@@ -98,79 +90,6 @@ def test_interrupt_is_clean(recognizer, wav, capsys, monkeypatch):
     monkeypatch.setattr(Transcriber, "transcribe_many", interrupt)
     assert main(["transcribe", wav, "-m", recognizer]) == 130
     assert capsys.readouterr().err == "speechnar: interrupted\n"
-
-
-def test_sigint_of_the_real_process(recognizer, tmp_path):
-    """However far it has come, Ctrl-C ends it within seconds and without a traceback."""
-    long = write_speechlike(tmp_path / "long.wav", 29.0)
-    argv = [sys.executable, "-m", "speechnar", "transcribe", *[str(long)] * 400, "-m", recognizer]
-    # What a shell starts in the background, tests for example, ignores the signal, and so would the process.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with process:
-        time.sleep(3)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert err.endswith("speechnar: interrupted\n")
-
-
-def test_sigint_while_torch_is_imported(tmp_path, wav):
-    """Its C++ drops the interrupt, as this one does."""
-    (tmp_path / "torch.py").write_text(
-        "import time\ntry:\n    print('ready', flush=True); time.sleep(30)\nexcept KeyboardInterrupt:\n    pass\n"
-    )
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code += f"sys.path[0] = {str(tmp_path)!r};"
-    code += "from speechnar.cli.main import main; sys.exit(main())"
-    argv = [sys.executable, "-c", code, "transcribe", wav]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "speechnar: interrupted\n")
-
-
-def test_an_interrupt_that_is_dropped_comes_again(monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(cli, "RAISED_AGAIN_S", 0.05)
-    try:
-        with pytest.raises(KeyboardInterrupt), cli._interruptible():
-            with suppress(KeyboardInterrupt):  # a callback from C
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.01)
-            time.sleep(1)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("becomes", ["another error", "a damaged file", "nothing"])
-def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys, monkeypatch, becomes):
-    """Before Python 3.12 it is a RuntimeError where a class is made; where C reads, the end of a file."""
-
-    def transcribe_many(self, files, **options):
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-        except KeyboardInterrupt:
-            if becomes == "another error":
-                raise RuntimeError("Error calling __set_name__") from None
-        yield AudioError("cut short") if becomes == "a damaged file" else SILENCE
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(Transcriber, "transcribe_many", transcribe_many)
-    try:
-        assert main(["transcribe", wav, "-m", recognizer, "-q"]) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err.endswith("speechnar: interrupted\n")
 
 
 def test_reader_that_leaves(recognizer, wav):

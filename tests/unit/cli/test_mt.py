@@ -79,6 +79,7 @@ def test_nothing_to_translate(model, text, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_line_of_ten_thousand_words(model, translator, capsys, monkeypatch):
     line = "abc d " * 5000
     expected = translator.translate(line).text

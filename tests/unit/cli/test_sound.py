@@ -12,7 +12,8 @@ from speechnar.cli.main import main
 from speechnar.hub import DEFAULT_MUSIC_MODEL
 from speechnar.models.base import save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
-from speechnar.sound.generator import Generator, GeneratorOptions
+from speechnar.sound.generator import Generator
+from speechnar.sound.options import GeneratorOptions
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.models.sounds import voice
 

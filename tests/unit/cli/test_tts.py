@@ -62,6 +62,7 @@ def test_raw_samples_on_stdout(interpreter, model, output):
     assert b"16000 samples per second" in found.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_fault_of_ours(model):
     argv = [sys.executable, "-m", "speechnar", "synthesize", "one two three. " * 100, "-m", model, "--stream"]
     argv += ["--steps", "1", "-d", "cpu"]

@@ -95,22 +95,36 @@ def test_shar(tmp_path, wavs):
 
 
 def test_tars_of_samples(tmp_path, wavs):
+    shards = tmp_path / "shards"
+    shards.mkdir()
     for number in range(2):
-        with tarfile.open(tmp_path / f"shard-{number}.tar", "w") as tar:
+        with tarfile.open(shards / f"shard-{number}.tar", "w") as tar:
             for path in wavs:
                 tar.add(path, f"{path.stem}.mono.wav")
                 tar.add(__file__, f"{path.stem}.txt")
-    assert is_corpus(tmp_path)
-    items = read_corpus([tmp_path])
+    assert is_corpus(shards)
+    items = read_corpus([shards])
     assert [item.utt_id for item in items] == [f"shard-{i}/{j}" for i in range(2) for j in range(3)]
     np.testing.assert_array_equal(samples(items[5]), soundfile.read(wavs[2], dtype="float32")[0])
-    content = (tmp_path / "shard-0.tar").read_bytes()
+    content = (shards / "shard-0.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(content[: len(content) // 2])
     items = read_corpus([tmp_path / "cut.tar"])
     assert "damaged" in str(items[-1].fault) or "ends within" in _error(items[-1])
     (tmp_path / "zipped.tar").write_bytes(gzip.compress(content))
     with pytest.raises(ConfigError, match="not compressed"):
         read_corpus([tmp_path / "zipped.tar"])
+
+
+def test_a_tar_beside_recordings_is_no_shard(tmp_path, wavs):
+    with tarfile.open(tmp_path / "backup.tar", "w") as tar:  # the recordings lie in a folder of the same one
+        tar.add(wavs[0], "other.wav")
+    (tmp_path / "notes.txt").write_text("")
+    assert not is_corpus(tmp_path)
+    assert [item.utt_id for item in read_corpus([tmp_path])] == ["wav/0", "wav/1", "wav/2"]
+    assert [item.utt_id for item in read_corpus([tmp_path / "backup.tar"])] == ["backup/other"]
+    (tmp_path / "wav").rename(tmp_path / ".wav")  # what is hidden is not looked at
+    assert is_corpus(tmp_path)
+    assert [item.utt_id for item in read_corpus([tmp_path])] == ["backup/other"]
 
 
 def _error(item):

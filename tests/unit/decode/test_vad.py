@@ -1,7 +1,5 @@
 import io
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -173,20 +171,18 @@ def test_long_speech_is_cut_in_a_pause_or_anywhere():
     assert 2.3 <= first[1] <= second[0] <= 2.6
 
 
-def test_leaves_no_global_state_and_needs_no_torchaudio():
+def test_leaves_no_global_state_and_needs_no_torchaudio(interpreter):
     """In a fresh process: silero-vad sets torch's thread count when it is first imported."""
     program = """
-import sys
 sys.modules["torchaudio"] = None
 import numpy as np
-import torch
 torch.set_num_threads(2)
 from speechnar.decode.vad import detect_speech
 assert detect_speech([np.zeros(2000, dtype=np.float32)]) == []
 assert torch.get_num_threads() == 2, torch.get_num_threads()
 assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = interpreter.run(program)
     assert done.returncode == 0, done.stderr
 
 

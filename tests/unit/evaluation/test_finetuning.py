@@ -29,6 +29,7 @@ def talks(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_it_learns_what_it_hears(model, talks, tmp_path):
     report = finetune(model, talks, tmp_path / "out", language="en", updates=60, lr=3e-3)
     assert report.updates == 60
@@ -43,6 +44,7 @@ def test_it_learns_what_it_hears(model, talks, tmp_path):
     assert "12 recordings" in shown
 
 
+@pytest.mark.slow
 def test_low_rank_updates_learn_and_are_merged(model, talks, tmp_path):
     report = finetune(model, talks, tmp_path / "out", language="en", updates=60, lr=1e-2, lora=4)
     assert report.after.cer.rate < report.before.cer.rate

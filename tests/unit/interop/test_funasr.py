@@ -7,10 +7,7 @@ import yaml
 
 from speechnar.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
 from speechnar.interop import convert, convert_funasr
-from speechnar.interop.funasr_names import destination_of, map_state, module_names
-from speechnar.interop.funasr_options import parse_options
 from speechnar.models.base import load_model
-from speechnar.nn.sanm import WindowConfig
 from speechnar.text.tokenizer import CharTokenizer, LexiconTokenizer
 from tests.reference.funasr_folders import golden_state, read_golden, write_folder
 
@@ -224,135 +221,12 @@ def test_heads_must_divide_the_width(folder, options, tmp_path):
         convert(folder, tmp_path / "ours")
 
 
-def test_every_unsupported_option_of_a_section_is_named_at_once(options):
-    options["encoder_conf"] |= {"sanm_shfit": 2, "input_layer": "linear", "brand_new": 1, "lora_list": ["q"]}
-    options["dataset_conf"] = {"anything": "goes"}
-    with pytest.raises(ConfigError) as caught:
-        parse_options(options).to_config()
-    for name in ("sanm_shfit", "input_layer", "brand_new", "lora_list", "encoder_conf"):
-        assert name in str(caught.value)
-    assert "anything" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("section", "changes", "message"),
-    [
-        ("", {"model": "ContextualParaformer"}, "model: .*BiCifParaformer"),
-        ("", {"encoder": "SANMVadEncoder"}, "encoder: "),
-        ("", {"decoder": "FsmnDecoder"}, "decoder: "),
-        ("", {"normalize": "utterance_mvn"}, "normalize: "),
-        ("", {"tokenizer": "SentencepiecesTokenizer"}, "tokenizer: "),
-        ("", {"model": "BiCifParaformer", "predictor": "CifPredictorV2"}, "BiCifParaformer needs predictor"),
-        ("", {"model": "ParaformerStreaming", "predictor": "CifPredictorV2"}, "encoder SANMEncoder of Para"),
-        ("", {"seaco_decoder": None}, "needs seaco_decoder"),
-        ("", {"decoder": "ParaformerSANDecoder"}, "decoder_conf: .*att_layer_num"),
-        ("frontend_conf", {"snip_edges": False}, "snip_edges"),
-        ("frontend_conf", {"window": "hann"}, "window"),
-        ("encoder_conf", {"num_blocks": 10**9}, "num_blocks"),
-        ("encoder_conf", {"output_size": 32}, "idim must be the encoder's output_size 32, got 16"),
-        ("decoder_conf", {"num_blocks": 3}, "num_blocks above att_layer_num 2"),
-        ("decoder_conf", {"attention_heads": 3}, "num_heads must divide"),
-        ("predictor_conf", {"tail_threshold": 0.3}, "only 0.45 is supported"),
-        ("predictor_conf", {"threshold": 0.9}, "threshold"),
-        ("predictor_conf", {"l_order": 2}, "l_order"),
-        ("predictor_conf", {"upsample_type": "cnn_attn"}, "upsample_type"),
-        ("predictor_conf", {"use_cif1_cnn": True}, "use_cif1_cnn"),
-        ("model_conf", {"share_embedding": True}, "share_embedding"),
-        ("model_conf", {"eos": 5}, "eos"),
-        ("model_conf", {"bias_encoder_bid": True}, "bias_encoder_bid"),
-        ("model_conf", {"inner_dim": 32}, "inner_dim 16 of the encoder"),
-        ("seaco_decoder_conf", {"wo_input_layer": False}, "seaco_decoder_conf: wo_input_layer"),
-    ],
-)
-def test_unsupported_options_are_refused(options, section, changes, message):
-    (options[section] if section else options).update(changes)
-    with pytest.raises(ConfigError, match=message):
-        parse_options(options).to_config()
-
-
 @pytest.mark.parametrize("change", [{"frame_length": 1e9}, {"fs": 10**12}, {"n_mels": 10**6}, {"lfr_m": 10**6}])
 def test_features_of_absurd_size_are_not_built(folder, options, tmp_path, change):
     options["frontend_conf"] |= change
     (folder / "config.yaml").write_text(yaml.safe_dump(options))
     with pytest.raises(ConfigError, match=next(iter(change))):
         convert(folder, tmp_path / "ours")
-
-
-@pytest.mark.parametrize(
-    ("section", "names"),
-    [
-        ("encoder_conf", ["input_layer"]),
-        ("predictor_conf", ["tail_threshold", "upsample_type", "use_cif1_cnn"]),
-        ("seaco_decoder_conf", ["use_output_layer", "wo_input_layer"]),
-    ],
-)
-def test_options_left_out_take_funasrs_defaults_even_if_we_lack_them(options, section, names):
-    for name in names:
-        del options[section][name]
-    with pytest.raises(ConfigError) as caught:
-        parse_options(options).to_config()
-    assert all(name in str(caught.value) for name in names)
-
-
-def test_absent_decoder_options_are_funasrs(options):
-    del options["decoder_conf"]["kernel_size"], options["decoder_conf"]["att_layer_num"]
-    head = parse_options(options).to_config().head
-    assert (head.kernel_size, head.num_layers, head.fsmn_shift) == (21, 6, 0)
-    options["decoder_conf"]["sanm_shfit"] = None
-    assert parse_options(options).to_config().head.fsmn_shift == 10
-
-
-def test_windows_are_the_last_that_training_drew_from():
-    options = yaml.safe_load(str(read_golden("online")["file/config.yaml"]))
-    assert parse_options(options).to_config().encoder.windows == WindowConfig()
-    options["encoder_conf"] |= {"chunk_size": 9, "stride": [6], "encoder_att_look_back_factor": 3}
-    windows = WindowConfig(current_frames=6, ahead_frames=3, encoder_look_back=3)
-    assert parse_options(options).to_config().encoder.windows == windows
-    for wrong in ({"pad_left": [1]}, {"chunk_size": [4]}, {"stride": []}):
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
-            parse_options({**options, "encoder_conf": options["encoder_conf"] | wrong}).to_config()
-
-
-def test_relative_positions_are_legacy_unless_said_otherwise():
-    options = yaml.safe_load(str(read_golden("conformer")["file/config.yaml"]))
-    assert parse_options(options).to_config().encoder.positions == "legacy"
-    options["encoder_conf"]["rel_pos_type"] = "latest"
-    assert parse_options(options).to_config().encoder.positions == "relative"
-
-
-@pytest.mark.parametrize(
-    ("key", "ours"),
-    [
-        ("encoder.encoders0.0.self_attn.fsmn_block.weight", "encoder.layers.0.fsmn.weight"),
-        ("encoder.encoders.48.norm2.bias", "encoder.layers.49.ff.0.bias"),
-        ("encoder.encoders0.1.norm1.bias", None),
-        ("decoder.decoders.15.src_attn.linear_k_v.weight", "head.decoder.key_value[15].weight"),
-        ("decoder.decoders3.0.feed_forward.norm.weight", "head.decoder.ff_last.norm.weight"),
-        ("predictor.blstm.weight_hh_l0_reverse", "head.timestamps.blstm.weight_hh_l0_reverse"),
-        ("bias_encoder.bias_ih_l1", "bias.encoder.bias_ih_l1"),
-        ("decoder.embed.1.weight", None),
-        ("", None),
-    ],
-)
-def test_names(key, ours):
-    assert destination_of(key, module_names()) == ours
-
-
-def test_keys_and_values_of_transformer_layers_alternate():
-    names = module_names(transformer=True)
-    state = {
-        f"decoder.decoders.{layer}.src_attn.linear_{kind}.bias": torch.tensor([10.0 * layer + i], dtype=torch.float16)
-        for layer in (1, 10, 0)
-        for i, kind in enumerate("vk")
-    } | {
-        f"decoder.decoders.{layer}.src_attn.linear_{kind}.bias": torch.tensor([10.0 * layer])
-        for layer in range(2, 10)
-        for kind in "kv"
-    }
-    mapped, keys = map_state(state, names)
-    assert mapped["head.decoder.key_value.bias"].tolist()[:6] == [1, 0, 11, 10, 20, 20]
-    assert mapped["head.decoder.key_value.bias"].tolist()[-2:] == [101, 100]
-    assert keys[0].destination == "head.decoder.key_value[1.1].bias"
 
 
 def test_folders_of_no_toolkit_or_of_two_are_refused(folder, tmp_path):

@@ -12,7 +12,9 @@ from speechnar.hub import DEFAULT_MUSIC_MODEL
 from speechnar.models.base import LoadedModel, save_model
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.sound import generator as module
-from speechnar.sound.generator import LOUDNESS_LUFS, NOT_TRIED, Generator, GeneratorOptions, share_steps
+from speechnar.sound.generator import LOUDNESS_LUFS, Generator
+from speechnar.sound.options import GeneratorOptions
+from speechnar.sound.writer import NOT_TRIED
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.models.sounds import voice
 
@@ -29,10 +31,6 @@ def make(kind: str, **options) -> Generator:
     if partner is not None:
         partner.model.codec.load_state_dict(model.codec.state_dict())
     return Generator(loaded(model), partner)
-
-
-def test_a_window_may_be_longer_than_what_was_learned_from():
-    assert make("magnet", window_frames=48, piece_frames=12).generate("dog", seconds=48 / 50).joins == ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,33 +84,6 @@ def test_a_recording_goes_on(kind, tmp_path):
     assert len(slow.samples) == pytest.approx(kept + 8000, abs=320)
 
 
-def test_windows_begin_with_the_end_of_the_one_before():
-    """A model that repeats what it is given goes on and on with the same codes."""
-    generator = make("magnet")
-    model = generator._model
-    seen = []
-
-    class Repeat:
-        mask_id = model.embed.mask_id
-
-        def begin(self, codes, codebook):
-            if codebook == 0:
-                seen.append(codes[0, 0].clone())
-
-        def __call__(self, codes, codebook, positions, *, is_guided=True):
-            return 50 * torch.nn.functional.one_hot(positions % 16, 16).float(), None
-
-    model.predictor = lambda condition, unconditional: Repeat()
-    audio = generator.generate(seconds=1.0)
-    assert len(audio.samples) == 16000
-    assert len(seen) == 4  # 24 frames, then 12 more each time
-    assert (seen[0] == Repeat.mask_id).all()
-    for codes in seen[1:]:
-        assert (codes[:12] != Repeat.mask_id).all()
-        assert (codes[12:] == Repeat.mask_id).all()
-    assert seen[1][:12].tolist() == [i % 16 for i in range(12, 24)]
-
-
 def test_sound_does_not_depend_on_where_it_is_cut():
     generator = make("magnet")
     codes = torch.randint(16, (1, 4, 2100))
@@ -120,33 +91,7 @@ def test_sound_does_not_depend_on_where_it_is_cut():
     np.testing.assert_allclose(generator._decode(codes), whole[0].numpy(), atol=1e-5)
 
 
-def test_a_partner_leads_and_has_a_say():
-    generator = make("magnet", partner=True)
-    plain = generator.generate("dog", seconds=0.4)
-    led = generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
-    rescored = generator.generate("dog", seconds=0.4, options=GeneratorOptions(rescore=True))
-    assert not np.array_equal(plain.samples, led.samples)
-    assert not np.array_equal(plain.samples, rescored.samples)
-    codes = generator._partner.generate(
-        torch.zeros(1, 4, 0, dtype=torch.int64),
-        10,
-        generator._partner.condition.of_texts(["dog"], torch.device("cpu")),
-        unconditional=generator._partner.condition.of_texts([None], torch.device("cpu")),
-        generators=[torch.Generator().manual_seed(0)],
-    )
-    seen = []
-    decode = generator._model.codec.decode
-    generator._model.codec.decode = lambda given: seen.append(given) or decode(given)
-    generator.generate("dog", seconds=0.4, options=GeneratorOptions(lead_seconds=0.2))
-    assert torch.equal(seen[0][..., :10], codes)
-    assert (plain.joins, led.joins) == ((), (0.2,))
-
-
 def test_fewer_steps_are_shared_out():
-    assert share_steps(30, (16, 6, 4, 4)) == (16, 6, 4, 4)
-    assert share_steps(15, (16, 6, 4, 4)) == (8, 3, 2, 2)
-    assert share_steps(4, (16, 6, 4, 4)) == (1, 1, 1, 1)
-    assert sum(share_steps(101, (16, 6, 4, 4))) == 101
     for steps, expected in ((5, (2, 1, 1, 1)), ((3, 1, 2, 1), (3, 1, 2, 1))):
         ticks = []
         make("enat").generate("dog", seconds=0.2, steps=steps, progress=lambda *tick: ticks.append(tick))  # noqa: B023
@@ -229,15 +174,6 @@ def test_folders_are_loaded(tmp_path):
     assert len(generator.generate("dog barks", seconds=0.3, options=options).samples) == 4800
 
 
-def test_a_window_is_rounded_up_to_whole_spans():
-    """Ten seconds of a model that learned from ten seconds are one window, though no multiple of a span."""
-    generator, ticks = make("magnet", window_frames=25), []
-    audio = generator.generate("dog", seconds=0.5, progress=lambda *tick: ticks.append(tick))
-    assert len(audio.samples) == 8000
-    assert len(ticks) == 10
-    assert audio.joins == ()
-
-
 @pytest.mark.parametrize("kind", ["magnet", "music_ar"])
 def test_a_recording_fades_into_what_goes_on_from_it(kind):
     """Over the last hundredth of a second, evenly from the recording to what the codec makes of its codes."""
@@ -280,12 +216,6 @@ def test_whoever_watches_sees_codes_being_decided(before):
     untried = np.flatnonzero(shown[0].codes[0] == NOT_TRIED)
     assert all(not sounds[0][frame * hop : (frame + 1) * hop].any() for frame in untried)
     assert sounds[1].any()
-
-
-def test_an_autoregressive_model_sketches_nothing():
-    shown = []
-    make("music_ar").generate("dog", seconds=0.3, watch=shown.append)
-    assert shown == []
 
 
 def test_a_model_says_which_words_it_knows():

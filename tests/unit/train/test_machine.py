@@ -27,6 +27,7 @@ def faults(*args: str) -> tuple[str, int]:
     return kept, int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_memory_that_is_kept_is_not_asked_for_again():
     kept, few = faults("keep")

@@ -11,7 +11,6 @@ from speechnar.config import parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.errors import ConfigError
 from speechnar.models.base import load_model, save_model
-from speechnar.models.tts.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from speechnar.models.tts.tts import TtsConfig
 from speechnar.models.tts.vocos import Vocos
 from speechnar.text.tokenizer import CharTokenizer
@@ -23,7 +22,10 @@ TOKENIZER = CharTokenizer(("<blank>", "<unk>", *"ab"))
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def write_corpus(folder):
     batch = voices([16000, 12800, 9600] * 4)
     utterances = []
     for i, (wav, length) in enumerate(zip(batch.wav, batch.wav_lens.tolist(), strict=True)):
@@ -108,30 +110,3 @@ def test_a_run_without_its_parts_is_refused(corpus, tmp_path):
     assert fit_codec_of(values, tmp_path) == 0
     with pytest.raises(ConfigError, match="of kind vocos: Tts does not train its vocoder itself"):
         run_training(parse_config({**values, "init_from": str(tmp_path / "codec")}, RunConfig), tmp_path / "exp")
-
-
-def test_an_autoencoder_is_measured_after_it_was_trained(corpus, tmp_path, capsys):
-    debug = TtsConfig.debug()
-    config = TtsConfig(
-        codec=MelAutoencoderConfig.debug(), ardit=debug.ardit, durations=debug.durations, vocoder=debug.vocoder
-    )
-    assert fit_codec_of(run_values(corpus, config), tmp_path) == 2
-    assert "init_from must name the trained mel_autoencoder" in capsys.readouterr().err
-    torch.manual_seed(0)
-    trained = MelAutoencoder(config.codec)
-    save_model(tmp_path / "trained", trained, TOKENIZER)
-    assert fit_codec_of(run_values(corpus, config, str(tmp_path / "trained")), tmp_path) == 0
-    codec = load_model(tmp_path / "codec").model
-    assert isinstance(codec, MelAutoencoder)
-    assert torch.equal(codec.encoder.output.weight, trained.encoder.output.weight)
-    batch = voices([16000, 12800, 9600] * 3)
-    latents, lens = codec.encode(batch.wav, batch.wav_lens)
-    real = torch.cat([row[:n] for row, n in zip(latents, lens, strict=True)])
-    assert float(real.mean(0).abs().max()) < 0.3
-    assert float((real.std(0) - 1).abs().max()) < 0.3
-
-
-def test_only_text_to_speech_has_a_codec(corpus, tmp_path, capsys):
-    values = {**run_values(corpus, TtsConfig.debug()), "model": {"kind": "vocos"}}
-    assert fit_codec_of(values, tmp_path) == 2
-    assert "model must be of kind tts, got 'vocos'" in capsys.readouterr().err
