@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from speechnar.errors import ConfigError, DataError
@@ -22,8 +23,8 @@ LEFT_ALONE_S = 3600.0
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, which takes its place if all goes well, and else vanishes.
 
-    Its name has the suffix of ``path`` and is short, whatever the length of that one. What programs that were killed
-    have left there goes, too.
+    Its name has the suffix of ``path`` and is short, whatever the length of that one. Where this process writes for the
+    first time, what programs that were killed have left there goes, too.
     """
     _tidy(path.parent)
     temporary = path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}{path.suffix[:20]}")
@@ -83,6 +84,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+@lru_cache(maxsize=1024)  # once, since it takes as long as there are files
 def _tidy(folder: Path) -> None:
     """Remove old temporary files whose programs have ended."""
     for path in folder.glob(f"{PREFIX}*"):

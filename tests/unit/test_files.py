@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,16 @@ def test_what_killed_programs_left_goes_at_the_next_start(tmp_path):
     assert {name: not (tmp_path / name).exists() for name in names} == names
     assert (tmp_path / "a.tmp").exists()
     assert (tmp_path / f"{PREFIX}{ended.pid}-fresh").exists(), f"younger than {LEFT_ALONE_S} s"
+
+
+def test_a_folder_is_looked_through_once(tmp_path, monkeypatch):
+    """Many results in one folder would else take time by the square of their number."""
+    listed = []
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: listed.append(folder) or [])
+    for number in range(3):
+        with replacing(tmp_path / f"{number}.txt") as temporary:
+            temporary.write_text("whole")
+    assert listed == [tmp_path]
 
 
 def test_a_folder_is_tried(tmp_path):

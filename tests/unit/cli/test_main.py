@@ -84,7 +84,7 @@ def test_traceback_only_with_debug(recognizer, wav, capsys):
 
 
 def test_bugs_are_one_line_too(recognizer, wav, capsys, monkeypatch):
-    monkeypatch.setattr(Transcriber, "transcribe_many", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", lambda *args, **options: 1 / 0)
     assert main(["transcribe", wav, "-m", recognizer]) == 1
     err = capsys.readouterr().err
     assert err.startswith("speechnar: internal error (ZeroDivisionError")
@@ -95,7 +95,7 @@ def test_interrupt_is_clean(recognizer, wav, capsys, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Transcriber, "transcribe_many", interrupt)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", interrupt)
     assert main(["transcribe", wav, "-m", recognizer]) == 130
     assert capsys.readouterr().err == "speechnar: interrupted\n"
 
@@ -155,17 +155,17 @@ def test_an_interrupt_that_is_dropped_comes_again(monkeypatch):
 def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys, monkeypatch, becomes):
     """Before Python 3.12 it is a RuntimeError where a class is made; where C reads, the end of a file."""
 
-    def transcribe_many(self, files, **options):
+    def transcribe_as_ready(self, files, **options):
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
         except KeyboardInterrupt:
             if becomes == "another error":
                 raise RuntimeError("Error calling __set_name__") from None
-        yield AudioError("cut short") if becomes == "a damaged file" else SILENCE
+        yield 0, AudioError("cut short") if becomes == "a damaged file" else SILENCE
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(Transcriber, "transcribe_many", transcribe_many)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", transcribe_as_ready)
     try:
         assert main(["transcribe", wav, "-m", recognizer, "-q"]) == 130
     finally:
