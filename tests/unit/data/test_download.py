@@ -83,6 +83,14 @@ def test_sums_that_are_known_are_expected(server, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_sum_may_be_md5(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(download.SUMS, f"{server}/file", hashlib.md5(CONTENT).hexdigest())
+    fetch(f"{server}/file", tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"changed")
+    with pytest.raises(DataError, match=f"md5 must be {hashlib.md5(CONTENT).hexdigest()}, got"):
+        fetch(f"{server}/file", tmp_path / "file")
+
+
 def test_a_sum_that_is_not_known_is_noted_and_expected_from_then_on(server, tmp_path, caplog):
     fetch(f"{server}/file", tmp_path / "file")
     expected = hashlib.sha256(CONTENT).hexdigest()
@@ -106,7 +114,7 @@ def test_sums_are_those_of_torchaudio():
     datasets = pytest.importorskip("torchaudio.datasets")
     sums = {**datasets.librispeech._CHECKSUMS, **datasets.libritts._CHECKSUMS}
     theirs = {url.replace("http://", "https://"): value for url, value in sums.items()}
-    assert {url: value for url, value in download.SUMS.items() if "openslr" in url} == theirs
+    assert {url: value for url, value in download.SUMS.items() if url in theirs} == theirs
 
 
 def test_archives_of_asterisk_are_known_by_the_names_that_recipes_fetch():
