@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever ends the program that writes them, and files of bounded size."""
 
+import errno
 import logging
 import os
 import secrets
@@ -77,6 +78,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         DataError: there are too many.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is a folder or a device", str(path))
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:

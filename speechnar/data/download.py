@@ -10,9 +10,10 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from speechnar.data.tars import BoundedTarInfo
 from speechnar.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ ORIGIN_NAME = ".unpacked-from"
 # LibriSpeech's largest part is 30 GB; an archive that unpacks to more than this is not a corpus we know.
 MAX_UNPACKED_BYTES = 500 << 30
 MAX_MEMBERS = 5_000_000
+MEMBER_BYTES = 4096
+"""What each member counts for, a folder, too: a block of the disk, and what is noted of it."""
 MD5_DIGITS = 32
 # Speech and text shrink by less than 30; a zip bomb by 1000 and more.
 MAX_RATIO = 200
@@ -194,7 +197,11 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
         for count, (name, content) in enumerate(_members(archive), start=1):
             if count > MAX_MEMBERS:
                 raise DataError(f"{archive}: holds more than {MAX_MEMBERS} files")
-            written += _write_member(partial / name, content, limit - written, archive)
+            written += MEMBER_BYTES
+            if content is not None:
+                written += _write_member(partial / name, content, limit - written, archive)
+            elif written > limit:
+                raise _far_more(archive)
     except DataError:
         raise
     except Exception as error:  # damaged archives make the modules that read them fail in any way
@@ -234,8 +241,8 @@ def _check_sum(path: Path, known: str | None) -> str:
     return digest.hexdigest()
 
 
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Yield the name, checked, and the open content of every regular file."""
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
+    """Yield the name, checked, of every member, and the open content of a regular file, None of a folder."""
     if zipfile.is_zipfile(archive):
         yield from _zip_members(archive)
     elif tarfile.is_tarfile(archive):
@@ -244,11 +251,12 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
         raise DataError(f"{archive}: must be a tar or zip archive")
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    with tarfile.open(archive) as tar:
+def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
+    with tarfile.open(archive, tarinfo=BoundedTarInfo) as tar:
         for member in tar:
             name = _safe_name(member.name, archive)
             if member.isdir():
+                yield name, None
                 continue
             content = tar.extractfile(member) if member.isreg() else None
             if content is None:
@@ -257,11 +265,12 @@ def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
                 yield name, content
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
     with zipfile.ZipFile(archive) as bundle:
         for member in bundle.infolist():
             name = _safe_name(member.filename, archive)
             if member.is_dir():
+                yield name, None
                 continue
             unix_type = (member.external_attr >> 16) & 0o170000
             if unix_type not in (0, 0o100000):
@@ -282,7 +291,7 @@ def _opened(bundle: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> 
 
 def _safe_name(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or ":" in path.parts[:1]:
+    if path.is_absolute() or ".." in path.parts or "\0" in name or PureWindowsPath(name).drive:
         raise DataError(f"{archive}: {name!r} would land outside the folder; the archive is not to be trusted")
     return path
 
@@ -294,6 +303,10 @@ def _write_member(path: Path, content: IO[bytes], limit: int, archive: Path) -> 
         while block := content.read(BLOCK_BYTES):
             written += len(block)
             if written > limit:
-                raise DataError(f"{archive}: unpacks to far more than an archive of its size should")
+                raise _far_more(archive)
             file.write(block)
     return written
+
+
+def _far_more(archive: Path) -> DataError:
+    return DataError(f"{archive}: unpacks to far more than an archive of its size should")

@@ -82,3 +82,6 @@ def test_reading_is_bounded(tmp_path):
     assert read_bounded(path, 5) == b"12345"
     with pytest.raises(DataError, match="must hold at most 4 bytes"):
         read_bounded(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a folder or a device"):  # it would never end
+        read_bounded(tmp_path / "pipe", 5)

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import re
@@ -200,6 +201,24 @@ def test_bombs_are_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "MAX_MEMBERS", 2)
     with pytest.raises(DataError, match="more than 2 files"):
         extract_archive(make_tar(tmp_path / "many.tar.gz", [(str(i), b"") for i in range(3)]), tmp_path / "out")
+
+
+def test_folders_without_end_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MIN_JUDGED_BYTES", 1 << 16)
+    bomb = make_tar(tmp_path / "bomb.tar.gz", [(special("folder", tarfile.DIRTYPE), b"")] * 5000)
+    with pytest.raises(DataError, match="far more"):
+        extract_archive(bomb, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_names_without_end_are_not_read(tmp_path, kind):
+    (first, second), info = (tarfile.TarInfo(name) for name in ("first", "second")), tarfile.TarInfo("name")
+    info.type, info.size = kind, 8 << 30
+    (tmp_path / "a.tar.gz").write_bytes(
+        gzip.compress(b"".join(each.tobuf(tarfile.GNU_FORMAT) for each in (first, second, info)) + bytes(1 << 20))
+    )
+    with pytest.raises(DataError, match="a header of 8589934592 bytes"):
+        extract_archive(tmp_path / "a.tar.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
