@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import overload
 
 from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.asr.recordings import in_order
 from speechnar.asr.transcriber import Transcriber, as_list, one_or_list
 from speechnar.asr.verbs import cached_transcriber
 from speechnar.audio.source import AnyInput, AudioInput
@@ -64,15 +65,41 @@ class Cascade:
             ConfigError: at once, if words are asked for, the translator does not write ``to`` or reads another
                 ``language``, or the recogniser cannot honour an option.
         """
+        return in_order(
+            self.transcribe_as_ready(
+                audios,
+                to=to,
+                sample_rate=sample_rate,
+                language=language,
+                word_timestamps=word_timestamps,
+                options=options,
+            )
+        )
+
+    def transcribe_as_ready(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        to: str,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Iterator[tuple[int, Transcript | SpeechnarError]]:
+        """Translate many recordings as `transcribe_many` does, once `Transcriber.transcribe_as_ready` has it.
+
+        Raises:
+            ConfigError: as there.
+        """
         if word_timestamps:
             raise ConfigError("the words of a translated text have no times; leave out word timestamps")
         self._translator.check_languages(None if language == AUTO else language, to)
-        outcomes = self._transcriber.transcribe_many(
+        found = self._transcriber.transcribe_as_ready(
             audios, sample_rate=sample_rate, language=language, options=options
         )
         return (
-            outcome if isinstance(outcome, SpeechnarError) else self._translate(outcome, to_iso3(to))
-            for outcome in outcomes
+            (place, outcome if isinstance(outcome, SpeechnarError) else self._translate(outcome, to_iso3(to)))
+            for place, outcome in found
         )
 
     def _translate(self, transcript: Transcript, to: str) -> Transcript | SpeechnarError:

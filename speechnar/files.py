@@ -1,11 +1,13 @@
 """Files that appear whole or not at all, whatever ends the program that writes them, and files of bounded size."""
 
+import errno
 import logging
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from speechnar.errors import ConfigError, DataError
@@ -22,8 +24,8 @@ LEFT_ALONE_S = 3600.0
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, which takes its place if all goes well, and else vanishes.
 
-    Its name has the suffix of ``path`` and is short, whatever the length of that one. What programs that were killed
-    have left there goes, too.
+    Its name has the suffix of ``path`` and is short, whatever the length of that one. Where this process writes for the
+    first time, what programs that were killed have left there goes, too.
     """
     _tidy(path.parent)
     temporary = path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}{path.suffix[:20]}")
@@ -76,6 +78,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         DataError: there are too many.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is a folder or a device", str(path))
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -83,6 +87,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+@lru_cache(maxsize=1024)  # once, since it takes as long as there are files
 def _tidy(folder: Path) -> None:
     """Remove old temporary files whose programs have ended."""
     for path in folder.glob(f"{PREFIX}*"):

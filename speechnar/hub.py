@@ -150,6 +150,8 @@ def list_models() -> list[ModelInfo]:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """Return the YAML front matter of a model's README.md, scalars and short lists; a malformed one is empty."""
+    if not (folder / "README.md").is_file():  # a pipe without a writer would never end
+        return {}
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
             text = file.read(MAX_CARD_CHARS)

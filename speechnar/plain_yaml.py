@@ -4,15 +4,23 @@ Nothing is built but these. An alias stands for what it names without taking roo
 through it: what a text says with all aliases written out is bounded, so that nine nested ones are not a billion items.
 """
 
+import re
 from typing import Any
 
 import yaml
 
 from speechnar.errors import ConfigError
 
-MAX_SIZE = 1 << 24
-"""Characters of scalars, and items, with every alias written out."""
+MAX_SIZE = 1 << 22
+"""Characters of scalars, and `ITEM_SIZE` for each item, with every alias written out."""
+ITEM_SIZE = 8
 MAX_DEPTH = 100
+MAX_LONG_NUMBERS = 100
+"""Integers from `LONG_DIGITS` digits on, of which one can make as many as one likes that Python's dict confuses."""
+LONG_DIGITS = 19
+MAX_DIGITS = 1000
+"""Of a number; one of base 60, ``1:30:00``, takes time by the square of them."""
+_NUMBER = re.compile(r"[-+]?[0-9][-+0-9a-fA-FxXo_:.]*")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
 
 
@@ -41,10 +49,11 @@ def _check_size(text: str) -> None:
     """Raise ValueError if the text says too much, from its events alone: nothing is held for them."""
     sizes: dict[str, int] = {}
     begun: list[tuple[str | None, int]] = [(None, 0)]  # every collection around, its anchor and its size so far
+    num_long = 0
     for event in yaml.parse(text, Loader=_Loader):
         size, anchor = 0, getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionStartEvent):
-            begun.append((anchor, 1))
+            begun.append((anchor, ITEM_SIZE))
             sizes.pop(anchor or "", None)
             if len(begun) > MAX_DEPTH:
                 raise ValueError(f"nested more than {MAX_DEPTH} deep")
@@ -52,7 +61,13 @@ def _check_size(text: str) -> None:
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, size = begun.pop()
         elif isinstance(event, yaml.ScalarEvent):
-            size = 1 + len(event.value)
+            size = ITEM_SIZE + len(event.value)
+            if len(event.value) >= LONG_DIGITS and _NUMBER.fullmatch(event.value):
+                num_long += 1
+                if len(event.value) > MAX_DIGITS or num_long > MAX_LONG_NUMBERS:
+                    raise ValueError(
+                        f"more than {MAX_LONG_NUMBERS} numbers of {LONG_DIGITS} digits, or one of {MAX_DIGITS}"
+                    )
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
                 raise ValueError(f"alias {str(anchor)[:60]!r} names nothing, or what it stands in")

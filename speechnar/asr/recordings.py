@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 
 _Head = tuple[Samples, Samples | None, Blocks]
 POOLED_BATCHES = 4
-"""Batches of short recordings that wait for each other, so that clips of like length can share one. What is lost when
-the program is killed is what was read ahead, and what is decoded of these behind one that is not."""
+"""Batches of short recordings that wait for each other, so that clips of like length can share one."""
 SPEECH_BATCHES = 8
 """Batches of a long recording's clips that are decoded together, likewise."""
 INAUDIBLE = 1e-4
@@ -52,7 +51,7 @@ class _Unfinished:
     seconds, or the error that prevents it."""
 
     name: str | None
-    duration_s: float
+    duration_s: float = 0.0
     is_speech: bool = True
     """Whether what waits has a say in what the language is."""
     waiting: Samples | None = None
@@ -67,24 +66,14 @@ class RecordingTranscriber:
         self.decoder = decoder
         self.word_timestamps = word_timestamps
 
-    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | SpeechnarError]:
-        """Yield for every recording, in order, its transcript or the error that prevents it.
+    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript | SpeechnarError]]:
+        """Yield the places of recordings, and of each its transcript or the error that prevents it, once it is known.
 
         Short recordings are read ahead, by a thread, and decoded together; a long one is decoded as it is read.
         """
-        pool: list[_Unfinished] = []
-        pooled_s = 0.0
-        for recording, head in self._read_ahead(recordings):
-            try:
-                unfinished = self._prepare(recording, *head.result())
-            except SpeechnarError as error:
-                unfinished = _Unfinished(recording.name, 0.0, error=error)
-            pool.append(unfinished)
-            pooled_s += 0.0 if unfinished.waiting is None else unfinished.duration_s
-            if pooled_s > POOLED_BATCHES * self.decoder.batch_seconds:
-                yield from self._finish(pool)
-                pool, pooled_s = [], 0.0
-        yield from self._finish(pool)
+        for pool in self._pools(recordings):
+            for place in self._decode_waiting(pool):
+                yield place, pool[place].error or self._assemble(pool[place])
 
     def language_probabilities(self, recording: Recording) -> dict[str, float]:
         """Return the probability of every language of the model, most probable first.
@@ -147,6 +136,32 @@ class RecordingTranscriber:
         return clip
 
     # From one recording to clips.
+
+    def _pools(self, recordings: Iterable[Recording]) -> Iterator[dict[int, _Unfinished]]:
+        """Yield, by their places, recordings that are to be decoded together, and alone what waits for nothing.
+
+        An error of ``recordings`` comes behind what was read before it.
+        """
+        pool: dict[int, _Unfinished] = {}
+        pooled_s = 0.0
+        try:
+            for place, (recording, head) in enumerate(self._read_ahead(recordings)):
+                try:
+                    unfinished = self._prepare(recording, *head.result())
+                except SpeechnarError as error:
+                    unfinished = _Unfinished(recording.name, error=error)
+                if unfinished.waiting is None:
+                    yield {place: unfinished}
+                    continue
+                pool[place] = unfinished
+                pooled_s += unfinished.duration_s
+                if pooled_s > POOLED_BATCHES * self.decoder.batch_seconds:
+                    yield pool
+                    pool, pooled_s = {}, 0.0
+        except Exception:
+            yield pool
+            raise
+        yield pool
 
     def _read_ahead(self, recordings: Iterable[Recording]) -> Iterator[tuple[Recording, Future[_Head]]]:
         """Yield recordings, in order, and what fits into a window of each, what follows, and the rest.
@@ -238,28 +253,21 @@ class RecordingTranscriber:
 
     # From tokens to transcripts.
 
-    def _finish(self, pool: Sequence[_Unfinished]) -> Iterator[Transcript | SpeechnarError]:
-        """Decode what waits in the pool and yield the results in order, each as soon as those before it are known."""
-        left = deque(pool)
-        for _ in self._decode_waiting([unfinished for unfinished in pool if unfinished.waiting is not None]):
-            while left and left[0].waiting is None:
-                unfinished = left.popleft()
-                yield unfinished.error or self._assemble(unfinished)
-
-    def _decode_waiting(self, waiting: Sequence[_Unfinished]) -> Iterator[None]:
-        """Decode the clips that wait, a batch at each turn but the first; those that cannot be leave their error."""
-        yield
-        clips = [unfinished.waiting for unfinished in waiting if unfinished.waiting is not None]
+    def _decode_waiting(self, pool: Mapping[int, _Unfinished]) -> Iterator[int]:
+        """Decode the clips that wait; yield the places of what is done, or cannot be and has its error, at once."""
+        waiting = [(place, each, each.waiting) for place, each in pool.items() if each.waiting is not None]
+        yield from pool.keys() - {place for place, _, _ in waiting}
         try:
-            for batch in self.decoder.decode_in_batches(clips):
-                for place, decoded in batch:
-                    _take(waiting[place], decoded)
-                yield
+            for batch in self.decoder.decode_in_batches([clip for _, _, clip in waiting]):
+                for index, decoded in batch:
+                    place, unfinished, _ = waiting[index]
+                    _take(unfinished, decoded)
+                    yield place
         except SpeechnarError:  # one clip spoils the batch: find it
-            for unfinished, clip in zip(waiting, clips, strict=True):
+            for place, unfinished, clip in waiting:
                 if unfinished.waiting is not None:
                     self._decode_alone(unfinished, clip)
-                    yield
+                    yield place
 
     def _decode_alone(self, unfinished: _Unfinished, clip: Samples) -> None:
         try:
@@ -329,3 +337,14 @@ def _take(unfinished: _Unfinished, decoded: Decoded) -> None:
     """Put what was made of the clip that waited in its place."""
     unfinished.decoded.append((0.0, decoded.if_speech(unfinished.is_speech)))
     unfinished.waiting = None
+
+
+def in_order(found: Iterable[tuple[int, Transcript | SpeechnarError]]) -> Iterator[Transcript | SpeechnarError]:
+    """Yield what comes with its place in the order of places: each once all before it have come."""
+    early: dict[int, Transcript | SpeechnarError] = {}
+    place = 0
+    for found_place, outcome in found:
+        early[found_place] = outcome
+        while place in early:
+            yield early.pop(place)
+            place += 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from speechnar.asr.clips import ClipDecoder, translation_targets
 from speechnar.asr.options import AUTO, DecodeOptions
-from speechnar.asr.recordings import RecordingTranscriber
+from speechnar.asr.recordings import RecordingTranscriber, in_order
 from speechnar.asr.speech_models import TaggingModel
 from speechnar.asr.stream import SpeechStream
 from speechnar.audio.source import AnyInput, AudioInput, Recording, open_audio
@@ -421,6 +421,35 @@ class Transcriber:
         Raises:
             ConfigError: the model cannot honour an option; at once, before anything is read. Or ``sample_rate`` is
                 given beside a file, or an item is no audio; when its turn comes.
+        """
+        return in_order(
+            self.transcribe_as_ready(
+                audios,
+                to=to,
+                sample_rate=sample_rate,
+                language=language,
+                word_timestamps=word_timestamps,
+                options=options,
+            )
+        )
+
+    def transcribe_as_ready(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        to: str | None = None,
+        sample_rate: int | None = None,
+        language: str = AUTO,
+        word_timestamps: bool = False,
+        options: DecodeOptions | None = None,
+    ) -> Iterator[tuple[int, Transcript | SpeechnarError]]:
+        """Transcribe (or translate) many recordings as `transcribe_many` does; yield the place of each and its result.
+
+        None waits for those before it, so that whoever keeps results at once loses, when the program is killed, a batch
+        at most of what was decoded.
+
+        Raises:
+            ConfigError: as there.
         """
         decoder = ClipDecoder(
             self._loaded,

@@ -173,8 +173,8 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
     with opened(recordings) as audios:
         outcomes = _hear(args, audios, to, translator)
         started = time.monotonic()
-        named = zip(recordings, map(name_of, audios), strict=True)
-        for (path, name), outcome in zip(named, with_progress(outcomes, len(recordings)), strict=True):
+        for index, outcome in with_progress(outcomes, len(recordings)):
+            path, name = recordings[index], name_of(audios[index])
             if isinstance(outcome, SpeechnarError):
                 complain_of(name, outcome, debug=args.debug)
                 num_failed += 1
@@ -182,6 +182,7 @@ def recognize(args: argparse.Namespace, to: str | None, translator: str | None =
             audio_s += outcome.duration
             if path not in places:
                 _put_transcript(outcome, args, is_named=recordings != args.files[:1])
+                flush()
                 continue
             try:
                 _write_transcript(outcome, places[path], formats, _caption_limits(args))
@@ -198,7 +199,8 @@ def _hear(
     audios: Iterable["AudioInput"],
     to: str | None,
     translator: str | None,
-) -> Iterator["Transcript | SpeechnarError"]:
+) -> Iterator[tuple[int, "Transcript | SpeechnarError"]]:
+    """Yield the places of recordings and what is heard in them, for files each as soon as it is known."""
     transcriber = load_transcriber(args, args.model)
     given: dict[str, Any] = {
         "language": args.language,
@@ -206,10 +208,16 @@ def _hear(
         "options": _recognizing(args),
     }
     if to is None or translator is None:
-        return transcriber.transcribe_many(audios, to=to, **given)
-    from speechnar.cascade import Cascade  # noqa: PLC0415
+        found = transcriber.transcribe_as_ready(audios, to=to, **given)
+    else:
+        from speechnar.cascade import Cascade  # noqa: PLC0415
 
-    return Cascade(transcriber, load_translator(args, translator)).transcribe_many(audios, to=to, **given)
+        found = Cascade(transcriber, load_translator(args, translator)).transcribe_as_ready(audios, to=to, **given)
+    if args.output_dir is not None:
+        return found
+    from speechnar.asr.recordings import in_order  # noqa: PLC0415
+
+    return enumerate(in_order(found))
 
 
 def _recognizing(args: argparse.Namespace) -> "DecodeOptions":
@@ -276,6 +284,7 @@ def _detect_language(args: argparse.Namespace) -> int:
             else:
                 name = f"{one_line(detected.file)}: " if recordings != args.files[:1] else ""
                 put(f"{name}{detected.language} {detected.probability:.4f}\n")
+            flush()
     return FAILED if num_failed else OK
 
 

@@ -9,24 +9,37 @@ share a name up to its first dot are one sample).
 
 import gzip
 import json
+import os
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
-
-import numpy as np
 
 from speechnar.audio.blocks import Samples
 from speechnar.audio.io import AudioStream
 from speechnar.audio.listing import is_recording, list_recordings
+from speechnar.data.tars import BoundedTarInfo
 from speechnar.errors import AudioError, ConfigError, DataError
 
 BYTES_PER_SECOND = 32_000
 """Of a file of which nothing is known yet: 16 kHz in 16 bits. It only balances the work."""
 BLOCK_S = 30.0
+MAX_LINE = 1 << 24
+"""Characters of a line of a manifest."""
+MAX_UNREADABLE = 100_000
+"""Lines that are no JSON, behind which a file is no manifest."""
+MAX_RATIO = 200
+"""Of the characters of a compressed manifest to its bytes; real ones shrink by less than 50."""
+MIN_JUDGED = 64 << 20
+"""Characters; ratios mean nothing below."""
+MAX_MEMBER_BYTES = 2 << 30
+"""Of a recording in a tar, which is read into memory."""
+LATEST_S = 1e9
 _MANIFESTS = (".jsonl", ".jsonl.gz")
 _SHAR_CUTS = "cuts.*.jsonl*"
 _SHAR_AUDIO = "recording"
@@ -89,13 +102,14 @@ class CorpusItem:
         assert self.offset is not None
         try:
             with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self.offset + self.size:
+                    raise AudioError(f"{self.path}: ends within {self.utt_id}; was it copied whole?")
+                if self.size > MAX_MEMBER_BYTES:
+                    raise AudioError(f"{self.path}: {self.utt_id} must be at most {MAX_MEMBER_BYTES >> 30} GiB")
                 file.seek(self.offset)
-                content = file.read(self.size)
+                return file.read(self.size)
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be opened ({error.strerror})") from None
-        if len(content) < self.size:
-            raise AudioError(f"{self.path}: ends within {self.utt_id}; was it copied whole?")
-        return content
 
     def _span(self, blocks: Iterator[Samples], sample_rate: int) -> Iterator[Samples]:
         assert self.start_s is not None
@@ -253,7 +267,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if np.isfinite(value) else None
+    return value if abs(value) <= LATEST_S else None  # which NaN is not
 
 
 # lhotse.
@@ -265,20 +279,35 @@ def _read_manifest(path: Path) -> Iterator[CorpusItem]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the place and the object of each line; what is no object, and a file that ends early, as faulty items."""
-    number = 0
+    """Yield the place and the object of each line; what is no object, and a file that ends early, as faulty items.
+
+    Raises:
+        DataError: it unpacks to far more than a manifest, or most of it is no JSON.
+    """
+    limit = max(MIN_JUDGED, MAX_RATIO * path.stat().st_size)
+    num_read = num_unreadable = 0
     with _open_text(path) as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                where = f"{path}:{number}"
-                if line.strip():
-                    try:
-                        yield where, json.loads(line)
-                    except (ValueError, RecursionError):
-                        yield where, CorpusItem(where, path, fault=f"{where}: is no JSON")
-        except (OSError, EOFError) as error:
-            where = f"{path}:{number + 1}"
-            yield where, CorpusItem(where, path, fault=f"{where}: the file cannot be read on ({error})")
+        for number in count(1):
+            where = f"{path}:{number}"
+            try:
+                line = lines.readline(MAX_LINE)
+            except (OSError, EOFError, zlib.error) as error:
+                yield where, CorpusItem(where, path, fault=f"{where}: the file cannot be read on ({error})")
+                return
+            num_read += len(line)
+            if not line:
+                return
+            if num_read > limit:
+                raise DataError(f"{where}: unpacks to far more than a manifest of its size should")
+            if not line.strip():
+                continue
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError):
+                num_unreadable += 1
+                if num_unreadable > MAX_UNREADABLE:
+                    raise DataError(f"{path}: more than {MAX_UNREADABLE:,} lines are no JSON") from None
+                yield where, CorpusItem(where, path, fault=f"{where}: is no JSON")
 
 
 def _open_text(path: Path) -> IO[str]:
@@ -293,12 +322,12 @@ def _guarded(where: str, entry: Any, make: Callable[[Any], CorpusItem]) -> Corpu
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         named = entry.get("id") if isinstance(entry, dict) else None
         reason = str(error) if isinstance(error, DataError) else f"is no cut or recording of lhotse ({error!r})"
-        return CorpusItem(str(named) if named else where, Path(where), fault=f"{where}: {reason}")
+        return CorpusItem(str(named)[:200] if named else where, Path(where), fault=f"{where}: {reason}")
 
 
 def _lhotse_item(entry: dict[str, Any]) -> CorpusItem:
     if "sources" in entry:  # a recording
-        return CorpusItem(entry["id"], _lhotse_file(entry, None), float(entry["duration"]))
+        return CorpusItem(_id_of(entry), _lhotse_file(entry, None), _seconds(entry, "duration"))
     if "recording_id" in entry and "recording" not in entry:
         raise DataError("is a supervision; give the manifest of cuts or recordings")
     kind = entry.get("type", "MonoCut")
@@ -309,10 +338,23 @@ def _lhotse_item(entry: dict[str, Any]) -> CorpusItem:
     if channel is not None:
         channels = _source_of(recording, channel)["channels"]
         heard = channels.index(channel) if len(channels) > 1 else None
-    start_s, seconds = float(entry["start"]), float(entry["duration"])
-    is_whole = start_s == 0 and abs(float(recording["duration"]) - seconds) < 1e-3
-    item = CorpusItem(entry["id"], path, seconds, channel=heard)
+    start_s, seconds = _seconds(entry, "start"), _seconds(entry, "duration")
+    is_whole = start_s == 0 and abs(_seconds(recording, "duration") - seconds) < 1e-3
+    item = CorpusItem(_id_of(entry), path, seconds, channel=heard)
     return item if is_whole else replace(item, start_s=start_s, end_s=start_s + seconds)
+
+
+def _id_of(entry: dict[str, Any]) -> str:
+    if not isinstance(entry["id"], str) or not entry["id"]:
+        raise DataError(f"its id must be text, got {str(entry['id'])[:60]!r}")
+    return entry["id"]
+
+
+def _seconds(entry: dict[str, Any], name: str) -> float:
+    value = float(entry[name])
+    if not 0 <= value <= LATEST_S:
+        raise DataError(f"{name} must be 0 to {LATEST_S:g} seconds, got {value}")
+    return value
 
 
 def _source_of(recording: dict[str, Any], channel: int | None) -> dict[str, Any]:
@@ -346,9 +388,10 @@ def _read_shar(folder: Path) -> Iterator[CorpusItem]:
 
 
 def _shar_item(tar: Path, places: dict[str, tuple[int, int]], fault: str | None, entry: dict[str, Any]) -> CorpusItem:
-    offset, size = places.get(entry["id"], (None, 0))
-    missing = None if offset is not None else fault or f"{tar}: does not hold the audio of {entry['id']}"
-    return CorpusItem(entry["id"], tar, float(entry["duration"]), offset=offset, size=size, fault=missing)
+    utt_id = _id_of(entry)
+    offset, size = places.get(utt_id, (None, 0))
+    missing = None if offset is not None else fault or f"{tar}: does not hold the audio of {utt_id}"
+    return CorpusItem(utt_id, tar, _seconds(entry, "duration"), offset=offset, size=size, fault=missing)
 
 
 # Tars.
@@ -375,12 +418,16 @@ def _index(tar: Path) -> tuple[list[tuple[str, int, int]], str | None]:
     """Return name, offset and size of the files in a tar, and what is wrong with it behind them."""
     found: list[tuple[str, int, int]] = []
     try:
-        with tarfile.open(tar, "r:") as archive:
-            found.extend((member.name, member.offset_data, member.size) for member in archive if member.isreg())
-    except tarfile.TarError as error:
+        with tarfile.open(tar, "r:", tarinfo=BoundedTarInfo) as archive:
+            for member in archive:
+                if member.issparse():
+                    return found, f"{tar}: {member.name} is stored with its gaps left out; pack it anew without"
+                if member.isreg():
+                    found.append((member.name, member.offset_data, member.size))
+    except OSError as error:
+        return found, f"{tar}: cannot be read ({error.strerror})"
+    except Exception as error:  # damage makes the module that reads it fail in any way
         if not found and tar.stat().st_size:
             raise ConfigError(f"{tar}: must be a tar that is not compressed ({error})") from None
         return found, f"{tar}: is damaged after {len(found)} files ({error})"
-    except OSError as error:
-        return found, f"{tar}: cannot be read ({error.strerror})"
     return found, None

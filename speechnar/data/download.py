@@ -10,9 +10,10 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from speechnar.data.tars import BoundedTarInfo
 from speechnar.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ ORIGIN_NAME = ".unpacked-from"
 # LibriSpeech's largest part is 30 GB; an archive that unpacks to more than this is not a corpus we know.
 MAX_UNPACKED_BYTES = 500 << 30
 MAX_MEMBERS = 5_000_000
+MEMBER_BYTES = 4096
+"""What each member counts for, a folder, too: a block of the disk, and what is noted of it."""
+MD5_DIGITS = 32
 # Speech and text shrink by less than 30; a zip bomb by 1000 and more.
 MAX_RATIO = 200
 # Ratios mean nothing below this size.
@@ -32,6 +36,8 @@ MIN_JUDGED_BYTES = 64 << 20
 
 _LIBRISPEECH, _LIBRITTS = (f"https://www.openslr.org/resources/{number}" for number in (12, 60))
 _ASTERISK = "https://downloads.asterisk.org/pub/telephony/sounds/releases"
+_MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+_GITHUB = "https://github.com"
 SUMS = {
     f"{_LIBRISPEECH}/dev-clean.tar.gz": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
     f"{_LIBRISPEECH}/dev-other.tar.gz": "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
@@ -68,9 +74,36 @@ SUMS = {
     f"{_ASTERISK}/asterisk-moh-opsound-g722-2.03.tar.gz": (
         "05d206cebfb3433e1bd7fddcf8886cc043e1b21b42ba80a762302e5cf90377ad"
     ),
+    f"{_MULTI30K}/test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+    f"{_MULTI30K}/test_2016_flickr.en.gz": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+    f"{_MULTI30K}/test_2016_flickr.fr.gz": "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90",
+    f"{_MULTI30K}/test_2017_flickr.de.gz": "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
+    f"{_MULTI30K}/test_2017_flickr.en.gz": "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074",
+    f"{_MULTI30K}/test_2017_flickr.fr.gz": "3ba671ceb2299f3304ffafefea7a833d08632fbaf0ba18546f8a2ec2391af496",
+    f"{_MULTI30K}/train.de.gz": "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+    f"{_MULTI30K}/train.en.gz": "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
+    f"{_MULTI30K}/train.fr.gz": "622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c",
+    f"{_MULTI30K}/val.de.gz": "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a",
+    f"{_MULTI30K}/val.en.gz": "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28",
+    f"{_MULTI30K}/val.fr.gz": "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9",
+    "https://www.openslr.org/resources/33/data_aishell.tgz": "2f494334227864a8a8fec932999db9d8",
 }
-"""SHA-256 of what recipes fetch, where it is known to us: corpora of speech as torchaudio 2.11 has them, Asterisk's
-sounds as OpenWrt's package ``asterisk-sounds-digium`` has them."""
+"""SHA-256 of what recipes fetch, or MD5 where nobody publishes more: LibriSpeech, LibriTTS and LJ Speech as torchaudio
+2.11 has them, Asterisk's sounds as OpenWrt's package ``asterisk-sounds-digium`` has them, Multi30k as it lies in commit
+a3d2e0d of its repository, AISHELL-1 (MD5) as PaddleSpeech has it."""
+_MADE_ANEW = "GitHub makes the archive of a commit anew, and promises no bytes"
+UNVERIFIED = {
+    "https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz": "neither CMU nor NVIDIA publishes a sum",
+    "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz": "fairseq publishes no sum",
+    f"{_GITHUB}/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz": _MADE_ANEW,
+    f"{_GITHUB}/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip": _MADE_ANEW,
+    f"{_GITHUB}/MontrealCorpusTools/librispeech-demo/archive/3f226b2e1629aab7b755aa4ba42e3a0c10c8b216.tar.gz": (
+        _MADE_ANEW
+    ),
+    f"{_GITHUB}/rhasspy/dataset-voice-kathleen/archive/c51cb971036a127359b43c621f26ca5081eab13e.tar.gz": _MADE_ANEW,
+    f"{_GITHUB}/rhasspy/dataset-voice-kerstin/archive/f73127135cf80d6ef52aef6af58c49774f4fd625.tar.gz": _MADE_ANEW,
+}
+"""What recipes fetch without knowing its sum, and why; that of the first download is expected from then on."""
 
 
 def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
@@ -79,8 +112,9 @@ def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
     Args:
         url: http or https.
         dest: written under a temporary name and renamed once it is complete and its sum is right.
-        sha256: the expected sum in hex, by default that of `SUMS`; a file already at ``dest`` must have it, too. Where
-            it is not known, that of the first download is written beside it (``<dest>.sha256``) and expected later on.
+        sha256: the expected sum in hex (of 32 digits: MD5), by default that of `SUMS`; a file already at ``dest`` must
+            have it, too. Where it is not known, that of the first download is written beside it (``<dest>.sha256``) and
+            expected later on.
 
     Raises:
         DataError: the download fails, is cut short, is sent on from https to elsewhere, or has another sum.
@@ -111,7 +145,8 @@ def fetch(url: str, dest: str | Path, sha256: str | None = None) -> Path:
         raise DataError(f"{url}: got {partial.stat().st_size} of {expected} bytes; try again")
     found = _check_sum(partial, known)
     if known is None:
-        logger.warning("%s: its sum is not known to us, so that nobody has verified it: sha256 %s", dest, found)
+        why = f" ({UNVERIFIED[url]})" if url in UNVERIFIED else ""
+        logger.warning("%s: its sum is not known to us%s, so that nobody has verified it: sha256 %s", dest, why, found)
         noted.write_text(f"{found}  {dest.name}\n", encoding="utf-8")
     partial.replace(dest)
     return dest
@@ -162,7 +197,11 @@ def extract_archive(archive: str | Path, dest: str | Path) -> Path:
         for count, (name, content) in enumerate(_members(archive), start=1):
             if count > MAX_MEMBERS:
                 raise DataError(f"{archive}: holds more than {MAX_MEMBERS} files")
-            written += _write_member(partial / name, content, limit - written, archive)
+            written += MEMBER_BYTES
+            if content is not None:
+                written += _write_member(partial / name, content, limit - written, archive)
+            elif written > limit:
+                raise _far_more(archive)
     except DataError:
         raise
     except Exception as error:  # damaged archives make the modules that read them fail in any way
@@ -190,19 +229,20 @@ def unpacked_corpus(name_or_path: str | Path, unpack_to: str | Path, *, holds: s
     return found[0]
 
 
-def _check_sum(path: Path, sha256: str | None) -> str:
-    """Return the sum of a file, which must be ``sha256`` if that is given."""
-    digest = hashlib.sha256()
+def _check_sum(path: Path, known: str | None) -> str:
+    """Return the SHA-256 of a file, or the MD5 if ``known`` is one; it must be ``known`` if that is given."""
+    name = "md5" if known is not None and len(known) == MD5_DIGITS else "sha256"
+    digest = hashlib.new(name, usedforsecurity=name != "md5")
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
-    if sha256 is not None and digest.hexdigest() != sha256.lower():
-        raise DataError(f"{path}: sha256 must be {sha256}, got {digest.hexdigest()}; delete the file and try again")
+    if known is not None and digest.hexdigest() != known.lower():
+        raise DataError(f"{path}: {name} must be {known}, got {digest.hexdigest()}; delete the file and try again")
     return digest.hexdigest()
 
 
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Yield the name, checked, and the open content of every regular file."""
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
+    """Yield the name, checked, of every member, and the open content of a regular file, None of a folder."""
     if zipfile.is_zipfile(archive):
         yield from _zip_members(archive)
     elif tarfile.is_tarfile(archive):
@@ -211,11 +251,12 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
         raise DataError(f"{archive}: must be a tar or zip archive")
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    with tarfile.open(archive) as tar:
+def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
+    with tarfile.open(archive, tarinfo=BoundedTarInfo) as tar:
         for member in tar:
             name = _safe_name(member.name, archive)
             if member.isdir():
+                yield name, None
                 continue
             content = tar.extractfile(member) if member.isreg() else None
             if content is None:
@@ -224,11 +265,12 @@ def _tar_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
                 yield name, content
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+def _zip_members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]:
     with zipfile.ZipFile(archive) as bundle:
         for member in bundle.infolist():
             name = _safe_name(member.filename, archive)
             if member.is_dir():
+                yield name, None
                 continue
             unix_type = (member.external_attr >> 16) & 0o170000
             if unix_type not in (0, 0o100000):
@@ -249,7 +291,7 @@ def _opened(bundle: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> 
 
 def _safe_name(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or ":" in path.parts[:1]:
+    if path.is_absolute() or ".." in path.parts or "\0" in name or PureWindowsPath(name).drive:
         raise DataError(f"{archive}: {name!r} would land outside the folder; the archive is not to be trusted")
     return path
 
@@ -261,6 +303,10 @@ def _write_member(path: Path, content: IO[bytes], limit: int, archive: Path) -> 
         while block := content.read(BLOCK_BYTES):
             written += len(block)
             if written > limit:
-                raise DataError(f"{archive}: unpacks to far more than an archive of its size should")
+                raise _far_more(archive)
             file.write(block)
     return written
+
+
+def _far_more(archive: Path) -> DataError:
+    return DataError(f"{archive}: unpacks to far more than an archive of its size should")

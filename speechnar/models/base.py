@@ -41,6 +41,10 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_CONFIG_NUMBER, MAX_CONFIG_INTEGER = 1e9, 1 << 20
 """No rate of a model, and no size or count of one, comes near; larger ones are typing errors or attacks."""
 
+_STORED = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32}
+    | {torch.int64, torch.bool}
+)
 MAX_BUFFERS = 1 << 25
 """Elements of buffers that need not be in the file of weights, as windows and mel bands are not."""
 
@@ -368,7 +372,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a safetensors file of tensors that are plain or half-precision floats, or integers.
 
     Raises:
-        CheckpointError: the file is missing, truncated or not safetensors, or a weight is not finite.
+        CheckpointError: the file is missing, truncated or no safetensors, or a weight is of another type or not finite.
     """
     try:
         with safe_open(str(path), framework="pt") as header:  # the header is checked before anything is allocated
@@ -377,6 +381,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable weights ({_one_line(error)})") from None
     for name, tensor in state.items():
+        if tensor.dtype not in _STORED:
+            raise CheckpointError(f"{path}: {name} must be of floats of 16 to 64 bits or integers, got {tensor.dtype}")
         if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise CheckpointError(f"{path}: weights must be finite, {name} is not; damaged, or of a run that failed")
     return state

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any
 
 from speechnar.errors import ConfigError, DataError
@@ -20,6 +20,8 @@ from speechnar.files import locked, replacing
 from speechnar.scale.units import Outcome, UnitReport
 
 RUN, JOURNAL, FAILURES, REPORT = "run.json", "journal.jsonl", "failures.jsonl", "report.json"
+OWN_STEMS = frozenset(name.partition(".")[0] for name in (RUN, JOURNAL, FAILURES, REPORT))
+"""No result may have one of these."""
 SAME_SOUND = "same sound"
 
 
@@ -155,7 +157,9 @@ class Journal:
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not isinstance(before, dict):
+                raise ValueError("it must hold an object")
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read ({error}); give another folder") from None
         differing = [name for name, value in self.request.items() if before.get(name) != value]
         if differing:
@@ -174,9 +178,10 @@ class Journal:
                     break
                 try:
                     entry = json.loads(line.decode("utf-8", "surrogatepass"))
-                    outcomes = tuple(Outcome(*packed) for packed in entry["outcomes"])
+                    outcomes = tuple(_outcome(*packed) for packed in entry["outcomes"])
+                    _check_kind(entry["part"], str | None)
                     self._take(UnitReport(entry["unit"], outcomes, entry["part"]))
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise DataError(f"{path}:{number}: is no line of a journal ({error})") from None
                 whole += len(line)
         if whole < path.stat().st_size:
@@ -190,6 +195,20 @@ class Journal:
     def _replace(self, name: str, text: str) -> None:
         with replacing(self.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def _outcome(utt_id: str, seconds: float, *rest: str | None) -> Outcome:
+    """Return what `_packed` has packed."""
+    _check_kind(utt_id, str)
+    _check_kind(seconds, int | float)
+    for value in rest:
+        _check_kind(value, str | None)
+    return Outcome(utt_id, seconds, *rest)
+
+
+def _check_kind(value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:60]!r} is out of place")
 
 
 def _packed(outcome: Outcome) -> list[Any]:

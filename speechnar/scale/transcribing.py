@@ -1,5 +1,6 @@
 """What a worker does: one warm model, units of a corpus in, results on disk and outcomes out."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -21,8 +22,9 @@ from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.extras import needs
 from speechnar.files import replacing
 from speechnar.hub import Precision
+from speechnar.scale.journal import OWN_STEMS
 from speechnar.scale.units import Outcome, Unit, UnitFailure, UnitReport
-from speechnar.text.transcript import FORMATS, Transcript, TranscriptFormat, write_transcript
+from speechnar.text.transcript import FORMATS, Transcript, TranscriptFormat, safe_stem, write_transcript
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ SILENT = "silent"
 _KINDS = {"accepted": "too long", "holds no audio samples": "empty", "is empty": "empty", "NaN": "not finite",
           "listed twice": "duplicate"}  # fmt: skip
 UNREADABLE = "unreadable"
+UNWRITABLE = "unwritable"
+_OF_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""What ids can do: one is a folder of another's, or is too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +136,19 @@ class UnitTranscriber:
             if isinstance(outcome, SpeechnarError):
                 outcomes.append(Outcome(utt_id, kind=_kind_of(outcome), reason=str(outcome)))
                 continue
+            try:
+                for format in job.formats:
+                    if format not in PARTS:
+                        _write_file(outcome, format, job.out, utt_id)
+            except OSError as error:
+                if error.errno not in _OF_NAMES:
+                    raise
+                reason = f"{utt_id}: its result cannot be written under this name ({error.strerror})"
+                outcomes.append(Outcome(utt_id, kind=UNWRITABLE, reason=reason))
+                continue
             note = SILENT if recording.peak < INAUDIBLE else None
             outcomes.append(Outcome(utt_id, outcome.duration, recording.digest, reason=note))
             results.append((utt_id, outcome))
-            for format in job.formats:
-                if format not in PARTS:
-                    _write_file(outcome, format, job.out, utt_id)
         return outcomes, results
 
     def _write_parts(self, unit: Unit, results: list[tuple[str, Transcript]]) -> str | None:
@@ -186,9 +198,10 @@ def _kind_of(error: SpeechnarError) -> str:
 def _write_file(transcript: Transcript, format: str, folder: Path, utt_id: str) -> None:
     """Write below ``folder`` as ``utt_id`` says: ids of folders and of tars have slashes."""
     *parents, stem = utt_id.split("/")
-    safe = [part for part in parents if part not in ("", ".", "..")]
+    if not parents and (stem in OWN_STEMS or stem.startswith(PART)):
+        stem = f"/{stem}"  # no other id gives this
     name: TranscriptFormat = format  # type: ignore[assignment]  # the job has checked it
-    write_transcript(transcript, name, folder.joinpath(*safe), stem)
+    write_transcript(transcript, name, folder.joinpath(*map(safe_stem, parents)), stem)
 
 
 def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ _SPELLED = frozenset({"characters", "spell-out", "verbatim"})
 _DIGITS = frozenset({"digits", "telephone"})
 _NOT_SPOKEN = frozenset({"desc", "meta", "metadata", "lexicon", "lookup"})
 _KNOWN = frozenset({"speak", "p", "s", "break", "sub", "say-as", "token", "w", "mark"})
+_MAX_DEPTH = 100
 _SPACE = re.compile(r"\s+")
 
 
@@ -32,16 +33,17 @@ def read_ssml(text: str) -> list[Block]:
     """Return the blocks of a document of SSML.
 
     Raises:
-        ConfigError: it is not well-formed, or has a document type, or a ``<break>`` says no valid time.
+        ConfigError: it is not well-formed, or has a document type, is nested too deeply, or a ``<break>`` says no valid
+            time.
     """
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ConfigError("SSML must come without a document type and entities; leave <!DOCTYPE ...> out")
     try:
         root = ElementTree.fromstring(text.strip())  # noqa: S314  # without entities it cannot grow
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeEncodeError) as error:
         raise ConfigError(f"SSML must be well-formed XML, with &amp; for & and &lt; for <: {error}") from None
     reader = _Reader()
-    reader.read(root)
+    reader.read(root, depth=1)
     reader.end(PARAGRAPH_PAUSE_S)
     if reader.ignored:
         logger.warning("SSML: <%s> has no effect, its text is read", ">, <".join(sorted(reader.ignored)))
@@ -56,7 +58,9 @@ class _Reader:
         self.ignored: set[str] = set()
         self._held = ""
 
-    def read(self, element: ElementTree.Element) -> None:
+    def read(self, element: ElementTree.Element, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"SSML must be nested at most {_MAX_DEPTH} deep")
         name = element.tag.rpartition("}")[2]
         if name in _NOT_SPOKEN:
             return
@@ -76,7 +80,7 @@ class _Reader:
             return
         self._held += element.text or ""
         for child in element:
-            self.read(child)
+            self.read(child, depth + 1)
             self._held += child.tail or ""
         if name in ("p", "s"):
             self.end(PARAGRAPH_PAUSE_S if name == "p" else SENTENCE_PAUSE_S)

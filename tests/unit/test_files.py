@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_what_killed_programs_left_goes_at_the_next_start(tmp_path):
     assert (tmp_path / f"{PREFIX}{ended.pid}-fresh").exists(), f"younger than {LEFT_ALONE_S} s"
 
 
+def test_a_folder_is_looked_through_once(tmp_path, monkeypatch):
+    """Many results in one folder would else take time by the square of their number."""
+    listed = []
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: listed.append(folder) or [])
+    for number in range(3):
+        with replacing(tmp_path / f"{number}.txt") as temporary:
+            temporary.write_text("whole")
+    assert listed == [tmp_path]
+
+
 def test_a_folder_is_tried(tmp_path):
     check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -71,3 +82,6 @@ def test_reading_is_bounded(tmp_path):
     assert read_bounded(path, 5) == b"12345"
     with pytest.raises(DataError, match="must hold at most 4 bytes"):
         read_bounded(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a folder or a device"):  # it would never end
+        read_bounded(tmp_path / "pipe", 5)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import socket
 from pathlib import Path
@@ -121,6 +122,11 @@ BOMB += "language: *i\n---\n"
 )
 def test_malformed_cards_are_empty(tmp_path, card):
     assert read_card(make_folder(tmp_path / "model", card)) == {}
+
+
+def test_a_card_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "README.md")
+    assert read_card(tmp_path) == {}
 
 
 def test_cards_hold_scalars_and_short_lists(tmp_path):

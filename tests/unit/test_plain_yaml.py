@@ -55,6 +55,11 @@ def test_a_date_and_an_alias_are_plain():
         ("[" * 101 + "]" * 101, "nested more than 100 deep"),
         ("[" * 100_000, "nest"),
         (bomb(9), "aliases are written out"),
+        pytest.param("a: 1" + ":1" * 500_000, "numbers", id="base 60"),
+        pytest.param("a: !!int '1" + ":1" * 500_000 + "'", "numbers", id="quoted base 60"),
+        pytest.param("0x" + "f" * 100_000, "numbers", id="too long to be printed"),
+        pytest.param("\n".join(f"{n * (2**61 - 1)}: 1" for n in range(1, 30_000)), "numbers", id="keys of one hash"),
+        pytest.param("[" + "1," * 1_000_000 + "1]", "written out", id="a long list"),
         ("a: &a " + "x" * 4000 + "\nb: [" + ", ".join(["*a"] * 5000) + "]", "aliases are written out"),
     ],
 )

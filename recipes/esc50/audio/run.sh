@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads data=data exp=exp/magnet
-url=https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip
+url=https://github.com/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip
 codec="" codec_configs="../../../conf/encodec.yaml ../../../conf/encodec_gan.yaml"
 config=conf/magnet.yaml others="conf/enat.yaml conf/music_ar.yaml" overrides=""
 judge="" judge_config=../../../conf/sound_classifier.yaml
@@ -15,7 +15,7 @@ recipe_options="stage stop_stage corpus downloads data exp url codec codec_confi
 . ../../shared/stages.sh
 . ../../shared/path.sh
 . ../../shared/cmd.sh
-archive=$downloads/ESC-50-master.zip
+archive=$downloads/ESC-50.zip
 min_seconds=5 codec_settings="data.batch_seconds=80" long_seconds=15
 
 if at_stage 0 "download" && [ -z "$corpus" ]; then

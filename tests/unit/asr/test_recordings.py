@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from speechnar.asr.clips import ClipDecoder, DecodeOptions
-from speechnar.asr.recordings import READ_AHEAD, RecordingTranscriber, utterances
+from speechnar.asr.recordings import READ_AHEAD, RecordingTranscriber, in_order, utterances
 from speechnar.asr.transcriber import Transcriber
 from speechnar.audio.source import open_audio
 from speechnar.decode.vad import detect_speech
-from speechnar.errors import AudioError
+from speechnar.errors import AudioError, ConfigError
 from speechnar.models.base import LoadedModel, load_model
 from tests.unit.tiny import LANGUAGES, RATE, save_tiny_model, speechlike, vowels, write_speechlike
 
@@ -72,8 +72,9 @@ def test_a_recording_that_fails_stands_where_it_was(loaded, tmp_path):
     assert found[0].text == found[2].text != ""
 
 
-def test_results_come_once_those_before_them_are_known(loaded, monkeypatch):
-    """Clips of like length share a batch; the batch of the earliest one comes first, whatever its length."""
+@pytest.mark.parametrize("ordered", [True, False])
+def test_results_come_once_they_are_known(loaded, monkeypatch, ordered):
+    """Clips of like length share a batch, and leave with it; in order, once those before them have left."""
     decoder = ClipDecoder(loaded, options=DecodeOptions(batch_seconds=4.0))
     batches: list[int] = []
     encode = decoder.encode
@@ -85,16 +86,28 @@ def test_results_come_once_those_before_them_are_known(loaded, monkeypatch):
     monkeypatch.setattr(decoder, "encode", count)
     seconds = [1.0, 1.0, 3.9, 1.0, 1.0, 3.9, 3.9]
     recordings = [open_audio(speechlike(s, seed=i), RATE) for i, s in enumerate(seconds)]
-    transcripts = RecordingTranscriber(decoder).transcribe(recordings)
-    assert [(round(item.duration, 1), batches[:]) for item in transcripts] == [
-        (1.0, [4]),
-        (1.0, [4]),
-        (3.9, [4, 1]),
-        (1.0, [4, 1]),
-        (1.0, [4, 1]),
-        (3.9, [4, 1, 1]),
-        (3.9, [4, 1, 1, 1]),
-    ]
+    found = RecordingTranscriber(decoder).transcribe(recordings)
+    transcripts = in_order(found) if ordered else (item for _, item in found)
+    came = [(round(item.duration, 1), sum(batches)) for item in transcripts]
+    if ordered:
+        assert came == [(1.0, 4), (1.0, 4), (3.9, 5), (1.0, 5), (1.0, 5), (3.9, 6), (3.9, 7)]
+    else:
+        assert came == [(1.0, 4), (1.0, 4), (1.0, 4), (1.0, 4), (3.9, 5), (3.9, 6), (3.9, 7)]
+
+
+def test_what_needs_no_batch_waits_for_none(loaded):
+    """An error, silence, and a recording that is longer than a window."""
+    wavs = [speechlike(1.0), np.full(RATE, np.nan, dtype=np.float32), 0 * speechlike(1.0), vowels(6.0, seed=1)]
+    decoder = ClipDecoder(loaded, options=DecodeOptions(window_s=4.0))
+    found = RecordingTranscriber(decoder).transcribe(open_audio(wav, RATE) for wav in wavs)
+    assert [place for place, _ in found] == [1, 2, 3, 0]
+
+
+def test_what_was_read_before_an_error_of_the_list_has_its_results(loaded):
+    found = Transcriber(loaded).transcribe_many([speechlike(1.0), 5, speechlike(1.0)], sample_rate=RATE)
+    assert next(found).text
+    with pytest.raises(ConfigError, match="int"):
+        next(found)
 
 
 def test_recordings_are_read_by_another_thread_and_taken_by_this_one(loaded):

@@ -437,7 +437,7 @@ class Tape:
 
 def test_long_recording_in_windows(transcriber):
     decoder = ClipDecoder(transcriber._loaded, options=DecodeOptions(vad=False))
-    (transcript,) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([Tape(95.0)])
+    ((_, transcript),) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([Tape(95.0)])
     assert transcript.duration == 95.0
     assert transcript.text
     check_times(transcript)
@@ -466,7 +466,7 @@ def test_long_recording_by_speech(transcriber, monkeypatch):
     monkeypatch.setattr(recognizer, "detect_speech", found)
     tape = Tape(95.0)
     decoder = ClipDecoder(transcriber._loaded)
-    (transcript,) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([tape])
+    ((_, transcript),) = RecordingTranscriber(decoder, word_timestamps=True).transcribe([tape])
     wav = np.concatenate(list(Tape(95.0).blocks(RATE)))
     first, second = decoder.decode([wav[12 * RATE : 20 * RATE], wav[60 * RATE : round(64.5 * RATE)]])
     decode = decoder.tokenizer.decode

@@ -2,13 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from speechnar.asr.clips import ClipDecoder
 from speechnar.asr.options import DecodeOptions
 from speechnar.asr.transcriber import Transcriber
 from speechnar.cli import main as cli
@@ -158,26 +158,51 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(wav, c
         )
 
 
-def test_results_are_written_as_they_are_ready(recognizer, tmp_path, monkeypatch):
-    """Killed in the middle of many files, all that were decoded before the last batch have their results."""
-    num_decoded, unwritten = 0, []
-    decode = ClipDecoder.encode
+KILLED_IN_A_BATCH = """
+import os, signal, sys
+from speechnar.asr.clips import ClipDecoder
+from speechnar.cli.main import main
 
-    def count(decoder, clips):
-        nonlocal num_decoded
-        num_decoded += len(clips)
-        unwritten.append(num_decoded - len(list(tmp_path.glob("out/*.txt"))))
-        return decode(decoder, clips)
+encode, decoded = ClipDecoder.encode, []
 
-    monkeypatch.setattr(ClipDecoder, "encode", count)
-    short = write_speechlike(tmp_path / "0.wav", 1.0)
-    for number in range(1, 80):
-        short.with_stem(str(number)).symlink_to(short)
-    argv = ["transcribe", str(tmp_path), "-m", recognizer, "-o", str(tmp_path / "out"), "--batch-seconds", "4"]
-    assert main([*argv, "-q", "-l", "eng"]) == 0
-    assert num_decoded == 80
-    assert max(unwritten) == 4
-    assert len(list(tmp_path.glob("out/*.txt"))) == 80
+def counted(self, clips):
+    if len(decoded) == {last}:
+        print(sum(decoded), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    decoded.append(len(clips))
+    return encode(self, clips)
+
+ClipDecoder.encode = counted
+main({argv!r})
+"""
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 7, 20])
+def test_results_are_written_as_they_are_ready(interpreter, recognizer, tmp_path, last):
+    """Killed in the middle of a batch, all that was decoded before it has its results, whatever the lengths are."""
+    talks = tmp_path / "talks"
+    talks.mkdir()
+    for number in range(80):
+        write_speechlike(talks / f"{number:02}.wav", (1.0, 3.9, 0.5)[number % 3], seed=number)
+    (talks / "00.wav").write_bytes(b"RIFF")
+    out = tmp_path / "out"
+    argv = ["transcribe", str(talks), "-m", recognizer, "-o", str(out), "--batch-seconds", "4", "-q", "-l", "eng"]
+    found = interpreter.run(KILLED_IN_A_BATCH.format(argv=argv, last=last))
+    assert found.returncode == -signal.SIGKILL
+    written = list(out.rglob("*.txt"))
+    assert len(written) == int(found.stdout) > 0
+    assert all(path.read_text() for path in written)
+    assert main([*argv, "--skip-existing"]) == 1  # of the one that is no recording
+    assert len(list(out.rglob("*.txt"))) == 79
+
+
+def test_what_goes_to_stdout_is_in_order_and_leaves_at_once(interpreter, recognizer, tmp_path):
+    files = [str(write_speechlike(tmp_path / f"{i}.wav", seconds, seed=i)) for i, seconds in enumerate((1, 3.9, 1))]
+    argv = ["transcribe", *files, "-m", recognizer, "--batch-seconds", "4", "-q", "-l", "eng"]
+    found = interpreter.run(KILLED_IN_A_BATCH.format(argv=argv, last=1))
+    assert found.stdout.splitlines()[0].startswith(files[0].encode())
+    found = interpreter.speechnar(*argv)
+    assert [line.partition(b": ")[0].decode() for line in found.stdout.splitlines()] == files
 
 
 def test_a_result_that_cannot_be_written_does_not_end_the_others(recognizer, capsys, tmp_path):

@@ -70,7 +70,7 @@ def test_an_interrupt_that_is_dropped_comes_again(monkeypatch):
 def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys, monkeypatch, becomes):
     """Before Python 3.12 it is a RuntimeError where a class is made; where C reads, the end of a file."""
 
-    def transcribe_many(self, files, **options):
+    def transcribe_as_ready(self, files, **options):
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
@@ -80,7 +80,7 @@ def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys
         yield (AudioError("cut short") if becomes == "a damaged file" else SILENCE)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(Transcriber, "transcribe_many", transcribe_many)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", transcribe_as_ready)
     try:
         assert main(["transcribe", wav, "-m", recognizer, "-q"]) == 130
     finally:

@@ -76,7 +76,7 @@ def test_traceback_only_with_debug(recognizer, wav, capsys):
 
 
 def test_bugs_are_one_line_too(recognizer, wav, capsys, monkeypatch):
-    monkeypatch.setattr(Transcriber, "transcribe_many", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", lambda *args, **options: 1 / 0)
     assert main(["transcribe", wav, "-m", recognizer]) == 1
     err = capsys.readouterr().err
     assert err.startswith("speechnar: internal error (ZeroDivisionError")
@@ -87,7 +87,7 @@ def test_interrupt_is_clean(recognizer, wav, capsys, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Transcriber, "transcribe_many", interrupt)
+    monkeypatch.setattr(Transcriber, "transcribe_as_ready", interrupt)
     assert main(["transcribe", wav, "-m", recognizer]) == 130
     assert capsys.readouterr().err == "speechnar: interrupted\n"
 

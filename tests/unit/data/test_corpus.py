@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import os
 import tarfile
 
 import numpy as np
 import pytest
 import soundfile
 
+from speechnar.data import corpus
 from speechnar.data.corpus import is_corpus, read_corpus
 from speechnar.errors import AudioError, ConfigError, DataError
 from tests.unit.tiny import RATE, speechlike, write_speechlike
@@ -131,6 +133,94 @@ def _error(item):
     with pytest.raises(AudioError) as caught:
         samples(item)
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"id": [1]}, "id must be text"),
+        ({"id": 5}, "id must be text"),
+        ({"id": ""}, "id must be text"),
+        ({"start": float("nan")}, "start must be"),
+        ({"start": -1.0}, "start must be"),
+        ({"start": 1e300}, "start must be"),
+        ({"duration": float("inf")}, "duration must be"),
+        ({"duration": -0.5}, "duration must be"),
+    ],
+)
+def test_ids_and_times_that_none_can_have_are_faults(tmp_path, wavs, changes, words):
+    sources = [{"type": "file", "channels": [0], "source": str(wavs[0])}]
+    cut = {"id": "a", "start": 0.1, "duration": 0.2, "channel": 0}
+    cut["recording"] = {"id": "r", "sources": sources, "duration": 0.5}
+    path = tmp_path / "all.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in ({**cut, **changes}, {**cut, "id": "b"})))
+    wrong, right = read_corpus([path])
+    assert words in str(wrong.fault)
+    assert len(samples(right)) == 0.2 * RATE
+
+
+def test_times_of_segments_have_an_end(tmp_path, wavs):
+    (tmp_path / "wav.scp").write_text(f"rec {wavs[2]}\n")
+    (tmp_path / "segments").write_text("a rec 0 1e308\n")
+    (item,) = read_corpus([tmp_path])
+    assert "start, end" in str(item.fault)
+
+
+def test_manifests_that_are_none_end(tmp_path, monkeypatch):
+    bomb = tmp_path / "blank.jsonl.gz"
+    bomb.write_bytes(gzip.compress(b"\n" * 1_000_000))
+    monkeypatch.setattr(corpus, "MIN_JUDGED", 1000)
+    with pytest.raises(DataError, match="unpacks to far more"):
+        read_corpus([bomb])
+    monkeypatch.setattr(corpus, "MAX_UNREADABLE", 5)
+    (tmp_path / "short.jsonl").write_text("[\n" * 7)
+    with pytest.raises(DataError, match="more than 5 lines are no JSON"):
+        read_corpus([tmp_path / "short.jsonl"])
+    monkeypatch.setattr(corpus, "MAX_LINE", 100)
+    (tmp_path / "long.jsonl").write_text(" " * 101 + "[" * 350)
+    assert len(read_corpus([tmp_path / "long.jsonl"])) == 4
+    damaged = bytearray(gzip.compress(b"{}\n" * 10_000))
+    damaged[20:30] = bytes(10)
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
+    assert "cannot be read on" in str(read_corpus([tmp_path / "damaged.jsonl.gz"])[-1].fault)
+
+
+def _header(name, kind, size):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_what_tars_announce_takes_no_memory(tmp_path, wavs, monkeypatch):
+    path, wav = tmp_path / "shard.tar", wavs[0].read_bytes()
+    path.write_bytes(_header("a.wav", tarfile.REGTYPE, 1 << 42) + wav)
+    assert "ends within shard/a" in _error(read_corpus([path])[0])
+    with tarfile.open(path, "w") as tar:
+        tar.add(wavs[0], "a.wav")
+    with path.open("r+b") as file:
+        file.seek(-1024, os.SEEK_END)
+        file.write(_header("names", tarfile.GNUTYPE_LONGNAME, 2 << 30))
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)  # which takes no room on the disk
+    good, damaged = read_corpus([path])
+    assert len(samples(good))
+    assert "a header of 2147483648 bytes" in str(damaged.fault)
+    monkeypatch.setattr(corpus, "MAX_MEMBER_BYTES", 1 << 10)
+    assert "must be at most" in _error(good)
+
+
+def test_tars_with_gaps_are_told(tmp_path):
+    info = tarfile.TarInfo("a.wav")
+    info.size = 512
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
+    content = info.tobuf(tarfile.PAX_FORMAT)
+    path = tmp_path / "shard.tar"
+    path.write_bytes(content + b"1\n0\n1\n".ljust(512, b"\0") + bytes(1024))
+    (item,) = read_corpus([path])
+    assert "stored with its gaps left out" in str(item.fault)
+    path.write_bytes(content + b"9" * 512 + bytes(1024))
+    with pytest.raises(ConfigError, match="must be a tar"):
+        read_corpus([path])
 
 
 def test_folders_name_recordings_by_their_place(tmp_path, wavs):

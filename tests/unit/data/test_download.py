@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import re
@@ -83,6 +84,14 @@ def test_sums_that_are_known_are_expected(server, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_sum_may_be_md5(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(download.SUMS, f"{server}/file", hashlib.md5(CONTENT).hexdigest())
+    fetch(f"{server}/file", tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"changed")
+    with pytest.raises(DataError, match=f"md5 must be {hashlib.md5(CONTENT).hexdigest()}, got"):
+        fetch(f"{server}/file", tmp_path / "file")
+
+
 def test_a_sum_that_is_not_known_is_noted_and_expected_from_then_on(server, tmp_path, caplog):
     fetch(f"{server}/file", tmp_path / "file")
     expected = hashlib.sha256(CONTENT).hexdigest()
@@ -106,7 +115,7 @@ def test_sums_are_those_of_torchaudio():
     datasets = pytest.importorskip("torchaudio.datasets")
     sums = {**datasets.librispeech._CHECKSUMS, **datasets.libritts._CHECKSUMS}
     theirs = {url.replace("http://", "https://"): value for url, value in sums.items()}
-    assert {url: value for url, value in download.SUMS.items() if "openslr" in url} == theirs
+    assert {url: value for url, value in download.SUMS.items() if url in theirs} == theirs
 
 
 def test_archives_of_asterisk_are_known_by_the_names_that_recipes_fetch():
@@ -192,6 +201,24 @@ def test_bombs_are_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "MAX_MEMBERS", 2)
     with pytest.raises(DataError, match="more than 2 files"):
         extract_archive(make_tar(tmp_path / "many.tar.gz", [(str(i), b"") for i in range(3)]), tmp_path / "out")
+
+
+def test_folders_without_end_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MIN_JUDGED_BYTES", 1 << 16)
+    bomb = make_tar(tmp_path / "bomb.tar.gz", [(special("folder", tarfile.DIRTYPE), b"")] * 5000)
+    with pytest.raises(DataError, match="far more"):
+        extract_archive(bomb, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_names_without_end_are_not_read(tmp_path, kind):
+    (first, second), info = (tarfile.TarInfo(name) for name in ("first", "second")), tarfile.TarInfo("name")
+    info.type, info.size = kind, 8 << 30
+    (tmp_path / "a.tar.gz").write_bytes(
+        gzip.compress(b"".join(each.tobuf(tarfile.GNU_FORMAT) for each in (first, second, info)) + bytes(1 << 20))
+    )
+    with pytest.raises(DataError, match="a header of 8589934592 bytes"):
+        extract_archive(tmp_path / "a.tar.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])

@@ -183,6 +183,16 @@ def test_weights_that_are_not_finite_are_refused(folder, value, dtype):
         load_model(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_weights_of_types_that_nothing_is_stored_in_are_refused(folder, dtype):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["embed.weight"] = state["embed.weight"].to(dtype)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"embed\.weight must be of floats of 16 to 64 bits"):
+        load_model(folder)
+
+
 def test_weights_of_another_type_are_refused(folder):
     state = load_file(folder / "model.safetensors")
     state["count"] = torch.tensor(7.5)

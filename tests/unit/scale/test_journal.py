@@ -6,7 +6,7 @@ import os
 import pytest
 
 from speechnar.errors import ConfigError, DataError
-from speechnar.scale.journal import FAILURES, JOURNAL, SAME_SOUND, Journal
+from speechnar.scale.journal import FAILURES, JOURNAL, RUN, SAME_SOUND, Journal
 from speechnar.scale.units import Outcome, UnitReport
 
 DONE = UnitReport(
@@ -66,10 +66,30 @@ def test_one_program_at_a_time(tmp_path):
         pass
 
 
-def test_lines_of_others_are_told(tmp_path):
-    (filled(tmp_path) / JOURNAL).write_text("{}\n")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        pytest.param("[" * 100_000, id="deep"),
+        '{"unit": "u", "part": ["p"], "outcomes": []}',
+        '{"unit": "u", "part": null, "outcomes": [[["a"]]]}',
+        '{"unit": "u", "part": null, "outcomes": [["a", "long"]]}',
+        '{"unit": "u", "part": null, "outcomes": [["a", 1.0, null, ["kind"]]]}',
+        '{"unit": "u", "part": null, "outcomes": [["a", 1.0, null, null, {}]]}',
+        '{"unit": "u", "part": null, "outcomes": [[5, 1.0]]}',
+    ],
+)
+def test_lines_of_others_are_told(tmp_path, line):
+    (filled(tmp_path) / JOURNAL).write_text(f"{line}\n")
     with pytest.raises(DataError, match=":1: is no line"), Journal(tmp_path, {"model": "m"}):
         pass
+
+
+def test_a_request_of_others_is_told(tmp_path):
+    for content in ("[]", "[" * 100_000):
+        (tmp_path / RUN).write_text(content)
+        with pytest.raises(DataError, match=r"run\.json: cannot be read"), Journal(tmp_path, {"model": "m"}):
+            pass
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):

@@ -76,6 +76,39 @@ def test_bad_data_have_their_kinds(model, tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
+def test_names_of_a_stranger_harm_nothing(model, tmp_path):
+    """Ids cannot leave the folder, take the place of the journal, or end the run; two of them never share a file."""
+    wav, out = write_speechlike(tmp_path / "a.wav", 0.5), tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    ids = [
+        "../../x/a",
+        "/x/a",
+        "x/a",
+        "x/../a",
+        "n\0/b",
+        "run",
+        "report",
+        "part-1",
+        ".run",
+        "c",
+        "c.json/d",
+        "y" * 300 + "/e",
+    ]
+    ids += ["/".join(["z" * 90] * 60)]
+    report = UnitTranscriber(job(model, tmp_path, formats=("json",)))(
+        Unit(tuple(CorpusItem(name, wav) for name in ids))
+    )
+    assert isinstance(report, UnitReport)
+    assert {outcome.utt_id: outcome.kind for outcome in report.outcomes} == {
+        **dict.fromkeys(ids), "c.json/d": "unwritable", ids[-1]: "unwritable"
+    }  # fmt: skip
+    assert len(list(out.rglob("*.json"))) == len(ids) - 2 + 1 + 0
+    assert (out / "run.json").read_text() == "{}"
+    assert not list(out.glob("part-*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.wav", "out"}
+
+
 def test_what_cannot_be_written_is_final(model, unit, tmp_path):
     (tmp_path / "out").write_text("a file")
     failure = UnitTranscriber(job(model, tmp_path))(unit)

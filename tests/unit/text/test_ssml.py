@@ -48,6 +48,8 @@ def test_what_has_no_effect_is_named(caplog):
     [
         ("<speak>a & b</speak>", "&amp; for &"),
         ("<speak>", "well-formed"),
+        ("<speak>\ud800</speak>", "well-formed"),
+        pytest.param("<speak>" + "<p>" * 5000 + "</p>" * 5000 + "</speak>", "at most 100 deep", id="deep"),
         ('<!DOCTYPE x [<!ENTITY y "z">]><speak>&y;</speak>', "document type"),
         ('<speak><break time="x"/></speak>', "got 'x'"),
     ],
