@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from itertools import islice
@@ -67,9 +67,11 @@ def measure_load(args: argparse.Namespace, clips: Mapping[Path, float]) -> int:
     """Write what each number of clients got, both ways; exit status as that of `main`."""
     load = load_average()
     found: dict[str, list[dict[str, Any]]] = {}
+    wanted: dict[Path, str] = {}
     for label, batch_s in SIDES.items():
         with serving(args.model, batch_s, args.threads) as (url, process):
-            wanted = round_of_one(url, args.model, clips)
+            known = round_of_one(url, args.model, [*clips][: 1 if wanted else None])  # once, and a model that is loaded
+            wanted = wanted or known
             found[label] = [
                 {"label": label, **measure(url, process.pid, args.model, clips, wanted, clients, args.seconds)}
                 for clients in args.clients
@@ -154,7 +156,7 @@ def watch_memory(args: argparse.Namespace, clips: Mapping[Path, float]) -> int:
     return int(any(side["lost"] or side["crossed"] for side in (first, then)))
 
 
-def round_of_one(url: str, model: str, clips: Mapping[Path, float]) -> dict[Path, str]:
+def round_of_one(url: str, model: str, clips: Iterable[Path]) -> dict[Path, str]:
     """Return what each clip says, asked for one by one."""
     with httpx.Client(timeout=TIMEOUT_S) as client:
         return {path: ask(client, url, model, path) for path in clips}
