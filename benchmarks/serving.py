@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,10 @@ def measure_load(args: argparse.Namespace, clips: Mapping[Path, float]) -> int:
             load_before=load,
             a=together,
             b=alone,
-            result=f"{together['audio_s_per_s']:.1f} s of audio a second, {gain:.2f} times as many as one by one; "
-            f"a request takes {together['median_s']:.2f} s (95 %: {together['p95_s']:.2f}, 99 %: "
-            f"{together['p99_s']:.2f}); {together['lost']} of {together['requests']} lost, {together['crossed']} "
+            result=f"{together['audio_s_per_s']:.1f} s of audio a second, {gain:.2f} times as many as one by one (in a "
+            f"second of one processor {together['audio_s_per_cpu_s']} and {alone['audio_s_per_cpu_s']}); a request "
+            f"takes {together['median_s']:.2f} s (95 %: {together['p95_s']:.2f}, 99 %: {together['p99_s']:.2f}); "
+            f"{together['lost']} of {together['requests']} lost, {together['crossed']} "
             f"crossed; memory {together['mib_after_a_third']:.0f} to {together['mib_at_the_end']:.0f} MiB",
             note=f"model {args.model}, {len(clips)} clips, {args.seconds:g} s each way; waiting requests of equal "
             "options decoded together, up to 60 s of audio",
@@ -105,26 +107,37 @@ def measure_model(args: argparse.Namespace, clips: Mapping[Path, float]) -> None
     wavs = [np.concatenate([*AudioStream(path, target_rate=transcriber.sample_rate)]) for path in clips]
     rate = transcriber.sample_rate
 
-    def together() -> None:
-        for start in range(0, len(wavs), AT_ONCE):
-            transcriber.transcribe([*wavs[start : start + AT_ONCE]], sample_rate=rate)
+    busy_s: dict[int, list[float]] = {AT_ONCE: [], 1: []}
 
-    def alone() -> None:
-        for wav in wavs:
-            transcriber.transcribe(wav, sample_rate=rate)
+    def transcribe(num: int) -> None:
+        began = time.process_time()
+        for start in range(0, len(wavs), num):
+            transcriber.transcribe([*wavs[start : start + num]], sample_rate=rate)
+        busy_s[num].append(time.process_time() - began)
 
-    runs, total_s = 3, sum(clips.values())
-    at_once, one = median_seconds(together, alone, runs)
+    runs, total_s = 2, sum(clips.values())
+    at_once, one = median_seconds(partial(transcribe, AT_ONCE), partial(transcribe, 1), runs)
+    busy = {num: total_s / statistics.median(seconds[1:]) for num, seconds in busy_s.items()}
     write_result(
         "serving_model",
         what=f"the model alone, without a server: clips of 3 to 20 s, {AT_ONCE} at once (a) and one by one",
         threads=args.threads,
         runs=runs,
         load_before=load,
-        a={"label": f"{AT_ONCE} at once", "median_s": round(at_once, 4), "audio_s_per_s": round(total_s / at_once, 2)},
-        b={"label": "one by one", "median_s": round(one, 4), "audio_s_per_s": round(total_s / one, 2)},
+        a={
+            "label": f"{AT_ONCE} at once",
+            "median_s": round(at_once, 4),
+            "audio_s_per_s": round(total_s / at_once, 2),
+            "audio_s_per_cpu_s": round(busy[AT_ONCE], 2),
+        },
+        b={
+            "label": "one by one",
+            "median_s": round(one, 4),
+            "audio_s_per_s": round(total_s / one, 2),
+            "audio_s_per_cpu_s": round(busy[1], 2),
+        },
         result=f"{total_s / at_once:.1f} s of audio a second {AT_ONCE} at once, {total_s / one:.1f} one by one: "
-        f"{one / at_once:.2f} times as many",
+        f"{one / at_once:.2f} times as many; a second of one processor, {busy[AT_ONCE]:.1f} and {busy[1]:.1f}",
         note=f"model {args.model}, {len(clips)} clips, {total_s:.0f} s of audio in memory",
         folder=args.output,
     )
@@ -184,7 +197,7 @@ def measure(  # noqa: PLR0917  # a server, what is asked of it, and how
     taken: list[float] = []
     heard: list[tuple[Path, str]] = []
     num_lost = 0
-    started = time.monotonic()
+    started, busy_s = time.monotonic(), cpu_seconds(pid)
 
     def work(first: int) -> None:
         nonlocal num_lost
@@ -212,7 +225,8 @@ def measure(  # noqa: PLR0917  # a server, what is asked of it, and how
     after_a_third = resident_mib(pid)
     for worker in workers:
         worker.join()
-    took_s, at_the_end = time.monotonic() - started, resident_mib(pid)
+    took_s, busy_s, at_the_end = time.monotonic() - started, cpu_seconds(pid) - busy_s, resident_mib(pid)
+    total_s = sum(clips[path] for path, _ in heard)
     if len(taken) < 2:  # quantiles are of several
         raise SystemExit(f"{len(taken)} answers came in {seconds:g} s, {num_lost} were lost; give more --seconds")
     ranks = statistics.quantiles(taken, n=100, method="inclusive")
@@ -223,7 +237,8 @@ def measure(  # noqa: PLR0917  # a server, what is asked of it, and how
         "requests": len(taken) + num_lost,
         "lost": num_lost,
         "crossed": sum(nearest(text, path, wanted) != path for path, text in heard),
-        "audio_s_per_s": round(sum(clips[path] for path, _ in heard) / took_s, 2),
+        "audio_s_per_s": round(total_s / took_s, 2),
+        "audio_s_per_cpu_s": round(total_s / busy_s, 2) if busy_s else None,
         "mib_after_a_third": after_a_third,
         "mib_at_the_end": at_the_end,
     }
@@ -270,6 +285,12 @@ def serving(model: str, batch_s: float, threads: int) -> Iterator[tuple[str, "su
     finally:
         process.terminate()
         process.wait(60)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int) -> float:
