@@ -4,26 +4,32 @@ Each set is decoded by all precisions alternately, some utterances at a time, so
 burdens all alike; processor time is what is compared. Whether one makes more errors than ``fp32`` is told by the
 differences of utterances: their sum is noise where it is within the 95 % interval around 0.
 
-With ``--onnx`` it is what `speechnar export` writes, in float32 and in 8 bits, that is measured beside ``fp32``.
+With ``--onnx`` it is what `speechnar export` writes, in float32 and in 8 bits, that is measured beside ``fp32``; with
+``--readers`` the same as sherpa-onnx and onnx-asr read it, each from an export of its own.
 """
 
 import argparse
+import json
 import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.result import RESULTS, load_average, write_result
 from speechnar import DecodeOptions, Transcriber
+from speechnar.asr.clips import CTC
 from speechnar.data.dataset import read_utterance
 from speechnar.data.kaldi import Utterance, read_kaldi_dir
+from speechnar.export.model import Target, export_model
 from speechnar.export.recogniser import export_onnx
 from speechnar.hub import DEFAULT_MODEL
 from speechnar.metrics.error_rate import UNSPACED_LANGUAGES, ErrorRate, cer, wer
@@ -34,6 +40,39 @@ from speechnar.published import obtain_model
 EXACT = "fp32"
 AT_ONCE = 16
 """Utterances between two precisions."""
+
+
+class Hears(Protocol):
+    """A `Transcriber`, or another program that hears as one."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        ...
+
+    def transcribe(self, audio: list[Any], *, sample_rate: int, options: DecodeOptions) -> Sequence[Any]:
+        """Return for each recording what has a ``text``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """What another program writes."""
+
+    text: str
+
+
+@dataclass
+class Reader:
+    """Another program that reads an export, one recording after the other."""
+
+    hear: Callable[[npt.NDArray[np.float32]], str]
+    sample_rate: int = 16000
+
+    def transcribe(self, audio: list[Any], *, sample_rate: int, options: DecodeOptions) -> Sequence[Text]:
+        """Return the text of each recording; what an export holds takes no options."""
+        assert sample_rate == self.sample_rate
+        return [Text(self.hear(np.asarray(wav, dtype=np.float32)).strip()) for wav in audio]
 
 
 @dataclass
@@ -89,6 +128,9 @@ class TestSet:
             "rate": round(rate.rate, 5),
             "difference": round(difference, 5),
             "interval": round(interval, 5),
+            "same_texts": sum(
+                a == b for a, b in zip(self.outcomes[precision].hyps, self.outcomes[EXACT].hyps, strict=True)
+            ),
             "cpu_s": round(self.outcomes[precision].cpu_s, 2),
         }
 
@@ -100,6 +142,7 @@ def main() -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
     parser.add_argument("--decoder", help="default: the model's first")
     parser.add_argument("--onnx", action="store_true", help="measure exported graphs")
+    parser.add_argument("--readers", action="store_true", help="measure sherpa-onnx and onnx-asr, which read exports")
     parser.add_argument("--limit", type=int, metavar="N", help="utterances of each set; default: all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
@@ -107,9 +150,15 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     load = load_average()
     with tempfile.TemporaryDirectory() as folder:
-        transcribers = {EXACT: Transcriber.load(args.model, device="cpu", precision=EXACT)}
-        model = transcribers[EXACT].name
-        transcribers |= export(args, Path(folder)) if args.onnx else load_others(args.model)
+        exact = Transcriber.load(args.model, device="cpu", precision=EXACT)
+        model = exact.name
+        transcribers: dict[str, Hears] = {EXACT: exact}
+        if args.onnx:
+            transcribers |= export(args, Path(folder))
+        if args.readers:
+            transcribers |= open_readers(args, Path(folder))
+        if not (args.onnx or args.readers):
+            transcribers |= load_others(args.model)
         options = DecodeOptions(decoder=args.decoder)
         sets = [decode(path, transcribers, options, args.limit) for path in args.data_dirs]
     for name in [*transcribers][1:]:
@@ -133,7 +182,39 @@ def export(args: argparse.Namespace, folder: Path) -> dict[str, Transcriber]:
     return exported
 
 
-def decode(folder: Path, transcribers: dict[str, Transcriber], options: DecodeOptions, limit: int | None) -> TestSet:
+def open_readers(args: argparse.Namespace, folder: Path) -> dict[str, Reader]:
+    """Return other programs with the exports that are written for them into ``folder``."""
+    import onnx_asr  # noqa: PLC0415  # these two only where they are measured
+    import onnxruntime  # noqa: PLC0415
+    import sherpa_onnx  # noqa: PLC0415
+
+    source = obtain_model(args.model)
+
+    def write(target: Target, decoder: str | None) -> Path:
+        return export_model(load_model(source), source, folder / target, target=target, decoder=decoder)
+
+    sherpa = write("sherpa", args.decoder)
+    reader = json.loads((sherpa / "reader.json").read_text(encoding="utf-8"))
+    files = {name: str(sherpa / value) for name, value in reader["arguments"].items() if isinstance(value, str)}
+    options = {**reader["arguments"], **files, "num_threads": args.threads}
+    recognizer = getattr(sherpa_onnx.OfflineRecognizer, reader["method"])(**options)
+
+    def hear(wav: npt.NDArray[np.float32]) -> str:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(Reader.sample_rate, wav)
+        recognizer.decode_stream(stream)
+        return str(stream.result.text)
+
+    readers = {"sherpa-onnx": Reader(hear)}
+    if args.decoder in (None, CTC):
+        threads = onnxruntime.SessionOptions()
+        threads.intra_op_num_threads = args.threads
+        model = onnx_asr.load_model("whisper-ort", write("onnx-asr", None), sess_options=threads)
+        readers["onnx-asr"] = Reader(lambda wav: str(model.recognize(wav, sample_rate=Reader.sample_rate)))
+    return readers
+
+
+def decode(folder: Path, transcribers: dict[str, Hears], options: DecodeOptions, limit: int | None) -> TestSet:
     """Decode a data directory by all of ``transcribers``, in turns."""
     utterances = read_kaldi_dir(folder)[:limit]
     outcomes = {name: Outcome() for name in transcribers}

@@ -64,7 +64,7 @@ def _describe_export(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("destination", metavar="DST", type=Path)
     parser.add_argument(
-        "--target", choices=("speechnar", "sherpa", "onnx-asr"), default="speechnar",
+        "--target", choices=("speechnar", "sherpa", "sherpa-online", "onnx-asr"), default="speechnar",
         help="who reads it; default: %(default)s",
     )  # fmt: skip
     parser.add_argument("--decoder", metavar="NAME", help="ctc, paraformer or cassnat; default: the model's")

@@ -26,9 +26,9 @@ FULL_PRECISION_PARTS = ("frontend", "normalizer")
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a graph."""
+    """One input of a graph, or several of one argument."""
 
-    example: Tensor
+    example: Tensor | tuple[Tensor, ...]
     """Of which no two axes that are not alike have one size: the exporter would take them for one."""
     dynamic: tuple[int, ...] = ()
     """The axes that may have any size."""
@@ -36,10 +36,16 @@ class Input:
     """Of some of these axes the least size, which keeps what depends on it simple."""
 
     @property
-    def sizes(self) -> dict[int, Any]:
-        """Return what `torch.export` is told of the dynamic axes."""
+    def sizes(self) -> Any:
+        """Return what `torch.export` is told of the dynamic axes; several inputs have none."""
+        if isinstance(self.example, tuple):
+            return (None,) * len(self.example)
         any_size = torch.export.Dim.DYNAMIC
         return {axis: any_size(min=self.least[axis]) if axis in self.least else any_size for axis in self.dynamic}
+
+    def names(self, name: str) -> list[str]:
+        """Return what the graph calls the argument ``name``: several inputs are numbered."""
+        return [f"{name}_{i}" for i in range(len(self.example))] if isinstance(self.example, tuple) else [name]
 
 
 def write_graph(
@@ -76,7 +82,7 @@ def write_graph(
             kwargs={name: given.example for name, given in inputs.items()},
             dynamo=True,
             dynamic_shapes={name: given.sizes for name, given in inputs.items()},
-            input_names=[*inputs],
+            input_names=[each for name, given in inputs.items() for each in given.names(name)],
             output_names=[*outputs],
             opset_version=OPSET,
             external_data=False,

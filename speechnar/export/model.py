@@ -8,12 +8,14 @@ from speechnar.export.graph import Precision
 from speechnar.export.onnx_asr import export_onnx_asr
 from speechnar.export.recogniser import export_onnx
 from speechnar.export.sherpa import export_sherpa
+from speechnar.export.sherpa_online import export_sherpa_online
 from speechnar.export.speech import export_speech
 from speechnar.export.translator import export_translator
+from speechnar.models.asr.paraformer import PARAFORMER
 from speechnar.models.base import LoadedModel
 
-Target = Literal["speechnar", "sherpa", "onnx-asr"]
-TARGETS: tuple[Target, ...] = ("speechnar", "sherpa", "onnx-asr")
+Target = Literal["speechnar", "sherpa", "sherpa-online", "onnx-asr"]
+TARGETS: tuple[Target, ...] = ("speechnar", "sherpa", "sherpa-online", "onnx-asr")
 _OTHERS = {"fretna_ctc": export_translator, "tts": export_speech, "vocos": export_speech}
 """By kind of model; all others are recognisers."""
 
@@ -49,6 +51,10 @@ def export_model(
         return _OTHERS[loaded.kind](loaded, source, out, precision=precision)
     if target == "sherpa":
         return export_sherpa(loaded, out, decoder=decoder, precision=precision)
+    if target == "sherpa-online":
+        if decoder not in (None, PARAFORMER):
+            raise ConfigError(f"sherpa-onnx's online reader takes a Paraformer; leave out decoder, got {decoder}")
+        return export_sherpa_online(loaded, out, precision=precision)
     if target == "onnx-asr":
         if decoder not in (None, "ctc"):
             raise ConfigError(f"onnx-asr reads CTC alone; leave out decoder, got {decoder}")

@@ -37,6 +37,7 @@ from speechnar.text.languages import ISO3_TO_ISO1
 from speechnar.text.tokenizer import UNK, UNKNOWN_SHOWN_AS, LexiconTokenizer, Tokenizer
 
 READER_FILE, TOKENS_FILE = "reader.json", "tokens.txt"
+OFFLINE = "OfflineRecognizer"
 SENTENCE_END = "</s>"
 LABELS = (EMOTIONS, EVENTS, ("withitn", "woitn"))
 """Of SenseVoice, behind those of languages."""
@@ -89,18 +90,16 @@ def _has_readers_features(model: Paraformer | SenseVoice) -> bool:
 
 
 def _write_paraformer(model: Paraformer, tokenizer: Tokenizer, out: Path, precision: Precision) -> None:
-    eos_id = tokenizer.id_of("<eos>")
-    named = {eos_id: SENTENCE_END, tokenizer.unk_id: UNKNOWN_SHOWN_AS}
-    _write_tokens(out, ((named.get(i, piece), i) for i, piece in enumerate(tokenizer.pieces)))
+    write_pieces(out, tokenizer)
     write_graph(
-        _ParaformerReader(model, tokenizer, eos_id),
+        _ParaformerReader(model, tokenizer, tokenizer.id_of("<eos>")),
         _feature_inputs("speech", "speech_lengths", model.frontend.num_features),
         ("logits", "token_num"),
         out / "model.onnx",
-        metadata=_metadata("paraformer", tokenizer, model),
+        metadata=paraformer_metadata(model, tokenizer),
         precision=precision,
     )
-    _write_reader(out, "from_paraformer", paraformer="model.onnx", feature_dim=model.config.frontend.num_mels)
+    write_reader(out, OFFLINE, "from_paraformer", paraformer="model.onnx", feature_dim=model.config.frontend.num_mels)
 
 
 def _write_sensevoice(model: SenseVoice, tokenizer: Tokenizer, out: Path, precision: Precision) -> None:
@@ -118,7 +117,7 @@ def _write_sensevoice(model: SenseVoice, tokenizer: Tokenizer, out: Path, precis
     metadata |= {"normalize_samples": 0, "blank_id": tokenizer.blank_id}
     graph = _SenseVoiceReader(model, tokenizer)
     write_graph(graph, inputs, ("logits",), out / "model.onnx", metadata=metadata, precision=precision)
-    _write_reader(out, "from_sense_voice", model="model.onnx", feature_dim=model.config.frontend.num_mels)
+    write_reader(out, OFFLINE, "from_sense_voice", model="model.onnx", feature_dim=model.config.frontend.num_mels)
 
 
 def _write_samples(loaded: LoadedModel, out: Path, decoder: str | None, precision: Precision) -> None:
@@ -145,12 +144,17 @@ def _write_samples(loaded: LoadedModel, out: Path, decoder: str | None, precisio
         precision=precision,
     )
     _write_readout(out / "decoder.onnx", FIRST_ID + 2 * size)
-    _write_reader(out, "from_moonshine_v2", encoder="encoder.onnx", decoder="decoder.onnx")
+    write_reader(out, OFFLINE, "from_moonshine_v2", encoder="encoder.onnx", decoder="decoder.onnx")
 
 
 def _feature_inputs(feats: str, lens: str, num_features: int) -> dict[str, Input]:
     example = torch.linspace(-1, 1, 3 * 40 * num_features).view(3, 40, num_features)
     return {feats: Input(example, (0, 1)), lens: Input(torch.tensor([40, 30, 20], dtype=torch.int32), (0,))}
+
+
+def paraformer_metadata(model: Paraformer, tokenizer: Tokenizer) -> dict[str, object]:
+    """Return what sherpa-onnx's readers of Paraformer must know of its features."""
+    return _metadata("paraformer", tokenizer, model)
 
 
 def _metadata(kind: str, tokenizer: Tokenizer, model: Paraformer | SenseVoice) -> dict[str, object]:
@@ -171,12 +175,19 @@ def _numbers(values: Tensor) -> str:
     return ",".join(f"{value:.9g}" for value in values.tolist())
 
 
+def write_pieces(out: Path, tokenizer: Tokenizer) -> None:
+    """Write the ``tokens.txt`` of a Paraformer, whose pieces sherpa-onnx itself joins to words."""
+    named = {tokenizer.id_of("<eos>"): SENTENCE_END, tokenizer.unk_id: UNKNOWN_SHOWN_AS}
+    _write_tokens(out, ((named.get(i, piece), i) for i, piece in enumerate(tokenizer.pieces)))
+
+
 def _write_tokens(out: Path, lines: Iterable[tuple[str, int]]) -> None:
     (out / TOKENS_FILE).write_bytes("".join(f"{piece} {i}\n" for piece, i in lines).encode("utf-8"))
 
 
-def _write_reader(out: Path, method: str, **arguments: str | int) -> None:
-    reader = {"class": "sherpa_onnx.OfflineRecognizer", "method": method}
+def write_reader(out: Path, kind: str, method: str, **arguments: str | int) -> None:
+    """Write ``reader.json``: the class of sherpa-onnx, its method and the arguments that read a folder."""
+    reader = {"class": f"sherpa_onnx.{kind}", "method": method}
     document = {**reader, "arguments": {**arguments, "tokens": TOKENS_FILE}}
     (out / READER_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 

@@ -165,14 +165,15 @@ class SanmDecoderLayer(CrossAttendingLayer):
 class DecoderCache:
     """The memories' inputs of the last tokens of one stream, by layer; empty before the first token."""
 
-    _past: dict[int, Tensor] = field(default_factory=dict)
+    past: dict[int, Tensor] = field(default_factory=dict)
+    """(B, K - 1, D) of the layer that has this ``id``."""
 
     def take(self, layer: SanmDecoderLayer, y: Tensor) -> Tensor:
         """Return what came before ``y`` (B, U, D) in ``layer``, (B, K - 1, D), and keep what the next call needs."""
         size = layer.fsmn.left
-        past = self._past.get(id(layer), y.new_zeros(y.size(0), size, y.size(2)))
+        past = self.past.get(id(layer), y.new_zeros(y.size(0), size, y.size(2)))
         joined = torch.cat([past, y], dim=1)
-        self._past[id(layer)] = joined[:, joined.size(1) - size :]
+        self.past[id(layer)] = joined[:, joined.size(1) - size :]
         return past
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechnar import Transcriber
+from speechnar import DecodeOptions, Transcriber
 from speechnar.asr.clips import ClipDecoder
 from speechnar.asr.onnx import OnnxConfig, OnnxCtc, load_onnx
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
@@ -48,6 +48,19 @@ def test_every_length_and_batch_gives_the_same(folder, exported, batch, seconds)
         assert torch.equal(found.lens, wanted.lens)
         for row, length in enumerate(wanted.lens):
             np.testing.assert_allclose(found.log_probs[row, :length], wanted.log_probs[row, :length], atol=2e-3)
+
+
+def test_the_shortest_and_the_longest_say_the_same(folder, exported):
+    """Three clips share a batch where they are alike; a minute is decoded in windows."""
+    ours, theirs = Transcriber.load(folder, device="cpu", precision="fp32"), Transcriber.load(exported, engine="onnx")
+    sound = speechlike(60.0, seed=4)
+    clips = [sound[:num] for num in (1, 2, 3, RATE + 1, 10 * RATE, 60 * RATE)]
+    options = DecodeOptions(vad=False)
+    for batch in (*([clip] for clip in clips), clips[:3], clips[3:], [clips[3]] * 3):
+        wanted = ours.transcribe(list(batch), sample_rate=RATE, options=options)
+        found = theirs.transcribe(list(batch), sample_rate=RATE, options=options)
+        assert [each.text for each in found] == [each.text for each in wanted]
+    assert len(wanted[0].text) > 2
 
 
 def test_it_transcribes_as_the_model_does(folder, exported, tmp_path):
