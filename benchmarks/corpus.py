@@ -21,7 +21,7 @@ from benchmarks.result import RESULTS, load_average
 from speechnar.data.corpus import CorpusItem, read_corpus
 from speechnar.files import replacing
 from speechnar.scale.journal import JOURNAL
-from speechnar.scale.run import Engine, transcribe_corpus
+from speechnar.scale.run import Engine, run_job
 from speechnar.scale.transcribing import TranscribingJob
 
 RATE = 16000
@@ -46,7 +46,7 @@ def main() -> int:
         for name, engine, workers in ways:
             job = TranscribingJob(model=args.model, out=folder / name, threads=1, device="cpu", precision="fp32")
             started = time.monotonic()
-            report = transcribe_corpus(
+            report = run_job(
                 job, items, engine=engine, workers=workers if engine == "ray" else None, unit_seconds=args.unit_seconds
             )
             wall_s = time.monotonic() - started

@@ -6,7 +6,7 @@
 # packed_decoders, A,B of a joint model that are exported beside CTC.
 
 decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}" "${engine[@]}"
 }
 if ! declare -F train_dirs_of >/dev/null; then
     train_dirs_of() { echo "$data/train"; }

@@ -13,7 +13,7 @@ import pytest
 from speechnar.data.corpus import read_corpus
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.scale.journal import JOURNAL, REPORT
-from speechnar.scale.run import transcribe_corpus
+from speechnar.scale.run import run_job
 from speechnar.scale.transcribing import TranscribingJob
 from tests.unit.scale.test_run import texts_of, write_corpus
 from tests.unit.tiny import save_tiny_model
@@ -65,7 +65,7 @@ def workers_of(cluster):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if name.startswith(b"ray::UnitTranscriber") and parent in raylets:
+        if name.startswith(b"ray::UnitActor") and parent in raylets:
             found[int(folder.name)] = parent
     return found
 
@@ -74,7 +74,7 @@ def test_a_node_a_worker_and_the_driver_die(cluster, model, corpus, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20) for _ in range(2)]
     cluster.wait_for_nodes()
     expected_job = TranscribingJob(model=model, out=tmp_path / "one", device="cpu", precision="fp32", threads=1)
-    transcribe_corpus(expected_job, read_corpus([corpus]))
+    run_job(expected_job, read_corpus([corpus]))
     out = tmp_path / "many"
     command = [sys.executable, "-m", "speechnar", "transcribe", str(corpus), "-m", model, "-f", "jsonl", "-o", str(out),
                "-d", "cpu", "--precision", "fp32", "--threads", "1", "--engine", "ray",
@@ -106,11 +106,11 @@ def test_what_cannot_be_is_told(cluster, model, corpus, tmp_path):
     try:
         job = TranscribingJob(model=str(tmp_path / "none"), out=tmp_path / "out", device="cpu")
         with pytest.raises(SpeechnarError, match="none"):
-            transcribe_corpus(job, items, engine="ray")
+            run_job(job, items, engine="ray")
         job = TranscribingJob(model=model, out=tmp_path / "out2", device="cpu", threads=99)
         with pytest.raises(ConfigError, match="lower --threads"):
-            transcribe_corpus(job, items, engine="ray")
+            run_job(job, items, engine="ray")
         with pytest.raises(ConfigError, match="at least 1"):
-            transcribe_corpus(job, items, engine="ray", workers=0)
+            run_job(job, items, engine="ray", workers=0)
     finally:
         ray.shutdown()
