@@ -42,3 +42,5 @@ fi
 if [ -n "${ENGINE:-}" ]; then engine=(--engine "$ENGINE"); fi
 # shellcheck source=/dev/null
 if [ -e ./cmd.sh ]; then . ./cmd.sh; fi
+# shellcheck source=/dev/null
+if [ -n "${dry_run:-}" ]; then . "${repo:?}/recipes/shared/dry_run.sh"; fi

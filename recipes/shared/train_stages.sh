@@ -13,7 +13,7 @@ if ! declare -F train_dirs_of >/dev/null; then
 fi
 score() { # SET NAME JSON [OPTION]...: of these hypotheses, to $exp/NAME.score and $exp/JSON.json
     "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" | tee "$exp/$2.score"
-    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" --json >"$exp/$3.json"
+    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" --json | tee "$exp/$3.json" >/dev/null
 }
 
 if at_stage 4 "train"; then # each configuration starts from the weights of the one before it
