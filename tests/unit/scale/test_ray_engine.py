@@ -14,7 +14,9 @@ from speechnar.data.corpus import read_corpus
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.scale.journal import JOURNAL, REPORT
 from speechnar.scale.run import run_job
+from speechnar.scale.stages import Decoding, run_stage
 from speechnar.scale.transcribing import TranscribingJob
+from tests.unit.data.corpus import make_data_dir
 from tests.unit.scale.test_run import texts_of, write_corpus
 from tests.unit.tiny import save_tiny_model
 
@@ -114,3 +116,21 @@ def test_what_cannot_be_is_told(cluster, model, corpus, tmp_path):
             run_job(job, items, engine="ray", workers=0)
     finally:
         ray.shutdown()
+
+
+def test_a_stage_of_a_recipe_is_shared(cluster, model, tmp_path, monkeypatch):
+    """Paths are relative to where the recipe is, here and in the workers."""
+    monkeypatch.chdir(tmp_path)
+    utterances = make_data_dir(Path("data"), 12)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        for engine in ("local", "ray"):
+            stage = Decoding(
+                model=model, out=tmp_path / f"{engine}.parts", hyp=tmp_path / engine, device="cpu", threads=1
+            )
+            report = run_stage(stage, utterances, engine=engine, unit_seconds=1.0)
+            assert report.done == 12
+    finally:
+        ray.shutdown()
+    assert Path("ray").read_text() == Path("local").read_text()
+    assert len(Path("ray").read_text().splitlines()) == 12
