@@ -1,13 +1,16 @@
-"""How well workers of a Ray cluster on this machine are used: the same corpus by one process, one worker, two workers.
+"""How well workers of a Ray cluster on this machine are used: one corpus by one process and two, one worker and two.
 
-Efficiency is the time that workers were at work on units (by the journal) over the time that they were there. What is
-lost is told apart: starting (Ray, importing torch, loading the model, until the first unit is begun), waiting (units
-that are handed out too late, and the end, when one worker has none left), and contention (a unit takes longer beside
-another one, as both share caches, memory and cores).
+The two processes, each with half of the corpus and nothing in common, are what two workers can be at best on this
+machine: what they lose against one is the machine's, what workers lose against them is Ray's. Efficiency is the time
+that workers were at work on units (by the journal) over the time that they were there. What is lost is told apart:
+starting (Ray, importing torch, loading the model, until the first unit is begun), waiting (units that are handed out
+too late, and the end, when one worker has none left), and contention (a unit takes longer beside another one, as both
+share caches, memory and cores).
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -21,14 +24,14 @@ from benchmarks.result import RESULTS, load_average
 from speechnar.data.corpus import CorpusItem, read_corpus
 from speechnar.files import replacing
 from speechnar.scale.journal import JOURNAL
-from speechnar.scale.run import Engine, transcribe_corpus
+from speechnar.scale.run import Engine, run_job
 from speechnar.scale.transcribing import TranscribingJob
 
 RATE = 16000
 
 
 def main() -> int:
-    """Measure and write ``corpus_ray.json``; exit status 1 if any text differs."""
+    """Measure and write ``scaling_ray.json``; exit status 1 if any text differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("speech", type=Path, help="an audio file of some minutes, which is cut into recordings")
     parser.add_argument("--model", default="joint-asr")
@@ -41,21 +44,31 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         items = cut(args.speech, folder / "corpus", args.recordings, args.seconds)
-        ways: tuple[tuple[str, Engine, int], ...] = (("process", "local", 1), ("ray1", "ray", 1), ("ray2", "ray", 2))
-        runs = []
+        ways: tuple[tuple[str, Engine, int], ...] = (
+            ("process", "local", 1), ("processes", "local", 2), ("ray1", "ray", 1), ("ray2", "ray", 2)
+        )  # fmt: skip
+        runs, texts = [], []
         for name, engine, workers in ways:
-            job = TranscribingJob(model=args.model, out=folder / name, threads=1, device="cpu", precision="fp32")
+            shares = [items] if engine == "ray" else [items[part::workers] for part in range(workers)]
+            outs = [folder / f"{name}-{part}" for part in range(len(shares))]
             started = time.monotonic()
-            report = transcribe_corpus(
-                job, items, engine=engine, workers=workers if engine == "ray" else None, unit_seconds=args.unit_seconds
-            )
+            calls = [
+                multiprocessing.get_context("spawn").Process(
+                    target=run_share, args=(args, out, share, engine, workers if engine == "ray" else None)
+                )
+                for out, share in zip(outs, shares, strict=True)
+            ]
+            for call in calls:
+                call.start()
+            for call in calls:
+                call.join()
             wall_s = time.monotonic() - started
-            runs.append(
-                {"way": name, "workers": workers, "done": report.done, **use_of(folder / name, workers, wall_s)}
-            )
-        texts = [texts_of(folder / name) for name, _, _ in ways]
+            runs.append({"way": name, "workers": workers, **use_of(outs, workers, wall_s)})
+            print(json.dumps(runs[-1]), flush=True)
+            if len(outs) == 1:  # a half of the corpus has other neighbours in its batches
+                texts.append(texts_of(outs[0]))
     values = {
-        "name": "corpus_ray",
+        "name": "scaling_ray",
         "what": f"{args.recordings} recordings of {args.seconds:g} s, {args.model}, one thread a worker",
         "cores": os.cpu_count(),
         "load_before": load,
@@ -64,10 +77,18 @@ def main() -> int:
         "runs": runs,
     }
     args.output.mkdir(parents=True, exist_ok=True)
-    with replacing(args.output / "corpus_ray.json") as partial:
+    with replacing(args.output / "scaling_ray.json") as partial:
         partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(values))
     return 0 if values["same_texts"] else 1
+
+
+def run_share(
+    args: argparse.Namespace, out: Path, items: list[CorpusItem], engine: Engine, workers: int | None
+) -> None:
+    """Go through a share of the corpus; a process of its own, whose start counts."""
+    job = TranscribingJob(model=args.model, out=out, threads=1, device="cpu", precision="fp32")
+    run_job(job, items, engine=engine, workers=workers, unit_seconds=args.unit_seconds)
 
 
 def cut(speech: Path, folder: Path, number: int, seconds: float) -> list[CorpusItem]:
@@ -82,9 +103,10 @@ def cut(speech: Path, folder: Path, number: int, seconds: float) -> list[CorpusI
     return read_corpus([folder])
 
 
-def use_of(out: Path, workers: int, wall_s: float) -> dict[str, Any]:
+def use_of(outs: list[Path], workers: int, wall_s: float) -> dict[str, Any]:
     """Return how the time of the workers was used, by the journal."""
-    walls = [json.loads(line)["wall_s"] for line in (out / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    lines = [line for out in outs for line in (out / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    walls = [json.loads(line)["wall_s"] for line in lines]
     return {
         "units": len(walls),
         "wall_s": round(wall_s, 2),

@@ -42,8 +42,9 @@ VERIFICATION = "verification"
 TRANSLATION = "translation"
 EDIT_KINDS = tuple((kind, place) for kind in ("insert", "replace", "delete") for place in ("start", "middle", "end"))
 SEED = re.compile(r"-seed\d+$")
-PRECISION, PEER, SCALING = "precision_", "peer_", "scaling"
-"""How results of `benchmarks.precision`, `benchmarks.peers` and `benchmarks.scaling` are called."""
+PRECISION, PEER, SCALING, FINETUNING, VOICE = "precision_", "peer_", "scaling", "finetuning_", "voice_finetuning_"
+"""How results of `benchmarks.precision`, `peers`, `scaling`, `finetuning` and `voice_finetuning` are called."""
+OWN_TABLES = (PRECISION, PEER, SCALING, FINETUNING, VOICE)
 NOTHING = "Not measured yet.\n"
 
 
@@ -109,6 +110,10 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "benchmarks": partial(benchmarks_table, root / "benchmarks" / "results"),
             "precision": partial(precision_table, root / "benchmarks" / "results"),
             "peers": partial(peers_table, root / "benchmarks" / "results"),
+            "finetuning": partial(finetuning_table, root / "benchmarks" / "results"),
+            "voice-finetuning": partial(voice_finetuning_table, root / "benchmarks" / "results"),
+            "ray": partial(ray_table, root / "benchmarks" / "results" / "scaling_ray.json"),
+            "checkpoints": partial(checkpoints_table, root / "benchmarks" / "results" / "scaling_recipes.json"),
             **{
                 folder.name: partial(experiment_table, read_scores(root, folder))
                 for folder in sorted(path.parent.glob("results/*"))
@@ -421,7 +426,7 @@ def interval(rate: float, bounds: Sequence[float] | None) -> str:
 
 def benchmarks_table(folder: Path) -> str:
     """Return a line for every result of a benchmark but those that have a table of their own."""
-    results = [result for name, result in read_results(folder) if not name.startswith((PRECISION, PEER, SCALING))]
+    results = [result for name, result in read_results(folder) if not name.startswith(OWN_TABLES)]
     header = ["what", "result", "runs", "threads", "load before", "note"]
     rows = [
         [r["what"], r.get("result") or sides(r), str(r["runs"]), str(r["threads"]), str(r["load_before"]), r["note"]]
@@ -457,6 +462,70 @@ def peers_table(folder: Path) -> str:
             load = f"{result['load_before']}"
             rows.append([name.removeprefix(PEER), *sides, f"{result['ratio']:.2f}", result["note"], load])
     return markdown(["case", "speechnar", "peer", "times ours", "agreement", "load before"], rows)
+
+
+def finetuning_table(folder: Path) -> str:
+    """Return a line for each way in which a recogniser was trained further."""
+    rows = []
+    for name, result in read_results(folder):
+        if name.startswith(FINETUNING):
+            for run in result["runs"]:
+                rates = [
+                    f"{100 * run[f'{unit}_{when}']:.1f} %" for unit in ("wer", "cer") for when in ("before", "after")
+                ]
+                cost = [f"{run['minutes']:.1f}", f"{run['peak_mib']:,}"]
+                kept = f"{result['kept_utterances']} ({result['kept_minutes']:.1f} min)"
+                learnt = [name.removeprefix(FINETUNING), run["trained"], f"{result['learnt_minutes']:.1f}"]
+                rows.append([*learnt, str(run["updates"]), kept, *rates, *cost, str(result["threads"])])
+    header = ["data", "trained", "minutes learnt from", "updates", "utterances kept back", "WER before", "after",
+              "CER before", "after", "minutes of training", "MiB", "threads"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def voice_finetuning_table(folder: Path) -> str:
+    """Return a line for each system of each voice that was trained further."""
+    rows = []
+    for name, result in read_results(folder):
+        if name.startswith(VOICE):
+            for system, found in result["systems"].items():
+                distance = f"{found['mcd_db']:.1f}" if "mcd_db" in found else ""
+                rates = [f"{100 * found[unit]:.1f} %" for unit in ("wer", "cer")]
+                rows.append([name.removeprefix(VOICE), system, str(result["texts"]), *rates, distance])
+    return markdown(["speaker", "system", "texts", "WER", "CER", "MCD from her recordings, dB"], rows)
+
+
+def ray_table(path: Path) -> str:
+    """Return a line for each way in which the same corpus was decoded on one machine."""
+    if not path.is_file():
+        return NOTHING
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [
+            run["way"],
+            str(run["workers"]),
+            *(f"{run[name]:.1f}" for name in ("wall_s", "mean_unit_s", "lost_s_a_worker")),
+            f"{100 * run['efficiency']:.0f} %",
+        ]
+        for run in result["runs"]
+    ]
+    return markdown(["way", "workers", "seconds", "seconds of a unit", "seconds a worker idles", "at work"], rows)
+
+
+def checkpoints_table(path: Path) -> str:
+    """Return a line for each size of a model whose checkpoints were timed."""
+    if not path.is_file():
+        return NOTHING
+    found = json.loads(path.read_text(encoding="utf-8"))["stages"]["checkpoints"]
+    rows = [
+        [
+            f"{row['weights'] / 1e6:,.0f} M",
+            f"{row['bytes'] / 1e9:.1f}",
+            f"{row['written_s']:.1f}",
+            f"{row['copied_s']:.1f}",
+        ]
+        for row in found
+    ]
+    return markdown(["weights", "GB", "seconds to write", "seconds to copy"], rows)
 
 
 def read_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:

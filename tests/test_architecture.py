@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "demo"}),
-    frozenset({"evaluation", "export", "scale", "serve"}),
+    frozenset({"scale"}),
+    frozenset({"evaluation", "export", "serve"}),
     frozenset({"captions", "cascade"}),
     frozenset({"tts"}),
     frozenset({"asr", "mt", "sound", "train"}),

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import finetuning, scaling
+from benchmarks import corpus, finetuning, make_tables, recipes, scaling, voice_finetuning
 from speechnar.data.kaldi import Utterance
 from speechnar.models.asr.owsm_ctc import OwsmCtc, OwsmCtcConfig
+from speechnar.scale.journal import JOURNAL
 
 needs_figures = pytest.mark.skipif(
     not scaling.SIMULATED.is_file(), reason="python -m benchmarks.scaling: not measured yet"
@@ -70,3 +72,57 @@ def test_minutes_of_a_speaker_are_split_in_their_order(tmp_path):
     learnt, kept = finetuning.split_minutes(utterances, 2.0, 1.5)
     assert [utterance.utt_id for utterance in learnt] == ["u0", "u1", "u2", "u3"]
     assert [utterance.utt_id for utterance in kept] == ["u4", "u5", "u6"]
+
+
+def test_operations_of_a_step_are_three_times_those_of_a_product():
+    layer = nn.Linear(30, 20)
+    given = torch.randn(7, 30, requires_grad=True)
+    with recipes.Operations() as counted:
+        layer(given).sum().backward()
+    assert counted.total == 3 * 2 * 7 * 30 * 20
+
+
+def test_every_configuration_that_is_measured_is_there():
+    for name in recipes.CASES:
+        assert (recipes.RECIPES / name).is_file(), name
+
+
+def test_a_checkpoint_is_timed(tmp_path):
+    found = recipes.time_checkpoint(tmp_path, 1000)
+    assert found["bytes"] > 3 * 4 * 1000
+    assert found["written_s"] >= 0 and found["copied_s"] >= 0
+
+
+def test_work_of_workers_is_told_from_waiting(tmp_path):
+    for name, walls in (("a", (1.0, 2.0)), ("b", (3.0,))):
+        (tmp_path / name).mkdir()
+        lines = (json.dumps({"wall_s": wall}) + "\n" for wall in walls)
+        (tmp_path / name / JOURNAL).write_text("".join(lines))
+    found = corpus.use_of([tmp_path / "a", tmp_path / "b"], 2, 4.0)
+    assert found == {"units": 3, "wall_s": 4.0, "mean_unit_s": 2.0, "efficiency": 0.75, "lost_s_a_worker": 1.0}
+
+
+def test_tables_of_fine_tuning_and_of_ray(tmp_path):
+    run = {"trained": "lora8", "updates": 30, "wer_before": 0.3, "cer_before": 0.1, "wer_after": 0.25, "cer_after": 0.1,
+           "minutes": 2.5, "peak_mib": 3000}  # fmt: skip
+    values = {"learnt_minutes": 10.2, "kept_minutes": 4.9, "kept_utterances": 41, "threads": 2, "runs": [run]}
+    (tmp_path / "finetuning_someone.json").write_text(json.dumps(values))
+    assert "| someone | lora8 | 10.2 | 30 | 41 (4.9 min) | 30.0 % | 25.0 % |" in make_tables.finetuning_table(tmp_path)
+    systems = {"recorded": {"wer": 0.1, "cer": 0.05}, "after": {"wer": 0.2, "cer": 0.1, "mcd_db": 6.5}}
+    (tmp_path / "voice_finetuning_someone.json").write_text(json.dumps({"texts": 5, "systems": systems}))
+    assert "| someone | after | 5 | 20.0 % | 10.0 % | 6.5 |" in make_tables.voice_finetuning_table(tmp_path)
+    way = {"way": "ray2", "workers": 2, "wall_s": 40.0, "mean_unit_s": 2.0, "lost_s_a_worker": 4.0, "efficiency": 0.9}
+    (tmp_path / "scaling_ray.json").write_text(json.dumps({"runs": [way]}))
+    assert "| ray2 | 2 | 40.0 | 2.0 | 4.0 | 90 % |" in make_tables.ray_table(tmp_path / "scaling_ray.json")
+    row = {"weights": 40_000_000, "bytes": 480_000_000, "written_s": 1.5, "copied_s": 0.4}
+    (tmp_path / "scaling_recipes.json").write_text(json.dumps({"stages": {"checkpoints": [row]}}))
+    assert "| 40 M | 0.5 | 1.5 | 0.4 |" in make_tables.checkpoints_table(tmp_path / "scaling_recipes.json")
+
+
+def test_a_voice_is_measured_by_its_distance_from_the_speaker():
+    samples = torch.randn(8000).numpy() * 0.1
+    cepstra = voice_finetuning.cepstra(samples)
+    assert cepstra.shape[1] == 13
+    assert voice_finetuning.mel_cepstral_distortion(
+        cepstra, cepstra, voice_finetuning.warp(cepstra, cepstra)
+    ) == pytest.approx(0.0)

@@ -26,7 +26,8 @@ if at_stage 3 "statistics"; then # of the data; and the codec, with the codes it
     rm -rf "$exp/codec"
     mkdir -p "$exp"
     cp -r "$codec" "$exp/codec"
-    "$PYTHON" -m speechnar data codes "$exp/codec" "$data"/{train,dev,test} --min-seconds "${min_seconds:-0}"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar data codes "$exp/codec" "$data"/{train,dev,test} \
+        --min-seconds "${min_seconds:-0}" "${engine[@]}"
 fi
 if at_stage 4 "train"; then
     for part in $config ${others:-}; do
@@ -41,7 +42,7 @@ if at_stage 5 "average"; then
     done
 fi
 make_sound() { # SYSTEM MODEL [OPTION]...: of the test set's texts by that system, to $exp/sound/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar sound decode "$2" "$data/test" "$exp/sound/$1" "${@:3}"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar sound decode "$2" "$data/test" "$exp/sound/$1" "${@:3}" "${engine[@]}"
 }
 if at_stage 6 "decode"; then # what the codec makes of the recordings is the best that models of its codes can do
     make_sound coded "$exp/model" --system coded

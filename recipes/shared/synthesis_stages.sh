@@ -68,7 +68,7 @@ if at_stage 5 "average" && [ ! -e "$exp/model/model.safetensors" ]; then
     "$PYTHON" -m speechnar average "$exp"
 fi
 speak() { # SYSTEM MODEL [OPTION]...: the test set by that system, to $exp/speech/SYSTEM
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar tts decode "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar tts decode "$2" "$data/$test_dir" "$exp/speech/$1" "${@:3}" "${engine[@]}"
 }
 final=$exp/model
 if [ -n "${one_step:-}" ]; then final=$exp/one_step/model; fi

@@ -6,14 +6,14 @@
 # packed_decoders, A,B of a joint model that are exported beside CTC.
 
 decode() { # SET NAME [OPTION]...: the set's hypotheses, to $exp/NAME.hyp
-    "${decode_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar decode "$exp/model" "$data/$1" "$exp/$2.hyp" "${@:3}" "${engine[@]}"
 }
 if ! declare -F train_dirs_of >/dev/null; then
     train_dirs_of() { echo "$data/train"; }
 fi
 score() { # SET NAME JSON [OPTION]...: of these hypotheses, to $exp/NAME.score and $exp/JSON.json
     "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" | tee "$exp/$2.score"
-    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" --json >"$exp/$3.json"
+    "$PYTHON" -m speechnar score "$data/$1" "$exp/$2.hyp" "${@:4}" --json | tee "$exp/$3.json" >/dev/null
 }
 
 if at_stage 4 "train"; then # each configuration starts from the weights of the one before it

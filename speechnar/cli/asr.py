@@ -7,7 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechnar.cli.corpus import PART_FORMATS, add_corpus, find_engine, transcribe_corpora
+from speechnar.cli.corpus import (
+    PART_FORMATS,
+    add_corpus,
+    add_engine,
+    check_engine,
+    find_engine,
+    parts_of,
+    run_stage_of,
+    transcribe_corpora,
+)
 from speechnar.cli.options import (
     FAILED,
     OK,
@@ -82,6 +91,7 @@ def _describe_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="text file; OUT.jsonl holds language and times")
     parser.add_argument("--task", default="asr", help="asr, or st_xxx for translation into language xxx")
     parser.add_argument("-l", "--language", default="auto", metavar="LANG", help="auto, given (by utt2lang) or a code")
+    add_engine(parser)
 
 
 def _describe_score(parser: argparse.ArgumentParser) -> None:
@@ -300,6 +310,15 @@ def _align(args: argparse.Namespace) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
+    check_engine(args)
+    if args.engine is not None:
+        from speechnar.scale.stages import Decoding  # noqa: PLC0415
+
+        stage = Decoding(
+            model=args.model, out=parts_of(args.out), hyp=args.out.resolve(), task=args.task, language=args.language,
+            options=decode_options(args), device=args.device, precision=args.precision, threads=args.threads,
+        )  # fmt: skip
+        return run_stage_of(args, stage, args.data_dir)
     from speechnar.evaluation.asr import decode_dir  # noqa: PLC0415
 
     transcriber = load_transcriber(args, args.model)

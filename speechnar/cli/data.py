@@ -5,7 +5,8 @@ import argparse
 import json
 from pathlib import Path
 
-from speechnar.cli.options import OK, Verb, add_direction, add_seed
+from speechnar.cli.corpus import add_engine, check_engine, parts_of, run_stage_of
+from speechnar.cli.options import OK, Verb, add_direction, add_seed, add_threads, set_threads
 from speechnar.cli.output import log, put
 
 
@@ -52,6 +53,8 @@ def _describe_codes(parser: argparse.ArgumentParser) -> None:
     _add_dirs(parser, "each gets a file codes.safetensors")
     parser.add_argument("--min-seconds", type=float, default=0.0, help="shorter sound is followed by silence")
     parser.add_argument("-d", "--device", default="cpu", help="default: %(default)s")
+    add_threads(parser)
+    add_engine(parser)
 
 
 def _describe_features(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +63,8 @@ def _describe_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the configuration")
     parser.add_argument("--batch-seconds", type=float, default=120.0, metavar="S", help="default: %(default)s")
     parser.add_argument("--missing", action="store_true", help="leave directories alone that have those of this model")
+    add_threads(parser)
+    add_engine(parser)
 
 
 def _describe_distil(parser: argparse.ArgumentParser) -> None:
@@ -136,8 +141,21 @@ def _durations(args: argparse.Namespace) -> int:
 
 
 def _codes(args: argparse.Namespace) -> int:
+    from speechnar.data.codes import CODES_FILE  # noqa: PLC0415
     from speechnar.train.extract_codes import extract_codes, load_codec  # noqa: PLC0415
 
+    check_engine(args)
+    set_threads(args.threads)
+    if args.engine is not None:
+        from speechnar.scale.stages import Coding  # noqa: PLC0415
+
+        for folder in args.data_dirs:
+            coding = Coding(
+                model=args.codec.resolve(), out=parts_of(folder / CODES_FILE), data_dir=folder.resolve(),
+                min_seconds=args.min_seconds, device=args.device, threads=args.threads,
+            )  # fmt: skip
+            run_stage_of(args, coding, folder)
+        return OK
     codec = load_codec(args.codec, device=args.device)
     for folder in args.data_dirs:
         log().info("%s: %d frames", folder, extract_codes(codec, folder, min_seconds=args.min_seconds))
@@ -146,13 +164,25 @@ def _codes(args: argparse.Namespace) -> int:
 
 def _features(args: argparse.Namespace) -> int:
     from speechnar.config import load_config  # noqa: PLC0415
+    from speechnar.data.features import STATES_FILE  # noqa: PLC0415
     from speechnar.train.extract_features import extract_features, has_features, load_extractor  # noqa: PLC0415
     from speechnar.train.run import RunConfig  # noqa: PLC0415
 
+    check_engine(args)
+    set_threads(args.threads)
     model, tokenizer = load_extractor(load_config(args.config, RunConfig, args.set))
     for folder in args.data_dirs:
         if args.missing and has_features(model, folder):
             log().info("%s: has them already", folder)
+            continue
+        if args.engine is not None:
+            from speechnar.scale.stages import Extracting  # noqa: PLC0415
+
+            extracting = Extracting(
+                model=args.config.resolve(), out=parts_of(folder / STATES_FILE), data_dir=folder.resolve(),
+                settings=tuple(args.set), batch_seconds=args.batch_seconds, threads=args.threads,
+            )  # fmt: skip
+            run_stage_of(args, extracting, folder)
             continue
         total = extract_features(model, folder, tokenizer, batch_seconds=args.batch_seconds)
         log().info("%s: %d positions", folder, total)

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from speechnar.cli.corpus import add_engine, check_engine, run_stage_of
 from speechnar.cli.options import (
     OK,
     Verb,
@@ -61,6 +62,7 @@ def _describe_decode(parser: argparse.ArgumentParser) -> None:
     add_seed(parser)
     add_computing(parser)
     add_precision(parser, "fp32")
+    add_engine(parser)
 
 
 def _describe_score(parser: argparse.ArgumentParser) -> None:
@@ -111,13 +113,24 @@ def _decode(args: argparse.Namespace) -> int:
     from speechnar.sound.generator import Generator  # noqa: PLC0415
     from speechnar.sound.options import GeneratorOptions  # noqa: PLC0415
 
+    check_engine(args)
     set_threads(args.threads)
+    options = GeneratorOptions(steps=args.steps, rescore=args.rescore, lead_seconds=args.lead_seconds)
+    if args.engine is not None:
+        from speechnar.scale.stages import Generating  # noqa: PLC0415
+
+        stage = Generating(
+            model=args.model.resolve(), out=args.out.resolve() / "parts", sounds=args.out.resolve(),
+            coded=args.system == "coded", partner=None if args.partner is None else args.partner.resolve(),
+            seconds=args.seconds, seed=args.seed, options=options,
+            device=args.device, precision=args.precision, threads=args.threads,
+        )  # fmt: skip
+        return run_stage_of(args, stage, args.data_dir)
     utterances = read_kaldi_dir(args.data_dir)
     generator = Generator.load(args.model, device=args.device, precision=args.precision, partner=args.partner)
     if args.system == "coded":
         recode_data(generator, utterances, args.out)
         return OK
-    options = GeneratorOptions(steps=args.steps, rescore=args.rescore, lead_seconds=args.lead_seconds)
     rtf = generate_data(generator, utterances, args.out, seconds=args.seconds, seed=args.seed, options=options)
     log().info("%s: %d utterances, real-time factor %.3f", args.out, len(utterances), rtf)
     return OK

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from speechnar.cli.corpus import add_engine, check_engine, run_stage_of
 from speechnar.cli.options import (
     OK,
     Verb,
@@ -50,6 +51,7 @@ def _describe_decode(parser: argparse.ArgumentParser) -> None:
     add_seed(parser)
     add_computing(parser)
     add_precision(parser, "fp32")
+    add_engine(parser)
 
 
 def _describe_score(parser: argparse.ArgumentParser) -> None:
@@ -222,7 +224,18 @@ def _decode(args: argparse.Namespace) -> int:
     from speechnar.evaluation.tts import load_tts, resynthesize_data, synthesize_data  # noqa: PLC0415
     from speechnar.tts.synthesizer import Synthesizer  # noqa: PLC0415
 
+    check_engine(args)
     set_threads(args.threads)
+    if args.engine is not None:
+        from speechnar.scale.stages import Speaking  # noqa: PLC0415
+
+        stage = Speaking(
+            model=args.model.resolve(), out=args.out.resolve() / "parts", sounds=args.out.resolve(),
+            system=None if args.system == "synthesized" else args.system,
+            voices=None if args.voices is None else args.voices.resolve(), steps=args.steps, seed=args.seed,
+            device=args.device, precision=args.precision, threads=args.threads,
+        )  # fmt: skip
+        return run_stage_of(args, stage, args.data_dir)
     utterances = read_kaldi_dir(args.data_dir)
     if args.system != "synthesized":
         resynthesize_data(

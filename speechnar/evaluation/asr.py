@@ -7,7 +7,7 @@ A hypothesis file is Kaldi's ``text``: an utterance id and its text on a line, t
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,35 @@ def decode_dir(
         DataError: the directory is malformed, or lacks ``utt2lang`` where it is asked for.
         ConfigError: the model cannot honour an option.
     """
-    if task != "asr" and not task.startswith("st_"):
-        raise ConfigError(f"task must be asr or st_xxx (translation into language xxx), got {task!r}")
     utterances = read_kaldi_dir(data_dir)
     started = time.monotonic()
+    outcomes = decode_utterances(transcriber, utterances, task=task, language=language, options=options)
+    wall_s = time.monotonic() - started
+    failed = {utt_id: error for utt_id, error in sorted(outcomes.items()) if isinstance(error, SpeechnarError)}
+    for utt_id, error in failed.items():
+        logger.error("utterance %s: %s", utt_id, error)
+    write_decoded(out, (entry_of(utterance, outcomes[utterance.utt_id], task) for utterance in utterances))
+    return DecodeSummary(len(utterances), len(failed), sum(utt.duration_s for utt in utterances), wall_s)
+
+
+def decode_utterances(
+    transcriber: Transcriber,
+    utterances: Sequence[Utterance],
+    *,
+    task: str = "asr",
+    language: str = AUTO,
+    options: DecodeOptions | None = None,
+) -> dict[str, Transcript | SpeechnarError]:
+    """Return what is said in each utterance, or what kept it from being heard; arguments as of `decode_dir`.
+
+    Raises:
+        DataError: the language of one is asked for and not known.
+        ConfigError: the model cannot honour an option.
+    """
+    if task != "asr" and not task.startswith("st_"):
+        raise ConfigError(f"task must be asr or st_xxx (translation into language xxx), got {task!r}")
     outcomes: dict[str, Transcript | SpeechnarError] = {}
-    for lang, group in _by_language(utterances, language, data_dir).items():
+    for lang, group in _by_language(utterances, language).items():
         read: list[Utterance] = []
         found = transcriber.transcribe_many(
             _waveforms(group, transcriber.sample_rate, read, outcomes),
@@ -84,16 +107,16 @@ def decode_dir(
         )
         for index, outcome in enumerate(found):
             outcomes[read[index].utt_id] = outcome
-    wall_s = time.monotonic() - started
-    failed = {utt_id: error for utt_id, error in sorted(outcomes.items()) if isinstance(error, SpeechnarError)}
-    for utt_id, error in failed.items():
-        logger.error("utterance %s: %s", utt_id, error)
-    ordered = [_entry(utt, outcomes[utt.utt_id], task) for utt in sorted(utterances, key=lambda utt: utt.utt_id)]
+    return outcomes
+
+
+def write_decoded(out: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``out`` and ``out.jsonl``, sorted by utterance, of what `entry_of` returns; complete or not at all."""
+    ordered = sorted(entries, key=lambda entry: str(entry["utt_id"]))
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(jsonl_of(out), "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in ordered))
     replace_text(out, "".join(f"{entry['utt_id']} {entry['text']}".rstrip() + "\n" for entry in ordered))
-    return DecodeSummary(len(ordered), len(failed), sum(utt.duration_s for utt in utterances), wall_s)
 
 
 def _waveforms(
@@ -113,18 +136,19 @@ def _waveforms(
         yield wav
 
 
-def _by_language(utterances: Sequence[Utterance], language: str, data_dir: str | Path) -> dict[str, list[Utterance]]:
+def _by_language(utterances: Sequence[Utterance], language: str) -> dict[str, list[Utterance]]:
     if language != GIVEN:
         return {language: list(utterances)}
     groups: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         if utterance.lang is None:
-            raise DataError(f"{data_dir}: utterance {utterance.utt_id!r} is not in utt2lang; use auto or a code")
+            raise DataError(f"utterance {utterance.utt_id!r} is not in utt2lang; use auto or a code")
         groups.setdefault(utterance.lang, []).append(utterance)
     return groups
 
 
-def _entry(utterance: Utterance, outcome: Transcript | SpeechnarError, task: str) -> dict[str, Any]:
+def entry_of(utterance: Utterance, outcome: Transcript | SpeechnarError, task: str) -> dict[str, Any]:
+    """Return the line of an utterance in ``out.jsonl``."""
     if isinstance(outcome, SpeechnarError):
         return {"utt_id": utterance.utt_id, "text": "", "task": task, "error": str(outcome)}
     named = replace(outcome, file=str(utterance.wav_path), text=" ".join(outcome.text.split()))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
 from speechnar.audio.io import read_audio
 from speechnar.data.codes import CODES_FILE, read_codes
@@ -69,8 +70,7 @@ def generate_data(
         nonlocal wall_s, audio_s
         for number, utterance in enumerate(utterances):
             started = time.perf_counter()
-            length = utterance.duration_s if seconds is None else seconds
-            sound = generator.generate(utterance.text, seconds=length, seed=seed + number, options=options)
+            sound = make_sound(generator, utterance, seconds=seconds, seed=seed + number, options=options)
             wall_s += time.perf_counter() - started
             audio_s += sound.duration
             yield utterance.utt_id, sound
@@ -85,19 +85,45 @@ def recode_data(generator: Generator, utterances: Sequence[Utterance], out: str 
     Raises:
         AudioError: a recording cannot be read.
     """
-    wavs = ((utt.utt_id, torch.from_numpy(read_utterance(utt, generator.sample_rate))) for utt in utterances)
-    _write(((utt_id, generator.recode(wav)) for utt_id, wav in wavs), Path(out))
+    _write(((utt.utt_id, make_sound(generator, utt, coded=True)) for utt in utterances), Path(out))
+
+
+def make_sound(
+    generator: Generator,
+    utterance: Utterance,
+    *,
+    coded: bool = False,
+    seconds: float | None = None,
+    seed: int = 0,
+    options: GeneratorOptions = GeneratorOptions(),  # noqa: B008  # it is frozen
+) -> Sound:
+    """Return sound of an utterance's text, as long as its recording unless ``seconds`` are given; or the one coded.
+
+    Raises:
+        AudioError: the recording cannot be read.
+        ConfigError: an option is out of its range, or the text has words that the model does not know.
+    """
+    if coded:
+        return generator.recode(torch.from_numpy(read_utterance(utterance, generator.sample_rate)))
+    length = utterance.duration_s if seconds is None else seconds
+    return generator.generate(utterance.text, seconds=length, seed=seed, options=options)
 
 
 def _write(sounds: Iterable[tuple[str, Sound]], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    codes, joins = {}, {}
+    codes: dict[str, Tensor] = {}
+    joins: dict[str, Sequence[float]] = {}
     for utt_id, sound in sounds:
         sound.save(out / f"{utt_id}.wav")
-        codes[utt_id] = torch.from_numpy(sound.codes)
-        joins[utt_id] = [round(join, 6) for join in sound.joins]
+        codes[utt_id], joins[utt_id] = torch.from_numpy(sound.codes), sound.joins
+    write_codes_and_joins(out, codes, joins)
+
+
+def write_codes_and_joins(out: Path, codes: dict[str, Tensor], joins: Mapping[str, Sequence[float]]) -> None:
+    """Write into a system's folder the codes (K, T) of each utterance, and where its windows meet, in seconds."""
     save_file(codes, out / CODES_FILE)
-    (out / JOINS_FILE).write_text(json.dumps(joins, indent=1) + "\n", encoding="utf-8")
+    rounded = {utt_id: [round(join, 6) for join in places] for utt_id, places in joins.items()}
+    (out / JOINS_FILE).write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from speechnar.models.prepare import load_prepared
 from speechnar.models.tts.tts import Tts
 from speechnar.text.normalize import get_normalizer
 from speechnar.text.transcript import Transcript
-from speechnar.tts.synthesizer import Synthesizer
+from speechnar.tts.synthesizer import Speech, Synthesizer
 from speechnar.tts.voice import Voice
 
 logger = logging.getLogger(__name__)
@@ -84,27 +84,49 @@ def synthesize_data(
         AudioError: a recording is no use as a reference.
         ConfigError: an option is out of its range, or a text cannot be spoken.
     """
-    references = {utterance.spk_id: utterance for utterance in reversed(voices)}
-    known: dict[str, Voice] = {}
+    reader = Reader(synthesizer, voices, steps=steps)
     wall_s = audio_s = 0.0
     Path(out).mkdir(parents=True, exist_ok=True)
     for number, utterance in enumerate(utterances):
-        speaker = utterance.spk_id
-        if voices and speaker not in known:
-            if speaker not in references:
-                raise DataError(f"speaker {speaker!r} of utterance {utterance.utt_id!r} has no recording among voices")
-            reference = references[speaker]
-            wav = read_utterance(reference, synthesizer.sample_rate)
-            known[speaker] = synthesizer.voice(wav, text=reference.text, sample_rate=synthesizer.sample_rate)
+        voice = reader.voice_of(utterance)
         started = time.perf_counter()
-        speech = synthesizer.synthesize(utterance.text, voice=known.get(speaker), steps=steps, seed=seed + number)
+        speech = reader.read(utterance, voice, seed=seed + number)
         wall_s += time.perf_counter() - started
         audio_s += speech.duration
         speech.save(Path(out) / f"{utterance.utt_id}.wav")
     return wall_s / audio_s if audio_s else 0.0
 
 
-@torch.no_grad()
+class Reader:
+    """Reads texts aloud, each in the voice of its speaker; arguments as of `synthesize_data`."""
+
+    def __init__(self, synthesizer: Synthesizer, voices: Sequence[Utterance] = (), *, steps: int | None = None) -> None:
+        self._synthesizer = synthesizer
+        self._references = {utterance.spk_id: utterance for utterance in reversed(voices)}
+        self._steps = steps
+        self._known: dict[str, Voice] = {}
+
+    def voice_of(self, utterance: Utterance) -> Voice | None:
+        """Return the voice of its speaker; None: the model's own.
+
+        Raises:
+            DataError: the speaker has no recording among the voices.
+            AudioError: that one is no use as a reference.
+        """
+        speaker = utterance.spk_id
+        if self._references and speaker not in self._known:
+            if speaker not in self._references:
+                raise DataError(f"speaker {speaker!r} of utterance {utterance.utt_id!r} has no recording among voices")
+            reference, rate = self._references[speaker], self._synthesizer.sample_rate
+            wav = read_utterance(reference, rate)
+            self._known[speaker] = self._synthesizer.voice(wav, text=reference.text, sample_rate=rate)
+        return self._known.get(speaker)
+
+    def read(self, utterance: Utterance, voice: Voice | None, *, seed: int) -> Speech:
+        """Return its text as speech."""
+        return self._synthesizer.synthesize(utterance.text, voice=voice, steps=self._steps, seed=seed)
+
+
 def resynthesize_data(model: Tts, utterances: Sequence[Utterance], out: str | Path, system: System) -> None:
     """Write each recording to ``out/<utterance id>.wav`` as the vocoder makes it, of its log-mels or of its latents.
 
@@ -112,17 +134,28 @@ def resynthesize_data(model: Tts, utterances: Sequence[Utterance], out: str | Pa
         AudioError: a recording cannot be read.
         DataError: one is shorter than a latent.
     """
-    device = next(model.parameters()).device
     Path(out).mkdir(parents=True, exist_ok=True)
     for utterance in utterances:
-        wav = torch.from_numpy(read_utterance(utterance, model.sample_rate)).to(device)[None]
-        lens = torch.tensor([wav.size(1)], device=device)
-        latents, latent_lens = model.codec.encode(wav, lens)
-        if not int(latent_lens):
-            raise DataError(f"utterance {utterance.utt_id!r}: shorter than a latent of {model.latent_shift_s:g} s")
-        feats = model.codec.decode(latents, latent_lens) if system == "coded" else model.codec.frontend(wav, lens)
-        samples: NDArray[np.float32] = model.vocoder(*feats)[0][0].cpu().numpy()
-        Audio(samples, model.sample_rate).save(Path(out) / f"{utterance.utt_id}.wav")
+        resynthesize(model, utterance, system).save(Path(out) / f"{utterance.utt_id}.wav")
+
+
+@torch.no_grad()
+def resynthesize(model: Tts, utterance: Utterance, system: System) -> Audio:
+    """Return a recording as `resynthesize_data` writes it.
+
+    Raises:
+        AudioError: it cannot be read.
+        DataError: it is shorter than a latent.
+    """
+    device = next(model.parameters()).device
+    wav = torch.from_numpy(read_utterance(utterance, model.sample_rate)).to(device)[None]
+    lens = torch.tensor([wav.size(1)], device=device)
+    latents, latent_lens = model.codec.encode(wav, lens)
+    if not int(latent_lens):
+        raise DataError(f"utterance {utterance.utt_id!r}: shorter than a latent of {model.latent_shift_s:g} s")
+    feats = model.codec.decode(latents, latent_lens) if system == "coded" else model.codec.frontend(wav, lens)
+    samples: NDArray[np.float32] = model.vocoder(*feats)[0][0].cpu().numpy()
+    return Audio(samples, model.sample_rate)
 
 
 def load_tts(folder: str | Path, *, device: str = "auto", precision: Precision = "fp32") -> Tts:

@@ -10,12 +10,12 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.extras import needs
-from speechnar.scale.transcribing import TranscribingJob, UnitTranscriber
-from speechnar.scale.units import Backlog, Unit, UnitFailure, UnitReport
+from speechnar.scale.units import Backlog, Job, Unit, UnitFailure, UnitReport, limit_threads
 
 with needs("scale"):
     import ray
@@ -31,6 +31,20 @@ MAX_LOSSES = 100
 """Workers that may die between two finished units before the run is left: a model that fits no machine kills all."""
 
 
+class UnitActor:
+    """A worker: what a job has loaded, in a process of its own, where paths mean what they mean to the driver."""
+
+    def __init__(self, job: Job, folder: str) -> None:
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        limit_threads(job)
+        self._work = job.worker()
+
+    def do(self, unit: Unit[Any]) -> UnitReport | UnitFailure:
+        """Do a unit."""
+        return self._work(unit)
+
+
 class RayEngine:
     """Workers on a cluster, which is started on this machine where there is none.
 
@@ -38,7 +52,7 @@ class RayEngine:
         ConfigError: there is no cluster at the address, or nothing on it to run on.
     """
 
-    def __init__(self, job: TranscribingJob, *, address: str | None = None, workers: int | None = None) -> None:
+    def __init__(self, job: Job, *, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers must be at least 1, got {workers}")
         self._job = job
@@ -57,7 +71,7 @@ class RayEngine:
         if self._workers < 1:
             raise ConfigError(f"the cluster has {cpus} CPUs, of which a worker needs {threads}; lower --threads")
         self._actors: list[Any] = []
-        self._flying: dict[Any, tuple[Any, Unit]] = {}
+        self._flying: dict[Any, tuple[Any, Unit[Any]]] = {}
         """By reference of a result, who makes it of what."""
 
     def run(self, backlog: Backlog) -> Iterator[UnitReport]:
@@ -66,10 +80,11 @@ class RayEngine:
         Raises:
             SpeechnarError: nothing can be done any more.
         """
-        worker = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(UnitTranscriber)
+        worker = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(UnitActor)
         job = ray.put(self._job)
         num_actors = min(self._workers, len(backlog.waiting))
-        self._actors = [worker.remote(job) for _ in range(num_actors)]
+        folder = str(Path.cwd())
+        self._actors = [worker.remote(job, folder) for _ in range(num_actors)]
         losses = 0
         try:
             while backlog.waiting or self._flying:
@@ -88,7 +103,7 @@ class RayEngine:
                         losses += 1
                         if losses > MAX_LOSSES:
                             raise SpeechnarError(f"{losses} workers were lost one after the other; {result.reason}")
-                        self._actors[self._actors.index(actor)] = worker.remote(job)
+                        self._actors[self._actors.index(actor)] = worker.remote(job, folder)
                         ray.kill(actor)
                     given_up = backlog.put_back(unit, result)
                     if given_up is not None:
@@ -110,7 +125,7 @@ class RayEngine:
                 return
             unit = backlog.waiting.popleft()
             load[id(actor)] += 1
-            self._flying[actor.__call__.remote(unit)] = (actor, unit)
+            self._flying[actor.do.remote(unit)] = (actor, unit)
 
     def _result(self, reference: Any) -> UnitReport | UnitFailure:
         try:

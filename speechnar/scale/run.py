@@ -1,4 +1,4 @@
-"""A corpus from listing to report, on one machine or on a Ray cluster, with one journal (``transcribe --engine``)."""
+"""A corpus from listing to report, on one machine or on a Ray cluster, with one journal (``--engine``)."""
 
 import logging
 import time
@@ -6,12 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from speechnar.data.corpus import CorpusItem
 from speechnar.errors import SpeechnarError
 from speechnar.files import check_writable
 from speechnar.scale.journal import CorpusReport, Journal
-from speechnar.scale.transcribing import PART, TranscribingJob, UnitTranscriber
-from speechnar.scale.units import GIVEN_UP, UNIT_SECONDS, Backlog, Unit, UnitReport, group, without
+from speechnar.scale.units import (
+    GIVEN_UP,
+    PART,
+    UNIT_SECONDS,
+    Backlog,
+    Item,
+    ItemT,
+    Job,
+    Unit,
+    UnitReport,
+    group,
+    limit_threads,
+    without,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +31,9 @@ Finished: TypeAlias = Iterator[UnitReport]
 TOLD_EVERY_S = 10.0
 
 
-def transcribe_corpus(
-    job: TranscribingJob,
-    items: Sequence[CorpusItem],
+def run_job(
+    job: Job,
+    items: Sequence[ItemT],
     *,
     engine: Engine = "local",
     address: str | None = None,
@@ -30,7 +41,7 @@ def transcribe_corpus(
     retry_failed: bool = False,
     unit_seconds: float = UNIT_SECONDS,
 ) -> CorpusReport:
-    """Decode what the journal in ``job.out`` does not hold yet; each item ends in one result or one reason.
+    """Do what the journal in ``job.out`` does not hold yet; each item ends in one result or one reason.
 
     Args:
         job: what is made of each item.
@@ -39,7 +50,7 @@ def transcribe_corpus(
         address: of the cluster; None: the one of ``RAY_ADDRESS``, or one that is started on this machine.
         workers: of Ray; None: one for each GPU, or for each CPU where there is none.
         retry_failed: try again what failed in earlier runs. What was given up since its worker died is tried anyway.
-        unit_seconds: audio decoded and journalled at once.
+        unit_seconds: audio of what is done and journalled at once.
 
     Raises:
         ConfigError: the folder holds results of another request, another program works there, or an option is wrong.
@@ -61,15 +72,14 @@ def transcribe_corpus(
                 for report in _engine(job, engine, address, workers)(Backlog.of(units)):
                     journal.add(report)
                     progress.advance(report)
+            _remove_orphans(job.out, journal.parts)
             return journal.finish(len(items), wall_s=time.monotonic() - started, done_before=done_before)
     except OSError as error:
         path = error.filename or job.out
         raise SpeechnarError(f"{path}: cannot be written ({error.strerror}); the same command goes on later") from None
 
 
-def _engine(
-    job: TranscribingJob, engine: Engine, address: str | None, workers: int | None
-) -> Callable[[Backlog], Finished]:
+def _engine(job: Job, engine: Engine, address: str | None, workers: int | None) -> Callable[[Backlog], Finished]:
     if engine == "ray":
         from speechnar.scale.ray_engine import RayEngine  # noqa: PLC0415  # of an extra
 
@@ -80,8 +90,9 @@ def _engine(
 class LocalEngine:
     """Does units one after the other, in this process."""
 
-    def __init__(self, job: TranscribingJob) -> None:
-        self._worker = UnitTranscriber(job)
+    def __init__(self, job: Job) -> None:
+        limit_threads(job)
+        self._work = job.worker()
 
     def run(self, backlog: Backlog) -> Finished:
         """Yield what is finished.
@@ -92,7 +103,7 @@ class LocalEngine:
         backlog.attempts = 1  # the same process would fail in the same way
         while backlog.waiting:
             unit = backlog.waiting.popleft()
-            result = self._worker(unit)
+            result = self._work(unit)
             if isinstance(result, UnitReport):
                 yield result
             elif (given_up := backlog.put_back(unit, result)) is not None:
@@ -109,7 +120,7 @@ def _remove_orphans(folder: Path, parts: set[str]) -> None:
 class _Progress:
     """Says now and then how far it is and how long it will take, by the audio done so far."""
 
-    def __init__(self, items: Sequence[CorpusItem], units: Sequence[Unit]) -> None:
+    def __init__(self, items: Sequence[Item], units: Sequence[Unit[ItemT]]) -> None:
         self._listed = len(items)
         self._seconds = {item.utt_id: item.seconds for unit in units for item in unit.items}
         self._total_s = sum(self._seconds.values())

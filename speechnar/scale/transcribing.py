@@ -3,15 +3,12 @@
 import errno
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.recordings import INAUDIBLE
@@ -23,21 +20,17 @@ from speechnar.extras import needs
 from speechnar.files import replacing
 from speechnar.hub import Precision
 from speechnar.scale.journal import OWN_STEMS
-from speechnar.scale.units import Outcome, Unit, UnitFailure, UnitReport
+from speechnar.scale.units import PART, UNREADABLE, Outcome, Unit, UnitFailure, UnitReport, attempt
 from speechnar.text.transcript import FORMATS, Transcript, TranscriptFormat, safe_stem, write_transcript
-
-logger = logging.getLogger(__name__)
 
 JSONL, PARQUET = "jsonl", "parquet"
 PARTS = (JSONL, PARQUET)
 """Formats that hold many results in a file."""
-PART = "part-"
 MAX_SECONDS = 4 * 3600.0
 SILENT = "silent"
 # What messages of unreadable audio have in common, by what to call it.
 _KINDS = {"accepted": "too long", "holds no audio samples": "empty", "is empty": "empty", "NaN": "not finite",
           "listed twice": "duplicate"}  # fmt: skip
-UNREADABLE = "unreadable"
 UNWRITABLE = "unwritable"
 _OF_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 """What ids can do: one is a folder of another's, or is too long."""
@@ -91,6 +84,14 @@ class TranscribingJob:
             "max_seconds": self.max_seconds,
         }
 
+    def worker(self) -> "UnitTranscriber":
+        """Load the model.
+
+        Raises:
+            SpeechnarError: it cannot be loaded.
+        """
+        return UnitTranscriber(self)
+
 
 class UnitTranscriber:
     """A model that stays loaded.
@@ -101,30 +102,20 @@ class UnitTranscriber:
 
     def __init__(self, job: TranscribingJob) -> None:
         self.job = job
-        if job.threads is not None:
-            torch.set_num_threads(job.threads)
         if PARQUET in job.formats:
             with needs("scale"):
                 import pyarrow.parquet  # type: ignore[import-not-found,unused-ignore]  # noqa: F401, PLC0415
         self.transcriber = Transcriber.load(job.model, device=job.device, precision=job.precision)
 
-    def __call__(self, unit: Unit) -> UnitReport | UnitFailure:
+    def __call__(self, unit: Unit[CorpusItem]) -> UnitReport | UnitFailure:
         """Decode a unit and write its results; what fails as a whole is returned, too, never raised."""
-        started = time.monotonic()
-        try:
-            outcomes, results = self._decode(unit)
-            part = self._write_parts(unit, results)
-        except ConfigError as error:
-            return UnitFailure(str(error), is_final=True)
-        except OSError as error:
-            path = error.filename or self.job.out
-            return UnitFailure(f"{path}: cannot be written ({error.strerror})", is_final=True)
-        except Exception as error:  # of a library: the unit is tried again, in the end item by item
-            logger.exception("a unit of %d recordings fails", len(unit.items))
-            return UnitFailure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        return UnitReport(unit.key, tuple(outcomes), part, time.monotonic() - started)
+        return attempt(unit, self.job.out, self._make)
 
-    def _decode(self, unit: Unit) -> tuple[list[Outcome], list[tuple[str, Transcript]]]:
+    def _make(self, unit: Unit[CorpusItem]) -> tuple[list[Outcome], str | None]:
+        outcomes, results = self._decode(unit)
+        return outcomes, self._write_parts(unit, results)
+
+    def _decode(self, unit: Unit[CorpusItem]) -> tuple[list[Outcome], list[tuple[str, Transcript]]]:
         job = self.job
         heard = [_Heard(item, job.max_seconds) for item in unit.items]
         found = self.transcriber.transcribe_many(
@@ -151,7 +142,7 @@ class UnitTranscriber:
             results.append((utt_id, outcome))
         return outcomes, results
 
-    def _write_parts(self, unit: Unit, results: list[tuple[str, Transcript]]) -> str | None:
+    def _write_parts(self, unit: Unit[CorpusItem], results: list[tuple[str, Transcript]]) -> str | None:
         """Write what goes into common files, whole or not at all; return their name without suffix."""
         formats = [format for format in self.job.formats if format in PARTS]
         if not formats or not results:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn import functional as F
 
 from speechnar.data.codes import CODES_FILE
 from speechnar.data.dataset import read_utterance
-from speechnar.data.kaldi import read_kaldi_dir
+from speechnar.data.kaldi import Utterance, read_kaldi_dir
 from speechnar.errors import ConfigError
+from speechnar.files import replacing
 from speechnar.models.base import load_model
 from speechnar.models.sound.encodec import Encodec
 
 
-@torch.no_grad()
 def extract_codes(codec: Encodec, folder: Path, *, min_seconds: float = 0.0) -> int:
     """Write the codes of every utterance of ``folder`` into it, and return the number of frames.
 
@@ -31,17 +32,28 @@ def extract_codes(codec: Encodec, folder: Path, *, min_seconds: float = 0.0) -> 
         DataError: the directory is malformed.
         AudioError: a recording cannot be read.
     """
-    device = next(codec.parameters()).device
-    min_samples = round(min_seconds * codec.sample_rate)
-    found = {}
-    for utterance in read_kaldi_dir(folder):
-        wav = torch.from_numpy(read_utterance(utterance, codec.sample_rate)).to(device)
-        codes, _ = codec.encode(F.pad(wav, (0, max(0, min_samples - len(wav))))[None])
-        found[utterance.utt_id] = codes[0].to("cpu", torch.int16).contiguous()
-    temporary = folder / f".{CODES_FILE}.tmp"
-    save_file(found, temporary)
-    temporary.replace(folder / CODES_FILE)
+    found = {utt.utt_id: code(codec, utt, min_seconds=min_seconds) for utt in read_kaldi_dir(folder)}
+    write_codes(folder, found)
     return sum(codes.size(1) for codes in found.values())
+
+
+@torch.no_grad()
+def code(codec: Encodec, utterance: Utterance, *, min_seconds: float = 0.0) -> Tensor:
+    """Return the codes (K, T) of an utterance, int16.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    wav = torch.from_numpy(read_utterance(utterance, codec.sample_rate)).to(next(codec.parameters()).device)
+    missing = max(0, round(min_seconds * codec.sample_rate) - len(wav))
+    codes, _ = codec.encode(F.pad(wav, (0, missing))[None])
+    return codes[0].to("cpu", torch.int16).contiguous()
+
+
+def write_codes(folder: Path, codes: dict[str, Tensor]) -> None:
+    """Write the codes of all utterances into their data directory, whole or not at all."""
+    with replacing(folder / CODES_FILE) as temporary:
+        save_file(codes, temporary)
 
 
 def load_codec(folder: str | Path, *, device: str = "cpu") -> Encodec:

@@ -353,16 +353,21 @@ def test_joint_data_are_those_of_the_recipes_and_of_sound_files_with_texts(aster
     assert len(sets) > 1
 
 
-def test_librispeech_data(tmp_path):
-    corpus = tmp_path / "corpus/LibriSpeech"
+def write_librispeech(corpus: Path) -> Path:
+    """Write a small tree of LibriSpeech's shape, below a folder that is returned."""
     for i, part in enumerate(("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other")):
         for utt_id in (f"{i}19-198-0000", f"{i}19-198-0001", f"{i}26-495-0000"):
             speaker, chapter, _ = utt_id.split("-")
-            folder = corpus / part / speaker / chapter
+            folder = corpus / "LibriSpeech" / part / speaker / chapter
             write_tone(folder / f"{utt_id}.flac", 0.5)
             with (folder / f"{speaker}-{chapter}.trans.txt").open("a") as file:
                 file.write(f"{utt_id} CHAPTER {'ONE TWO THREE' if utt_id.endswith('0') else 'MISSUS RACHEL'}\n")
-    arguments = ["--corpus", str(corpus.parent), "--data", str(tmp_path / "data"), "--stage", "1", "--stop_stage", "3"]
+    return corpus
+
+
+def test_librispeech_data(tmp_path):
+    corpus = write_librispeech(tmp_path / "corpus")
+    arguments = ["--corpus", str(corpus), "--data", str(tmp_path / "data"), "--stage", "1", "--stop_stage", "3"]
     finished = run("librispeech/asr", *arguments)
     assert finished.returncode == 1
     assert "must hold 28539 utterances, got 3" in finished.stderr
@@ -442,8 +447,9 @@ def test_aishell1_goes_through_all_stages(kind: str, head: str, aishell1, tmp_pa
     assert (tmp_path / "exp/export/model.safetensors").stat().st_size
 
 
-def test_mustc_data(tmp_path):
-    root = tmp_path / "en-de/data"
+def write_mustc(corpus: Path) -> Path:
+    """Write a small tree of MuST-C's shape, English to German, below a folder that is returned."""
+    root = corpus / "en-de/data"
     for name in ("train", "dev", "tst-COMMON"):
         talks = ["ted_1.wav", "ted_1.wav", "ted_1.wav", "ted_2.wav"]
         for talk in set(talks):
@@ -457,6 +463,11 @@ def test_mustc_data(tmp_path):
         (txt / f"{name}.yaml").write_text(yaml.safe_dump(segments))
         (txt / f"{name}.en").write_text("Thank you.\nIt works, too.\nYes.\nGood day.\n")
         (txt / f"{name}.de").write_text("Danke.\nEs geht auch.\n\nGuten Tag.\n")
+    return corpus
+
+
+def test_mustc_data(tmp_path):
+    write_mustc(tmp_path)
     arguments = ["--data", str(tmp_path / "data"), "--stop_stage", "3", "--vocab_size", "40"]
     finished = run("mustc/st", *arguments)
     assert finished.returncode == 2

@@ -133,8 +133,8 @@ if at_stage 3 "statistics and features"; then # what the frozen encoder makes of
     "$PYTHON" -m speechnar data describe "$data/tokenizer" "${train_dirs[@]}" "${dev_parts[@]}" "${test_dirs[@]}" |
         tee "$data/statistics.json"
     first=${before:-$config}
-    "$PYTHON" -m speechnar data features "${first%% *}" "${train_dirs[@]}" "${dev_parts[@]}" --missing \
-        --set "tokenizer=$data/tokenizer" --set "init_from=$data/whisper"
+    "${spread_cmd[@]}" "$PYTHON" -m speechnar data features "${first%% *}" "${train_dirs[@]}" "${dev_parts[@]}" \
+        --missing --set "tokenizer=$data/tokenizer" --set "init_from=$data/whisper" "${engine[@]}"
 fi
 
 pretrained=$data/whisper

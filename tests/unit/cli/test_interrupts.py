@@ -77,7 +77,7 @@ def test_an_interrupt_that_becomes_something_else_is_one(recognizer, wav, capsys
         except KeyboardInterrupt:
             if becomes == "another error":
                 raise RuntimeError("Error calling __set_name__") from None
-        yield (AudioError("cut short") if becomes == "a damaged file" else SILENCE)
+        yield 0, (AudioError("cut short") if becomes == "a damaged file" else SILENCE)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(Transcriber, "transcribe_as_ready", transcribe_as_ready)

@@ -13,8 +13,10 @@ import pytest
 from speechnar.data.corpus import read_corpus
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.scale.journal import JOURNAL, REPORT
-from speechnar.scale.run import transcribe_corpus
+from speechnar.scale.run import run_job
+from speechnar.scale.stages import Decoding, run_stage
 from speechnar.scale.transcribing import TranscribingJob
+from tests.unit.data.corpus import make_data_dir
 from tests.unit.scale.test_run import texts_of, write_corpus
 from tests.unit.tiny import save_tiny_model
 
@@ -65,7 +67,7 @@ def workers_of(cluster):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if name.startswith(b"ray::UnitTranscriber") and parent in raylets:
+        if name.startswith(b"ray::UnitActor") and parent in raylets:
             found[int(folder.name)] = parent
     return found
 
@@ -74,7 +76,7 @@ def test_a_node_a_worker_and_the_driver_die(cluster, model, corpus, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20) for _ in range(2)]
     cluster.wait_for_nodes()
     expected_job = TranscribingJob(model=model, out=tmp_path / "one", device="cpu", precision="fp32", threads=1)
-    transcribe_corpus(expected_job, read_corpus([corpus]))
+    run_job(expected_job, read_corpus([corpus]))
     out = tmp_path / "many"
     command = [sys.executable, "-m", "speechnar", "transcribe", str(corpus), "-m", model, "-f", "jsonl", "-o", str(out),
                "-d", "cpu", "--precision", "fp32", "--threads", "1", "--engine", "ray",
@@ -106,11 +108,29 @@ def test_what_cannot_be_is_told(cluster, model, corpus, tmp_path):
     try:
         job = TranscribingJob(model=str(tmp_path / "none"), out=tmp_path / "out", device="cpu")
         with pytest.raises(SpeechnarError, match="none"):
-            transcribe_corpus(job, items, engine="ray")
+            run_job(job, items, engine="ray")
         job = TranscribingJob(model=model, out=tmp_path / "out2", device="cpu", threads=99)
         with pytest.raises(ConfigError, match="lower --threads"):
-            transcribe_corpus(job, items, engine="ray")
+            run_job(job, items, engine="ray")
         with pytest.raises(ConfigError, match="at least 1"):
-            transcribe_corpus(job, items, engine="ray", workers=0)
+            run_job(job, items, engine="ray", workers=0)
     finally:
         ray.shutdown()
+
+
+def test_a_stage_of_a_recipe_is_shared(cluster, model, tmp_path, monkeypatch):
+    """Paths are relative to where the recipe is, here and in the workers."""
+    monkeypatch.chdir(tmp_path)
+    utterances = make_data_dir(Path("data"), 12)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        for engine in ("local", "ray"):
+            stage = Decoding(
+                model=model, out=tmp_path / f"{engine}.parts", hyp=tmp_path / engine, device="cpu", threads=1
+            )
+            report = run_stage(stage, utterances, engine=engine, unit_seconds=1.0)
+            assert report.done == 12
+    finally:
+        ray.shutdown()
+    assert Path("ray").read_text() == Path("local").read_text()
+    assert len(Path("ray").read_text().splitlines()) == 12

@@ -16,7 +16,7 @@ from speechnar.cli.main import main
 from speechnar.data.corpus import read_corpus
 from speechnar.errors import ConfigError, SpeechnarError
 from speechnar.scale.journal import FAILURES, JOURNAL, REPORT
-from speechnar.scale.run import transcribe_corpus
+from speechnar.scale.run import run_job
 from speechnar.scale.transcribing import TranscribingJob, UnitTranscriber
 from tests.unit.tiny import RATE, save_tiny_model, speechlike
 
@@ -54,18 +54,18 @@ def texts_of(out):
 
 def test_texts_are_those_of_the_transcriber(model, tmp_path):
     items = read_corpus([write_corpus(tmp_path / "corpus", 12)])
-    report = transcribe_corpus(job(model, tmp_path / "out"), items, unit_seconds=2.0)
+    report = run_job(job(model, tmp_path / "out"), items, unit_seconds=2.0)
     assert (report.done, report.done_now, report.failed) == (12, 12, {})
     transcriber = Transcriber.load(model, device="cpu", precision="fp32")
     assert texts_of(tmp_path / "out") == {item.utt_id: transcriber.transcribe(str(item.path)).text for item in items}
-    again = transcribe_corpus(job(model, tmp_path / "out"), items, unit_seconds=2.0)
+    again = run_job(job(model, tmp_path / "out"), items, unit_seconds=2.0)
     assert (again.done, again.done_now) == (12, 0)
 
 
 def test_more_of_a_corpus_may_come(model, tmp_path):
     items = read_corpus([write_corpus(tmp_path / "corpus", 9)])
-    transcribe_corpus(job(model, tmp_path / "out"), items[3:], unit_seconds=1.0)
-    report = transcribe_corpus(job(model, tmp_path / "out"), items, unit_seconds=1.5)
+    run_job(job(model, tmp_path / "out"), items[3:], unit_seconds=1.0)
+    report = run_job(job(model, tmp_path / "out"), items, unit_seconds=1.5)
     assert (report.done, report.done_now) == (9, 3)
     assert len(texts_of(tmp_path / "out")) == 9
 
@@ -83,10 +83,10 @@ def test_what_was_written_but_not_journalled_does_not_stay(model, tmp_path, monk
 
     monkeypatch.setattr(UnitTranscriber, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
-        transcribe_corpus(job(model, tmp_path / "out"), items, unit_seconds=1.0)
+        run_job(job(model, tmp_path / "out"), items, unit_seconds=1.0)
     monkeypatch.undo()
     assert len(list((tmp_path / "out").glob("part-*"))) == 2
-    report = transcribe_corpus(job(model, tmp_path / "out"), items, unit_seconds=9.0)
+    report = run_job(job(model, tmp_path / "out"), items, unit_seconds=9.0)
     assert report.done == 6
     assert len(texts_of(tmp_path / "out")) == 6
 
@@ -129,7 +129,7 @@ def test_forty_percent_of_bad_data(model, tmp_path):
     paths[27].mkdir()
     lines = (corpus / "wav.scp").read_text()
     (corpus / "wav.scp").write_text(lines + f"utt00001 {paths[1]}\nutt00002 {paths[5]}\n")
-    report = transcribe_corpus(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus]), unit_seconds=3.0)
+    report = run_job(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus]), unit_seconds=3.0)
     assert report.listed == 32
     assert report.failed == {"empty": 2, "not finite": 1, "too long": 1, "unreadable": 4, "duplicate": 2}
     assert report.odd == {"silent": 1, "same sound": 1}
@@ -145,8 +145,8 @@ def test_forty_percent_of_bad_data(model, tmp_path):
         assert texts[f"utt{index:05d}"] == transcriber.transcribe(sound, sample_rate=RATE).text
     # Nothing is tried again unless asked for.
     paths[12].write_bytes(paths[13].read_bytes())
-    assert transcribe_corpus(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus])).done_now == 0
-    again = transcribe_corpus(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus]), retry_failed=True)
+    assert run_job(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus])).done_now == 0
+    again = run_job(job(model, tmp_path / "out", max_seconds=2.5), read_corpus([corpus]), retry_failed=True)
     assert (again.done_now, again.done) == (1, 23)
     assert len(texts_of(tmp_path / "out")) == 23
 
@@ -173,7 +173,7 @@ def test_a_folder_that_may_not_be_written(model, tmp_path):
     items = read_corpus([write_corpus(tmp_path / "corpus", 1)])
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(SpeechnarError, match="cannot be written"):
-        transcribe_corpus(job(model, tmp_path / "out"), items)
+        run_job(job(model, tmp_path / "out"), items)
 
 
 def test_a_library_that_fails_costs_one_recording(model, tmp_path, monkeypatch):
@@ -186,20 +186,20 @@ def test_a_library_that_fails_costs_one_recording(model, tmp_path, monkeypatch):
         return real(self, unit)
 
     monkeypatch.setattr(UnitTranscriber, "_decode", failing)
-    report = transcribe_corpus(job(model, tmp_path / "out"), items)
+    report = run_job(job(model, tmp_path / "out"), items)
     assert (report.done, report.failed) == (4, {"given up": 1})
     monkeypatch.undo()
-    assert transcribe_corpus(job(model, tmp_path / "out"), items).done == 5
+    assert run_job(job(model, tmp_path / "out"), items).done == 5
 
 
 def test_another_request_is_refused(model, tmp_path):
     items = read_corpus([write_corpus(tmp_path / "corpus", 2)])
-    transcribe_corpus(job(model, tmp_path / "out"), items)
+    run_job(job(model, tmp_path / "out"), items)
     with pytest.raises(ConfigError, match="language was 'auto', is 'deu'"):
-        transcribe_corpus(job(model, tmp_path / "out", language="deu"), items)
+        run_job(job(model, tmp_path / "out", language="deu"), items)
 
 
 def test_a_model_that_is_not_there(tmp_path):
     items = read_corpus([write_corpus(tmp_path / "corpus", 1)])
     with pytest.raises(LookupError):
-        transcribe_corpus(job(str(tmp_path / "none"), tmp_path / "out"), items)
+        run_job(job(str(tmp_path / "none"), tmp_path / "out"), items)
