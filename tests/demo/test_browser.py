@@ -23,14 +23,15 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("SPEECHNAR_BROWSER")
 pytestmark = [
     pytest.mark.slow,  # a server, a browser and every shipped model
+    pytest.mark.timeout(180),  # each
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium, whose program SPEECHNAR_BROWSER names"),
 ]
 
 ROOT = Path(__file__).parents[2]
 TABS = ("Transcribe", "Live captions", "Speak", "Edit speech", "Music", "Compare decoders")
 RATE = 16000
-PATIENCE_MS = 240_000
-"""On a busy machine."""
+PATIENCE_MS = 60_000
+"""For what a page shows at once, or within seconds; much longer than that only on a busy machine."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
