@@ -87,7 +87,7 @@ class _EditTab:
         for event in (self.audio.upload, self.audio.stop_recording, self.audio.clear):
             event(self.hear, [self.audio], outputs, show_progress="hidden", api_name="hear_words")
         for box in (self.old, self.new):
-            box.input(
+            box.change(  # not `input`, which knows of single keys only: not of what is pasted, dictated or composed
                 show_diff,
                 [self.old, self.new],
                 [self.diff],

@@ -80,9 +80,11 @@ def build(page: Page) -> list[tuple[Any, list[Any], list[Any]]]:
             folder: where,
         }
 
-    def correct(text: str, transcript: Transcript | None, folder: str | None) -> Updates:
-        if transcript is None or folder is None:
-            return {status: ""}
+    def correct(text: str, transcript: Transcript | None, folder: str | None) -> Any:
+        if transcript is None or folder is None or not text.strip():
+            return gr.skip()
+        if text.splitlines() == [segment.text for segment in transcript.segments]:  # as it was heard
+            return {files: _write(transcript, folder)}
         try:
             corrected = words.with_lines(transcript, text)
         except ValueError as error:
@@ -115,7 +117,8 @@ def build(page: Page) -> list[tuple[Any, list[Any], list[Any]]]:
         others=[audio],
         name="transcribe",
     )
-    text.input(
+    # Not `input`, which knows of single keys only: not of what is pasted, dictated or composed.
+    text.change(
         correct, [text, transcript, folder], [files, status], trigger_mode="always_last", show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip

@@ -14,7 +14,6 @@ import yaml
 
 from docs import hooks
 from speechnar.cli import main as cli
-from tests.unit.tiny import save_tiny_joint
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -193,7 +192,6 @@ def recordings(tmp_path_factory) -> Path:
 def beside(recordings, tmp_path, monkeypatch) -> Path:
     for path in recordings.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    save_tiny_joint(tmp_path / "exp" / "joint" / "model")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Music and sound from words, of any length, or going on from a recording.
+"""Music and sound from words, of any length, going on from a recording, or within one.
 
 Codes are written window by window (`speechnar.sound.writer`); all of them are then turned into sound together, so that
 no seam is heard.
@@ -48,9 +48,9 @@ class Sound(Audio):
     """What was made."""
 
     codes: NDArray[np.int16]
-    """(K, T) of the codec, without those of a recording that it goes on from."""
+    """(K, T) of the codec, without those of a recording that it goes on from or fills in."""
     joins: tuple[float, ...]
-    """Seconds at which a window goes on from the one before, from a recording, or from what the partner made."""
+    """Seconds at which a window goes on from the one before, from or to a recording, or from what the partner made."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Sketch:
     """What a parallel model has filled in so far."""
 
     codes: NDArray[np.int16]
-    """(K, T) as of `Sound`, `NOT_TRIED` where nothing was tried yet."""
+    """(K, T) as of `Sound`, or of the window around what is filled in; `NOT_TRIED` where nothing was tried yet."""
     is_final: NDArray[np.bool_]
     """(K, T), True where a code stays; others may be masked again, and drawn anew."""
 
@@ -177,18 +177,9 @@ class Generator:
             ConfigError: the prompt is empty or has unknown words, or an option is out of its range or has no effect.
             AudioError: the recording cannot be read, or is shorter than a span of frames.
         """
-        options = options or GeneratorOptions()
-        if steps is not None and options.steps is not None:
-            raise ConfigError("steps are given twice; leave out steps or options.steps")
-        if options.guidance is not None and prompt is None:
-            raise ConfigError("guidance is the weight of a prompt; give one, or leave guidance out")
+        settings = self._check(prompt, seconds, steps, options or GeneratorOptions())
         if sample_rate is not None and continue_from is None:
             raise ConfigError("sample_rate is that of continue_from; give both, or leave it out")
-        settings = WriterSettings.of(self._model, seconds, options.steps if steps is None else steps, options)
-        if (options.rescore or options.lead_seconds) and (self._partner is None or is_autoregressive(self._model)):
-            raise ConfigError(
-                "rescore and lead_seconds need a parallel model with a partner; load it with partner=FOLDER"
-            )
         generator = torch.Generator().manual_seed(check_seed(seed))
         device = next(self._model.parameters()).device
         codec, hop = self._model.codec, self._model.codec.config.hop_length
@@ -227,6 +218,91 @@ class Generator:
         first = len(before) // hop - num_known
         joins = tuple((first + frame) * hop / self.sample_rate for frame in writer.joins if frame < wanted)
         return Sound(samples, self.sample_rate, _as_array(codes[:, :, num_known:]), joins)
+
+    @torch.no_grad()
+    def infill(
+        self,
+        recording: AudioInput,
+        start: float,
+        end: float,
+        prompt: str | None = None,
+        *,
+        steps: int | tuple[int, ...] | None = None,
+        seed: int = 0,
+        sample_rate: int | None = None,
+        options: GeneratorOptions | None = None,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> Sound:
+        """Make a part of a recording anew, from what is on both sides of it.
+
+        Args:
+            recording: stays as it is, but for this part and a hundredth of a second on both sides.
+            start: of the part, in seconds.
+            end: of it; both are moved apart to whole frames. As long as one window of the model at most, less a span.
+            prompt: as of `generate`, like all others.
+            steps: network evaluations.
+            seed: 0 or more.
+            sample_rate: of ``recording``, where it is an array.
+            options: rarer choices, but ``lead_seconds``.
+            progress: called after each evaluation.
+            watch: likewise, before it, with the codes of the window around the part.
+
+        Raises:
+            ConfigError: as `generate`; the model is not parallel, or the part is too long or not within the recording.
+            AudioError: the recording cannot be read.
+        """
+        options = options or GeneratorOptions()
+        settings = self._check(prompt, end - start, steps, options)
+        if is_autoregressive(self._model) or options.lead_seconds:
+            raise ConfigError("only a parallel model fills in, and no partner leads; name one, and leave lead_seconds")
+        codec, hop = self._model.codec, self._model.codec.config.hop_length
+        heard = read_audio(recording, sample_rate=sample_rate, target_rate=self.sample_rate, max_seconds=MAX_SECONDS)
+        whole = heard.samples
+        if not 0 <= start < end <= heard.duration + 0.5 * hop / self.sample_rate:
+            raise ConfigError(f"the part must lie within the {heard.duration:.2f} s of it, got {start:g} to {end:g} s")
+        first, last = int(start * self.sample_rate) // hop, -(-round(end * self.sample_rate) // hop)
+        span_len = settings.span_len
+        if last - first > settings.window - span_len:
+            limit = (settings.window - span_len) * hop / self.sample_rate
+            raise ConfigError(f"at most {limit:.2f} s are filled in at once, got {end - start:.2f} s")
+        num_frames = -(-len(whole) // hop)
+        window = min(settings.window, -(-num_frames // span_len) * span_len)
+        begin = max(0, min((first + last - window) // 2, num_frames - window))
+        piece = np.pad(whole, (0, -len(whole) % hop))[begin * hop : (begin + window) * hop]
+        codes, _ = codec.encode(torch.from_numpy(piece)[None].to(next(self._model.parameters()).device))
+        num_heard = codes.size(2)
+        frames = torch.arange(window, device=codes.device) + begin
+        writer = CodeWriter(
+            self._model,
+            self._partner,
+            settings,
+            prompt=prompt,
+            generator=torch.Generator().manual_seed(check_seed(seed)),
+            progress=progress,
+            watch=None if watch is None else lambda codes, stays: watch(_sketch(codes, stays, 0, num_heard)),
+        )
+        is_known = ((frames < first) | (frames >= last)) & (frames < begin + num_heard)
+        codes = writer.fill_in(F.pad(codes, (0, window - num_heard)), is_known)[:, :, :num_heard]
+        made = np.zeros_like(whole)
+        made[begin * hop : (begin + num_heard) * hop] = self._decode(codes)[: len(whole) - begin * hop]
+        samples = _splice(whole, made, first * hop, last * hop, round(FADE_S * self.sample_rate))
+        joins = tuple(frame * hop / self.sample_rate for frame in (first, last) if 0 < frame < num_frames)
+        return Sound(samples, self.sample_rate, _as_array(codes[:, :, first - begin : last - begin]), joins)
+
+    def _check(
+        self, prompt: str | None, seconds: float, steps: int | tuple[int, ...] | None, options: GeneratorOptions
+    ) -> "WriterSettings":
+        if steps is not None and options.steps is not None:
+            raise ConfigError("steps are given twice; leave out steps or options.steps")
+        if options.guidance is not None and prompt is None:
+            raise ConfigError("guidance is the weight of a prompt; give one, or leave guidance out")
+        settings = WriterSettings.of(self._model, seconds, options.steps if steps is None else steps, options)
+        if (options.rescore or options.lead_seconds) and (self._partner is None or is_autoregressive(self._model)):
+            raise ConfigError(
+                "rescore and lead_seconds need a parallel model with a partner; load it with partner=FOLDER"
+            )
+        return settings
 
     @torch.no_grad()
     def recode(self, wav: Tensor) -> Sound:
@@ -299,6 +375,16 @@ def _join(before: Samples, samples: Samples, num_known: int, fade: int) -> Sampl
     ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
     mixed = before[len(before) - fade :] * (1 - ramp) + samples[num_known - fade : num_known] * ramp
     return np.concatenate([before[: len(before) - fade], mixed, samples[num_known:]])
+
+
+def _splice(whole: Samples, made: Samples, start: int, end: int, fade: int) -> Samples:
+    """Return ``whole`` with ``made`` (S,) from ``start`` to ``end``; the one fades into the other outside of it."""
+    weights = np.zeros(len(whole), dtype=np.float32)
+    weights[start:end] = 1
+    before, behind = weights[max(0, start - fade) : start], weights[end : end + fade]
+    before[:] = np.linspace(0.0, 1.0, fade, dtype=np.float32)[fade - len(before) :]
+    behind[:] = np.linspace(1.0, 0.0, fade, dtype=np.float32)[: len(behind)]
+    return (whole * (1 - weights) + made * weights).clip(-1.0, 1.0)
 
 
 def generate(

@@ -150,6 +150,11 @@ class CodeWriter:
             codes = torch.cat([codes, made[:, :, known.size(2) :]], dim=2)
         return codes
 
+    def fill_in(self, codes: Tensor, is_known: Tensor) -> Tensor:
+        """Return one window of ``codes`` (1, K, T) by a parallel model, anew where ``is_known`` (T,) is False."""
+        self.total.update(self._stages(0))
+        return self._predict(codes, is_known, codes[:, :, :0])
+
     def _stages(self, num_known: int) -> list[str]:
         """Return the stage of each evaluation of a window."""
         if self.settings.sampling is None:
@@ -189,22 +194,27 @@ class CodeWriter:
 
         ``before`` (1, K, N) is shown to whoever watches, and not needed else.
         """
-        settings, model, watch = self.settings, self.model, self.watch
-        assert settings.sampling is not None
-        assert not is_autoregressive(model)
+        settings = self.settings
         partner, condition = self.partner, self.partner_condition
         if settings.lead > known.size(2) and partner is not None and condition is not None:
             unconditional = None if self.unconditional is None else self._condition_of(partner, None)
             known = self._write_frames(partner, condition, unconditional, known, settings.lead)
         codes = torch.zeros(1, known.size(1), settings.window, dtype=torch.int64, device=self.device)
         codes[:, :, : known.size(2)] = known
-        stages = self._stages(known.size(2))
+        return self._predict(codes, torch.arange(settings.window, device=self.device) < known.size(2), before)
+
+    def _predict(self, codes: Tensor, is_known: Tensor, before: Tensor) -> Tensor:
+        settings, model, watch = self.settings, self.model, self.watch
+        assert settings.sampling is not None
+        assert not is_autoregressive(model)
+        partner, condition = self.partner, self.partner_condition
+        stages = self._stages(0)
         predictor = model.predictor(self.condition, self.unconditional)
         mask_id = predictor.mask_id
         return mask_predict(
             predictor,
             codes,
-            torch.arange(settings.window, device=self.device) < known.size(2),
+            is_known,
             settings.sampling,
             span_len=settings.span_len,
             generators=[self.generator],

@@ -23,14 +23,19 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("SPEECHNAR_BROWSER")
 pytestmark = [
     pytest.mark.slow,  # a server, a browser and every shipped model
+    pytest.mark.timeout(180),  # each
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium, whose program SPEECHNAR_BROWSER names"),
 ]
 
 ROOT = Path(__file__).parents[2]
 TABS = ("Transcribe", "Live captions", "Speak", "Edit speech", "Music", "Compare decoders")
 RATE = 16000
-PATIENCE_MS = 240_000
-"""On a busy machine."""
+SAID = "Please enter your password. The number you have dialed is not in service."
+STEPS, SEED = "Steps: more are slower", "Seed: the same one gives the same result"
+PATIENCE_MS = 60_000
+"""For what a page shows at once, or within seconds; much longer than that only on a busy machine."""
+FIRST_ANSWER_S = 10
+"""From the click to what a tab shows, models being loaded meanwhile."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -149,10 +154,37 @@ class Visitor:
         lines = self.page.locator(".sn-note:visible, .sn-error:visible, .sn-warning:visible, .sn-working:visible")
         return "\n".join(lines.all_inner_texts())
 
-    def upload(self, path: Path, number: int = 0) -> None:
-        """Give a recording to the box of that number in the open tab."""
-        self.panel.locator("input[type=file]").nth(number).set_input_files(path)
+    def upload(self, path: Path) -> None:
+        """Give a recording to the open tab."""
+        self.panel.locator("input[type=file]").first.set_input_files(path)
         self.panel.locator("[data-testid=waveform-controls]").first.wait_for()
+
+    def unfold_all(self) -> None:
+        """Show the rare options."""
+        for fold in self.panel.locator("button.label-wrap").all():
+            fold.click()
+
+    def options(self) -> set[str]:
+        """Return the names of all boxes of the open tab but those for recordings and the words to be clicked."""
+        roles = "textbox|combobox|listbox|spinbutton|checkbox|radio"
+        named = re.findall(rf'- (?:{roles}) "([^"]*)"', self.panel.aria_snapshot())
+        chips = self.panel.locator("[data-testid=checkbox-group] label").all_inner_texts()
+        return {name.removeprefix("number input for ") for name in named} - {
+            *map(str.strip, chips),
+            "Select input device",
+        }
+
+    def change(self, label: str, value: str | bool) -> None:
+        """Change what a box holds, as a visitor would."""
+        box = self.panel.get_by_label(label, exact=True).or_(
+            self.panel.get_by_label(f"number input for {label}", exact=True)
+        )
+        if isinstance(value, bool):
+            box.set_checked(value)
+        elif box.get_attribute("role") in ("listbox", "combobox"):
+            self.choose(label, value or None)
+        else:
+            box.fill(value)
 
     def unfold(self, name: str) -> None:
         self.panel.get_by_role("button", name=name).click()
@@ -234,11 +266,19 @@ def visit(server, browser, tmp_path) -> Iterator[Any]:
         ("Compare decoders", "decoders together", ".sn-figure .sn-curve"),
     ],
 )
-def test_each_tab_answers_as_it_opens(visit, tab, says, shows):
+def test_each_tab_answers_as_it_opens(visit, record_property, tab, says, shows):
     visitor = visit()
     visitor.open(tab)
-    assert says in visitor.press()
+    visitor.run.wait_for()
+    is_busy = os.getloadavg()[0] > 1  # with other work than this page's
+    visitor.watch()
+    started = time.monotonic()
+    visitor.run.click()
     visitor.page.locator(f"{shows}:visible").first.wait_for()
+    first_s = time.monotonic() - started
+    assert says in visitor.wait()
+    record_property("first_answer_s", round(first_s, 2))
+    assert first_s < FIRST_ANSWER_S or is_busy
     assert not visitor.page.locator(".sn-error:visible").count()
 
 
@@ -283,8 +323,8 @@ def test_a_word_is_edited(visit, sentence):
     visitor.page.get_by_text("This is what was heard").wait_for()
     old, new = (visitor.page.get_by_label(label) for label in ("What is said", "What is to be said"))
     assert "Please" in old.input_value() and new.input_value() == old.input_value()
-    old.fill("Please enter your password. The number you have dialed is not in service.")
-    new.fill("Please enter your number. The number you have dialed is not in service.")
+    old.fill(SAID)
+    new.fill(SAID.replace("password", "number"))
     visitor.page.locator("ins").wait_for()
     assert visitor.page.locator("del").inner_text() == "password."
     assert "of new speech in" in visitor.press()
@@ -307,37 +347,88 @@ def test_captions_advance_while_the_microphone_is_on(visit):
     page.wait_for_function("!document.querySelector('.sn-unstable, .sn-working')")
 
 
-def test_options_are_changed_and_heeded(visit, sentence):
+OPTIONS: dict[str, tuple[dict[str, str | bool], str]] = {
+    "Transcribe": ({"Model": "joint-asr", "Decoder": "", "Language": "Spanish"}, "Spanish."),
+    "Live captions": (
+        {
+            "Model": "joint-asr",
+            "Language": "English",
+            "Translate by": "multi30k-eng-deu",
+            "At its own pace (else as fast as possible)": False,
+        },
+        "words taken back",
+    ),
+    "Speak": (
+        {
+            "Text, up to 5,000 letters": "one two three",
+            "What the voice says; empty: it is transcribed": "",
+            "Speed": "1.5",
+            STEPS: "2",
+            SEED: "3",
+            "Model": "fsdd-tts",
+        },
+        "of speech in",
+    ),
+    "Edit speech": (
+        {
+            "What is said; correct it first": SAID,
+            "What is to be said; change some words": SAID.replace("password", "number"),
+            "Even if most words change": True,
+            "Candidates, of which the best one is kept": "2",
+            STEPS: "1",
+            SEED: "3",
+        }
+        | {"Model": "ljspeech-tts"},
+        "of new speech in",
+    ),
+    "Music": (
+        {
+            "Prompt; empty: what the model likes": "coffee",
+            "Seconds, up to 60": "2",
+            "go on from its end": True,
+            "make a part of it anew, from what is on both sides": True,
+            "From, in seconds": "1",
+            "To, in seconds": "2",
+        }
+        | {
+            "Steps of a window: more are slower": "8",
+            "Guidance: weight of the prompt": "2",
+            SEED: "3",
+            "Model": "opsound-music",
+        },
+        "1.0 s of sound",
+    ),
+    "Compare decoders": ({"Language": "English", "Model": "joint-asr"}, "decoders together"),
+}
+"""Of each tab, all options and what they are changed to, and what the result then says."""
+WITH_RECORDING = ("Transcribe", "Live captions", "Edit speech", "Music", "Compare decoders")
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_option_is_changed_and_heeded(visit, sentence, tab):
+    changes, says = OPTIONS[tab]
     visitor = visit()
-    page = visitor.page
-    visitor.upload(sentence)
-    visitor.unfold("Language, model, decoder")
-    visitor.choose("Model")
-    visitor.choose("Decoder")
-    visitor.choose("Language", "Spanish")
-    assert "Spanish." in visitor.press()
-    visitor.open("Speak")
-    visitor.unfold("Speed, steps, seed, model")
-    visitor.choose("Model", "fsdd-tts")
-    visitor.choose("Steps: more are slower", "2")
-    visitor.panel.get_by_label("Seed: the same one gives the same result").fill("3")
-    page.get_by_label("Text, up to").fill("one two three")
-    assert "of speech in" in visitor.press()
-    visitor.open("Live captions")
-    visitor.unfold("Language, translation, model")
-    visitor.choose("Translate by", "multi30k-eng-deu")
-    page.get_by_label("At its own pace").uncheck()
-    visitor.press()
-    assert page.locator(".sn-captions tr").first.locator("td").count() == 2
+    visitor.open(tab)
+    visitor.unfold_all()
+    if tab in WITH_RECORDING:
+        visitor.upload(sentence)
+    if tab == "Edit speech":
+        visitor.page.get_by_text("This is what was heard").wait_for()
+    for label, value in changes.items():
+        visitor.change(label, value)
+    assert visitor.options() == set(changes), "each option of the tab, and no other"
+    assert says in visitor.press()
+    assert not visitor.page.locator(".sn-error:visible").count()
+    if tab == "Live captions":
+        assert visitor.page.locator(".sn-captions tr").first.locator("td").count() == 2, "words and their translation"
+
+
+def test_words_that_the_model_of_music_knows_are_clicked(visit):
+    visitor = visit()
     visitor.open("Music")
-    visitor.unfold("Steps, guidance, seed, model")
-    visitor.choose("Steps of a window: more are slower", "8")
-    visitor.choose("Guidance: weight of the prompt", "2")
     chip = visitor.panel.get_by_role("checkbox").first
     chip.check()
-    assert page.get_by_label("Prompt").input_value()
-    page.get_by_label("number input for Seconds, up to 60").fill("2")
-    assert "2.0 s of sound" in visitor.press()
+    playwright.expect(visitor.page.get_by_label("Prompt")).to_have_value(re.compile(r"\w+"))
 
 
 def test_short_work_passes_long_work_which_ends_with_its_page(visit, server, sentence, tmp_path):

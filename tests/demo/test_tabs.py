@@ -124,6 +124,9 @@ def test_a_recording_becomes_words_text_and_subtitles(tabs, folders, tmp_path):
     assert any("corrected words" in Path(file).read_text() for file in next(iter(update.values())))
     update = correct("one\ntwo", expected, str(tmp_path))
     assert "keep 1 lines" in next(iter(update.values()))
+    (names,) = correct(expected.text, expected, str(tmp_path)).values()  # of the model itself: nothing is said
+    assert expected.text in Path(names[0]).read_text()
+    assert correct("", None, None) == gr.skip(), "emptied for the next recording"
 
 
 def test_a_long_recording_comes_piece_by_piece(tabs, folders, tmp_path):
@@ -414,9 +417,11 @@ def test_long_recordings_are_not_edited(tabs, tmp_path):
 
 # Music.
 
+GO_ON = ("continue", None, None)
+
 
 def test_sound_is_made_and_its_codes_are_seen_being_decided(tabs, tmp_path):
-    updates = tabs.updates("generate", "dog", 1, None, 8, 2, 7, "any")
+    updates = tabs.updates("generate", "dog", 1, None, *GO_ON, 8, 2, 7, "any")
     expected = tabs.generator.generate("dog", seconds=1.0, steps=8, seed=7, options=GeneratorOptions(guidance=2.0))
     rate, samples = updates[-1]["Sound"]
     assert rate == 16000
@@ -425,12 +430,28 @@ def test_sound_is_made_and_its_codes_are_seen_being_decided(tabs, tmp_path):
     assert "Sketching the sound: 1 of" in " ".join(stages) and "Adding fine detail" in " ".join(stages)
     assert sum("<svg" in shown.get("Picture", "") for shown in updates[:-2]) > 2
     path = write_speechlike(tmp_path / "a.wav", 0.5, rate=22050)
-    shown = tabs.press("generate", " ", 1, str(path), 0, 0, None, "any")
+    shown = tabs.press("generate", " ", 1, str(path), *GO_ON, 0, 0, None, "any")
     expected = tabs.generator.generate(seconds=1.0, continue_from=path)
     np.testing.assert_array_equal(shown.boxes["Sound"][1], to_int16(expected.samples))
-    assert is_error(tabs.press("generate", "horse", 1, None, 0, 0, 0, "any"), "it knows 3 words: dog, cat, barks")
+    assert is_error(
+        tabs.press("generate", "horse", 1, None, *GO_ON, 0, 0, 0, "any"), "it knows 3 words: dog, cat, barks"
+    )
     (tmp_path / "bad.wav").write_bytes(b"no audio")
-    assert is_error(tabs.press("generate", "", 1, str(tmp_path / "bad.wav"), 0, 0, 0, "any"), "^bad.wav: ")
+    assert is_error(tabs.press("generate", "", 1, str(tmp_path / "bad.wav"), *GO_ON, 0, 0, 0, "any"), "^bad.wav: ")
+
+
+def test_a_part_of_a_recording_is_made_anew(tabs, tmp_path):
+    path = write_speechlike(tmp_path / "a.wav", 0.5)
+    updates = tabs.updates("generate", "dog", 1, str(path), "infill", 0.1, 0.3, 8, 0, 7, "any")
+    expected = tabs.generator.infill(path, 0.1, 0.3, "dog", steps=8, seed=7)
+    np.testing.assert_array_equal(updates[-1]["Sound"][1], to_int16(expected.samples))
+    assert "0.2 s of sound" in updates[-1]["What is being done"] and "sn-mark" in updates[-1]["Picture"]
+    assert sum("sn-codes" in shown.get("Picture", "") for shown in updates[:-2]) > 2
+    for given, says in (
+        ((str(path), "infill", 0.1, 0.7), "within the 0.50 s"),
+        ((None, "infill", 1, 2), "give the rec"),
+    ):
+        assert is_error(tabs.press("generate", "dog", 1, *given, 8, 0, 7, "any"), says)
 
 
 def test_words_that_a_model_knows_can_be_clicked(tabs):

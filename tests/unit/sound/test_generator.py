@@ -84,6 +84,58 @@ def test_a_recording_goes_on(kind, tmp_path):
     assert len(slow.samples) == pytest.approx(kept + 8000, abs=320)
 
 
+@pytest.mark.parametrize("kind", ["magnet", "enat"])
+@pytest.mark.parametrize("size", [4001, 9999], ids=["shorter than a window", "longer"])
+def test_a_part_of_a_recording_is_made_anew(kind, size):
+    generator, shown = make(kind), []
+    wav = 0.5 * voice(size, pitch_hz=120, formant_hz=500).numpy()
+    given = {"sample_rate": 16000, "seed": 3}
+    audio = generator.infill(wav, 0.085, 0.16, "dog", watch=shown.append, **given)
+    first, last, hop, fade = 4, 8, 320, 160  # 1360 and 2560 samples, to whole frames
+    assert len(audio.samples) == size
+    changed = np.flatnonzero(audio.samples != wav)
+    assert first * hop - fade <= changed[0] <= first * hop < last * hop <= changed[-1] + 1 <= last * hop + fade
+    assert audio.joins == (first * hop / 16000, last * hop / 16000)
+    assert audio.codes.shape == (4, 4)
+    heard = generator.recode(torch.from_numpy(wav)).codes
+    part = first - max(0, min((first + last - 24) // 2, heard.shape[1] - 24))  # of a window of 24 frames, or of all
+    sides = np.ones(shown[0].codes.shape[1], dtype=bool)
+    sides[part : part + 4] = False
+    assert not shown[0].is_final[:, ~sides].all() and (shown[0].codes[:, ~sides] == NOT_TRIED).any()
+    for sketch in shown:  # what is on both sides is known, and stays
+        assert sketch.is_final[:, sides].all()
+    np.testing.assert_array_equal(shown[0].codes[:, sides], shown[-1].codes[:, sides])
+    np.testing.assert_array_equal(shown[-1].codes[:, ~sides], audio.codes)
+    if size == 4001:
+        np.testing.assert_array_equal(shown[-1].codes[:, sides], heard[:, sides])
+    assert np.array_equal(generator.infill(wav, 0.085, 0.16, "dog", **given).samples, audio.samples)
+
+
+def test_parts_up_to_the_ends_of_a_recording_are_made_anew():
+    generator = make("enat")
+    wav = voice(6000, pitch_hz=120, formant_hz=500).numpy()
+    start = generator.infill(wav, 0, 0.1, sample_rate=16000)
+    assert start.joins == (0.1,) and np.array_equal(start.samples[1760:], wav[1760:])
+    end = generator.infill(wav, 0.3, 0.375, sample_rate=16000)
+    assert end.joins == (0.3,) and np.array_equal(end.samples[:4640], wav[:4640])
+    assert len(end.samples) == 6000 and end.samples[4800:].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("magnet", (0.2, 0.1), r"seconds must lie in \(0, 600\]"),
+        ("magnet", (-0.1, 0.1), r"must lie within the 0\.62 s of it, got -0\.1 to 0\.1 s"),
+        ("magnet", (0.5, 0.7), r"must lie within the 0\.62 s"),
+        ("magnet", (0.0, 0.45), r"at most 0\.42 s are filled in at once, got 0\.45 s"),
+        ("music_ar", (0.1, 0.2), "only a parallel model fills in"),
+    ],
+)
+def test_parts_that_cannot_be_made_anew_are_refused(kind, given, message):
+    with pytest.raises(ConfigError, match=message):
+        make(kind).infill(voice(9999, pitch_hz=120, formant_hz=500).numpy(), *given, sample_rate=16000)
+
+
 def test_sound_does_not_depend_on_where_it_is_cut():
     generator = make("magnet")
     codes = torch.randint(16, (1, 4, 2100))
