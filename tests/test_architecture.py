@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"hub"}),
     frozenset({"store"}),
     frozenset({"config", "extras"}),
-    frozenset({"files", "plain_yaml"}),
+    frozenset({"files", "memory", "plain_yaml"}),
     frozenset({"errors"}),
 )
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from speechnar.errors import ConfigError
 from speechnar.hub import Precision
+from speechnar.memory import keep_memory
 from speechnar.models.base import AsrModel, LoadedModel, MtModel, Trainable, load_model
 from speechnar.nn.cif import CifPredictor, TimestampPredictor
 from speechnar.nn.conv import ConformerConv
@@ -45,6 +46,8 @@ FULL_LEVELS = 127
 """Steps of 8 bits on either side of 0."""
 MIN_WIDTH = 32
 """Narrower layers stay in float32: they take no time, and what has few outputs decides something."""
+KEPT_BYTES = 1 << 28
+"""Of freed memory, which the next recording needs again."""
 ROWS_AT_ONCE = 64
 """Of a weight that is made integers."""
 _TINY = 1e-30
@@ -321,6 +324,8 @@ def check_precision(precision: Precision, device: torch.device) -> Precision:
 def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
     """Make ``model`` fast and unable to learn; return it.
 
+    On a CPU the process keeps what memory it frees from now on, up to `KEPT_BYTES`.
+
     Args:
         model: in evaluation mode; changed in place, on the device where it is.
         precision: of linear layers and two-dimensional convolutions; see the module's description.
@@ -331,6 +336,8 @@ def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
     device = next(model.parameters()).device
     if check_precision(precision, device) == "auto":
         precision = fastest_for(model, device)
+    if device.type == "cpu":
+        keep_memory(KEPT_BYTES)
     if _stays(model):
         return model.requires_grad_(False)
     places = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))

@@ -19,9 +19,8 @@ from speechnar.nn.lengths import valid_mask
 
 LOGITS_AT_ONCE = 2**18
 """A megabyte: what a core's cache holds."""
-FRAMES_AT_ONCE = 64
-"""Fewer than so many would be waiting for the head's weights; their logits of 50,000 classes stay in the last cache,
-and the allocator gives the same memory again, where all of them would be new pages every time."""
+FRAMES_AT_ONCE = 192
+"""Fewer would be waiting for the head's weights; of more, 50,000 logits each would leave the last cache."""
 FRAMES_ON_GPU = 2048
 CLASSES_OF_BLOCK = 256
 """Of which the largest is found together."""

@@ -1,41 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from speechnar.train.loop import TrainConfig, cpu_computes_bf16
 from speechnar.train.machine import tuned
-
-FAULTS = """
-import resource, sys, torch
-from speechnar.train.machine import keep_memory
-kept = "keep" in sys.argv and keep_memory()
-for _ in range(3):
-    torch.empty(1 << 24).fill_(1.0)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    torch.empty(1 << 24).fill_(1.0)
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def faults(*args: str) -> tuple[str, int]:
-    """Return whether memory is kept, and the pages that filling 64 MiB four more times asks the kernel for."""
-    done = subprocess.run([sys.executable, "-c", FAULTS, *args], check=True, capture_output=True, text=True)
-    kept, count = done.stdout.split()
-    return kept, int(count)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
-def test_memory_that_is_kept_is_not_asked_for_again():
-    kept, few = faults("keep")
-    if kept != "True":
-        pytest.skip("another C library than glibc")
-    _, many = faults()
-    assert many > 4 * 10_000
-    assert few < many / 10
 
 
 def test_products_are_rounded_while_training_in_bfloat16_alone():
