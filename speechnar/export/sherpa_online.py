@@ -106,7 +106,7 @@ def export_sherpa_online(loaded: LoadedModel, out: str | Path, *, precision: Pre
         metadata=sizes,
         precision=precision,
     )
-    arguments = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "feature_dim": FEATURES.num_mels}
+    arguments: dict[str, str | int] = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "feature_dim": FEATURES.num_mels}
     write_reader(out, "OnlineRecognizer", "from_paraformer", **arguments)
     return out
 

@@ -36,7 +36,8 @@ from speechnar.published import obtain_model
 from speechnar.scale.journal import FAILURES, CorpusReport
 from speechnar.scale.run import Engine, run_job
 from speechnar.scale.units import PART, UNIT_SECONDS, UNREADABLE, Outcome, Unit, Work, attempt
-from speechnar.sound.generator import Generator, GeneratorOptions
+from speechnar.sound.generator import Generator
+from speechnar.sound.options import GeneratorOptions
 from speechnar.train.extract_codes import code, load_codec, write_codes
 from speechnar.train.extract_features import load_extractor, states_of, write_features
 from speechnar.train.run import RunConfig
