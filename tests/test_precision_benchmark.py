@@ -13,7 +13,7 @@ from benchmarks import make_tables, peers, precision
 from benchmarks.peers import Peer, Run
 from speechnar.data.kaldi import Utterance
 from speechnar.models.prepare import precisions_of
-from tests.unit.tiny import RATE, save_tiny_model, vowels
+from tests.unit.tiny import RATE, save_tiny_model, save_tiny_whisper, vowels
 
 FAKE = f"""
 import json, runpy, sys
@@ -27,10 +27,23 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(["--onnx"], marks=pytest.mark.slow)], ids=["torch", "onnx"])
-def test_errors_of_precisions_are_counted(tmp_path, monkeypatch, options):
-    if options:
-        pytest.importorskip("onnxscript")
+@pytest.mark.parametrize(
+    ("options", "packages", "names"),
+    [
+        ([], [], precisions_of(torch.device("cpu"))[1:]),
+        pytest.param(["--onnx"], ["onnxscript"], ["onnx_fp32", "onnx_int8"], marks=pytest.mark.slow),
+        pytest.param(
+            ["--readers"],
+            ["onnxscript", "sherpa_onnx", "onnx_asr"],
+            ["sherpa-onnx", "onnx-asr"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["torch", "onnx", "readers"],
+)
+def test_errors_of_precisions_are_counted(tmp_path, monkeypatch, options, packages, names):
+    for package in packages:
+        pytest.importorskip(package)
     data = tmp_path / "corpus" / "test"
     data.mkdir(parents=True)
     for seed in range(2):
@@ -39,14 +52,15 @@ def test_errors_of_precisions_are_counted(tmp_path, monkeypatch, options):
     (data / "text").write_text("s-0 a cat\ns-1 two dogs sat\n")
     (data / "utt2spk").write_text("s-0 s\ns-1 s\n")
     (data / "spk2utt").write_text("s s-0 s-1\n")
-    model = save_tiny_model(tmp_path / "tiny")
+    save = save_tiny_whisper if "onnx_asr" in packages else save_tiny_model  # of which onnx-asr reads none
+    model = save(tmp_path / "tiny")
     monkeypatch.setattr(
         sys,
         "argv",
         ["precision", str(data), "--model", str(model), "--threads", "1", "--output", str(tmp_path), *options],
     )
     assert precision.main() == 0
-    for name in ("onnx_fp32", "onnx_int8") if options else precisions_of(torch.device("cpu"))[1:]:
+    for name in names:
         values = json.loads((tmp_path / f"precision_tiny_{name}.json").read_text())
         row, exact = values["a"]["sets"]["corpus"], values["b"]["sets"]["corpus"]
         assert (exact["utterances"], exact["of"], exact["difference"]) == (2, 5, 0.0)

@@ -106,8 +106,8 @@ def export_sherpa_online(loaded: LoadedModel, out: str | Path, *, precision: Pre
         metadata=sizes,
         precision=precision,
     )
-    arguments: dict[str, str | int] = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "feature_dim": FEATURES.num_mels}
-    write_reader(out, "OnlineRecognizer", "from_paraformer", **arguments)
+    files = {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+    write_reader(out, "OnlineRecognizer", "from_paraformer", **files, feature_dim=FEATURES.num_mels)
     return out
 
 
