@@ -516,15 +516,10 @@ def checkpoints_table(path: Path) -> str:
     if not path.is_file():
         return NOTHING
     found = json.loads(path.read_text(encoding="utf-8"))["stages"]["checkpoints"]
-    rows = [
-        [
-            f"{row['weights'] / 1e6:,.0f} M",
-            f"{row['bytes'] / 1e9:.1f}",
-            f"{row['written_s']:.1f}",
-            f"{row['copied_s']:.1f}",
-        ]
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        copied = f"{row['copied_s']:.1f}" if "copied_s" in row else ""
+        rows.append([f"{row['weights'] / 1e6:,.0f} M", f"{row['bytes'] / 1e9:.1f}", f"{row['written_s']:.1f}", copied])
     return markdown(["weights", "GB", "seconds to write", "seconds to copy"], rows)
 
 

@@ -80,6 +80,15 @@ def test_operations_of_a_step_are_three_times_those_of_a_product():
     with recipes.Operations() as counted:
         layer(given).sum().backward()
     assert counted.total == 3 * 2 * 7 * 30 * 20
+    for groups in (1, 10):
+        conv = nn.Conv1d(10, 20, 3, groups=groups)
+        with recipes.Operations() as counted:
+            conv(torch.randn(2, 10, 9, requires_grad=True)).sum().backward()
+        assert counted.total == 3 * 2 * 2 * 20 * 7 * (10 // groups) * 3
+    back = nn.ConvTranspose1d(10, 20, 3)
+    with recipes.Operations() as counted:
+        back(torch.randn(2, 10, 9, requires_grad=True)).sum().backward()
+    assert counted.total == 3 * 2 * 2 * 10 * 9 * 20 * 3
 
 
 def test_every_configuration_that_is_measured_is_there():

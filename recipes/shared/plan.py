@@ -58,6 +58,8 @@ class Plan:
     machine: Mapping[str, Any]
     parts: Sequence[str]
     devices: int
+    kept_again: float
+    """Share of what is kept for the backward pass with blocks computed again."""
 
     def size(self, directories: Sequence[str]) -> tuple[float, int]:
         """Return hours and utterances of data directories, by their names; of the ones that are not known, none."""
@@ -125,7 +127,7 @@ def cost_of_training(plan: Plan, words: Sequence[str]) -> Cost:
     seconds = updates * update_s * (AGAIN if run.train.gradient_checkpointing else 1)
     pieces = plan.devices if run.train.parallel == "fsdp" else 1
     frozen = step["weights"] - step["trained"]
-    kept = step["kept_bytes_a_second"] * batch_s * (0.2 if run.train.gradient_checkpointing else 1)
+    kept = step["kept_bytes_a_second"] * batch_s * (plan.kept_again if run.train.gradient_checkpointing else 1)
     memory = STATE_BYTES * step["trained"] / pieces + 4 * frozen + kept
     size = f"{step['weights'] / 1e6:,.0f} M weights"
     checkpoints = 2 * (12 * step["trained"] + 4 * frozen) + (run.train.keep_checkpoints + 1) * 4 * step["weights"]
@@ -219,6 +221,13 @@ def cost_of(plan: Plan, command: Sequence[str]) -> Cost:
     return Cost(note="not known")
 
 
+def share_kept_again(measured: Mapping[str, Any]) -> float:
+    """Return what is kept with blocks computed again over what is kept without, of the model weighed both ways."""
+    again = next(step for step in measured["steps"] if step["again"])
+    usual = next(step for step in measured["steps"] if not step["again"] and step["size"] == again["size"])
+    return float(again["kept_bytes"] / usual["kept_bytes"])
+
+
 def shown_hours(hours: float) -> str:
     """Return so many hours in the unit that fits."""
     if hours < 1 / 60:
@@ -262,6 +271,7 @@ def main() -> int:
         machine=json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["machine"],
         parts=args.parts.split(),
         devices=args.devices,
+        kept_again=share_kept_again(json.loads((RESULTS / "scaling_measured.json").read_text(encoding="utf-8"))),
     )
     told, costs = None, []
     for stage, *command in notes:
