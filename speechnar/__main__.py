@@ -2,7 +2,7 @@
 
 import sys
 
-from speechnar.cli.main import main
+from speechnar.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())
