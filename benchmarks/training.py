@@ -9,12 +9,11 @@ side, so that losses are alike, not equal.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.result import RESULTS, ROOT, load_average, write_result
+from benchmarks.result import RESULTS, load_average, write_result
+from benchmarks.sides import ask, started
 from benchmarks.speed_owsm_ctc import SMALL, TINY
 from tests.unit.tiny import RATE, speechlike
 
@@ -60,7 +60,10 @@ def compare(precision: str, args: argparse.Namespace) -> None:
     load = load_average()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         # ESPnet first: it writes the model that ours is read from.
-        workers = {side: stack.enter_context(started(side, precision, Path(folder), args)) for side in SIDES[::-1]}
+        workers = {
+            side: stack.enter_context(started("benchmarks.training", arguments_of(side, precision, Path(folder), args)))
+            for side in SIDES[::-1]
+        }
         taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for _ in range(args.runs + 1):
             for side in SIDES:
@@ -93,37 +96,12 @@ def summary(label: str, steps: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def started(side: str, precision: str, folder: Path, args: argparse.Namespace) -> Iterator["subprocess.Popen[str]"]:
-    """Start a side, which takes a step for each line it is given; it ends with the context."""
-    command = [sys.executable, "-m", "benchmarks.training", "--side", side, "--folder", str(folder)]
-    command += ["--precisions", precision, "--batch", str(args.batch), "--seconds", str(args.seconds)]
-    command += ["--threads", str(args.threads), *(["--tiny"] if args.tiny else [])]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            answer(process)  # it is ready
-            yield process
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def ask(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """Let a side take a step."""
-    assert process.stdin is not None
-    process.stdin.write("step\n")
-    process.stdin.flush()
-    return answer(process)
-
-
-def answer(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """Return the next line that a side says in JSON; it may say other things."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            found: dict[str, float] = json.loads(line)
-            return found
-    raise SystemExit(f"a side ended with status {process.wait()}; what it said stands above")
+def arguments_of(side: str, precision: str, folder: Path, args: argparse.Namespace) -> list[object]:
+    """Return what a side is told."""
+    return [
+        *("--side", side, "--folder", folder, "--precisions", precision, "--batch", args.batch),
+        *("--seconds", args.seconds, "--threads", args.threads, *(["--tiny"] if args.tiny else [])),
+    ]
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ import json, resource, sys, time
 import torch
 model, precision, threads, text = sys.argv[1:]
 torch.set_num_threads(int(threads))
-from speechnar.tts.synthesizer import Synthesizer
+from speechnar import Synthesizer
 more = {} if precision == "default" else {"precision": precision}
 synthesizer = Synthesizer.load(model, device="cpu", **more)
 for _ in sys.stdin:

@@ -11,11 +11,11 @@ def main() -> int:
     open_streams()
     try:
         with interruptible():
-            from speechnar.cli.main import main as command  # noqa: PLC0415
+            from speechnar.cli.main import run  # noqa: PLC0415
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    return command()
+    return run()
 
 
 if __name__ == "__main__":

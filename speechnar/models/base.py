@@ -314,8 +314,16 @@ def config_of(model: nn.Module) -> ModelConfig:
     return config
 
 
-def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> LoadedModel:
+def load_model(
+    folder: str | Path, *, device: str | torch.device = "cpu", borrows: Callable[[nn.Module], bool] | None = None
+) -> LoadedModel:
     """Read a model folder, in float32 and evaluation mode, onto ``device``.
+
+    Args:
+        folder: of a model.
+        device: where its weights go.
+        borrows: of a module: whether its weights stay as they are stored, mapped from the file, for a caller that makes
+            others of them anyhow (`speechnar.models.prepare`).
 
     Raises:
         ModelNotFoundError: ``folder`` is not a model folder.
@@ -335,7 +343,7 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Loa
             model: nn.Module = entry.model_cls.from_config(config, tokenizer)
     except (RuntimeError, MemoryError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{folder}: no model can be built from {CONFIG_FILE} ({_one_line(error)})") from None
-    load_state(model, state, source=str(folder / WEIGHTS_FILE))
+    load_state(model, state, source=str(folder / WEIGHTS_FILE), borrows=borrows)
     return LoadedModel(model.to(device).eval(), tokenizer, config, folder.resolve().name)
 
 
@@ -388,15 +396,25 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+def load_state(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    source: str,
+    borrows: Callable[[nn.Module], bool] | None = None,
+) -> None:
     """Copy ``state`` into ``model``: every name and shape must match; names tied to a given one may be absent.
+
+    The parameters of modules that ``borrows`` names are not copied, but become those of ``state``, of whatever type;
+    tied ones are copied all the same.
 
     Raises:
         CheckpointError: naming the keys that are missing, unknown or of another shape.
     """
     expected = model.state_dict()
     state = dict(state)
-    for name, first in tied_names(expected).items():
+    tied = tied_names(expected)
+    for name, first in tied.items():
         if name not in state and first in state:
             state[name] = state[first]
     shared = expected.keys() & state.keys()
@@ -417,7 +435,12 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> No
     found = [f"{len(names)} {fault}: {', '.join(names[:5])}" for fault, names in faults.items() if names]
     if found:
         raise CheckpointError(f"{source}: weights do not fit the model; {'; '.join(found)}"[:2000])
-    model.load_state_dict(state)
+    borrowers = [] if borrows is None else [(name, part) for name, part in model.named_modules() if borrows(part)]
+    for prefix, part in borrowers:
+        for name, parameter in part.named_parameters(prefix, recurse=False):
+            if name not in tied and name not in tied.values():
+                parameter.data = state.pop(name)
+    model.load_state_dict(state, strict=False)
 
 
 def tied_names(state: dict[str, Tensor]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn, get_args
 
 import torch
@@ -134,7 +135,7 @@ class FloatLinear(PackedLinear):
         self._multiply = torch.ops.mkldnn._linear_pointwise.default
         self._dtype, self._result = dtype, dtype if keeps_dtype else torch.float32
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype))
-        self._bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self._bias = None if linear.bias is None else linear.bias.detach().to(dtype, copy=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (..., D) to (..., E)."""
@@ -161,21 +162,39 @@ class HalfLinear(PackedLinear):
 
 
 class Int8Linear(PackedLinear):
-    """By oneDNN, of 8-bit integers (inputs: of ``levels`` steps on either side of 0), summed in 32 bits."""
+    """By oneDNN, of 8-bit integers (inputs: of ``levels`` steps on either side of 0), summed in 32 bits.
+
+    Weights are packed when they are first needed, since oneDNN takes longer for it than one sentence takes to be
+    recognised, and a model may have decoders that nobody asks for.
+    """
 
     def __init__(self, linear: nn.Linear, activation: Activation = NONE, *, levels: int) -> None:
         super().__init__(linear, activation)
         self._multiply = torch.ops.onednn.qlinear_pointwise.default
         self._levels, self._zero = levels, levels + 1
-        weight = linear.weight.detach()
-        steps = weight.abs().amax(1).clamp(min=_TINY) / FULL_LEVELS
-        self._weight = torch.ops.onednn.qlinear_prepack(_quantized(weight, steps), None)
-        self._scales = steps / levels
+        self._given: Tensor | None = linear.weight.detach()
+        self._packing = Lock()
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        self._bias = None if linear.bias is None else linear.bias.detach().clone()
+        self._bias = None if linear.bias is None else linear.bias.detach().to(torch.float32, copy=True)
+
+    def own(self) -> None:
+        """Copy the weights, as they are stored, unless they are packed."""
+        if self._given is not None:
+            self._given = self._given.clone()
+
+    def pack(self) -> None:
+        """Pack the weights, unless that is done; other threads wait."""
+        with self._packing:
+            if self._given is not None:
+                steps = self._given.abs().amax(1).float().clamp(min=_TINY) / FULL_LEVELS
+                self._weight = torch.ops.onednn.qlinear_prepack(_quantized(self._given, steps), None)
+                self._scales = steps / self._levels
+                self._given = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (..., D) to (..., E)."""
+        if self._given is not None:
+            self.pack()
         rows = x.reshape(-1, self.in_features).float()
         if not len(rows):
             return x.new_zeros(*x.shape[:-1], self.out_features)
@@ -338,12 +357,28 @@ def prepare(model: nn.Module, precision: Precision = "auto") -> nn.Module:
         precision = fastest_for(model, device)
     if device.type == "cpu":
         keep_memory(KEPT_BYTES)
+    model.requires_grad_(False)
     if _stays(model):
-        return model.requires_grad_(False)
+        return model
     places = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
     tied = {parameter for parameter, count in places.items() if count > 1}
-    _replace_in(model.requires_grad_(False), _Maker(precision, device), tied)
+    _replace_in(model, _Maker(precision, device), tied)
     return model
+
+
+def _borrows(module: nn.Module) -> bool:
+    """Return whether a module is likely to be replaced by one with weights of its own."""
+    return type(module) is nn.Linear
+
+
+def _own(model: nn.Module) -> None:
+    """Copy what is still in the file of weights, which somebody may overwrite: what is not yet packed, or stays."""
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.own()
+        elif _borrows(module):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.float32, copy=True)
 
 
 def load_prepared(
@@ -359,11 +394,13 @@ def load_prepared(
     """
     device = torch.device(device)
     check_precision(precision, device)  # before anything is read
-    loaded = load_model(folder, device=device)
-    if precision == "auto" and isinstance(loaded.model, MtModel):
-        return loaded
-    found = fastest_for(loaded.model, device) if precision == "auto" else precision
-    return replace(loaded, model=prepare(loaded.model, found), precision=found)
+    loaded = load_model(folder, device=device, borrows=_borrows if device.type == "cpu" else None)
+    is_kept = precision == "auto" and isinstance(loaded.model, MtModel)
+    if not is_kept:
+        found = fastest_for(loaded.model, device) if precision == "auto" else precision
+        loaded = replace(loaded, model=prepare(loaded.model, found), precision=found)
+    _own(loaded.model)
+    return loaded
 
 
 def fastest_for(model: nn.Module, device: torch.device) -> Precision:

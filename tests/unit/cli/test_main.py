@@ -97,3 +97,15 @@ def test_reader_that_leaves(recognizer, wav):
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
     assert "Traceback" not in found.stderr
     assert "Exception ignored" not in found.stderr
+
+
+@pytest.mark.parametrize(("verb", "is_ended_at_once"), [("transcribe", True), ("models", False)])
+def test_the_program_ends_at_once_where_nothing_is_left_open(verb, is_ended_at_once):
+    """But not before what asked to be called at the end was called, and with the status of the verb."""
+    code = (
+        "import atexit, sys; from speechnar.cli import main as cli; atexit.register(print, 'called'); "
+        f"cli.main = lambda: 3; sys.argv = ['speechnar', {verb!r}]; status = cli.run(); print('back'); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stdout.split() == (["called"] if is_ended_at_once else ["back", "called"])

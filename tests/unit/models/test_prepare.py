@@ -152,6 +152,20 @@ def test_a_row_of_8_bits_does_not_depend_on_others():
     assert layer(torch.randn(2, 0, 64)).shape == (2, 0, 48)
 
 
+@needs("int8")
+def test_weights_of_8_bits_are_packed_once_when_they_are_needed(monkeypatch):
+    linear, x = nn.Linear(64, 48), torch.randn(5, 64)
+    pack, calls = torch.ops.onednn.qlinear_prepack, []
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", lambda *given: calls.append(given) or pack(*given))
+    layer = Int8Linear(linear, levels=find_processor().int8_levels)
+    assert not calls
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(layer, [x] * 8)
+    assert len(calls) == 1
+    assert all(torch.equal(other, first) for other in others)
+    assert layer._given is None
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("separable", [False, True])
 def test_subsampling_is_exact(padding, separable):
@@ -440,6 +454,25 @@ def test_codes_of_a_codec_are_exact(kind, tmp_path):
         torch.equal(a, b) for a, b in zip(generator._model.codec.parameters(), model.codec.parameters(), strict=True)
     )
     assert generator.generate(seconds=0.1).samples.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_that_are_read_for_packing_are_those_of_a_loaded_model(dtype, precision, tmp_path):
+    """And nothing is left in the file."""
+    folder = save_tiny_joint(tmp_path / "joint")
+    whole = load_model(folder)
+    save_model(folder, whole.model, whole.tokenizer, dtype=dtype)
+    naive, made = load_model(folder), load_prepared(folder, precision=precision)
+    prepare(naive.model, precision)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    for (name, expected), found in zip(naive.model.named_parameters(), made.model.parameters(), strict=True):
+        assert found.dtype == expected.dtype, name
+        assert torch.equal(found, expected), name
+    wav = speechlike(2.0)
+    expected, found = (ClipDecoder(loaded).encode([wav]).log_probs for loaded in (naive, made))
+    assert torch.equal(found, expected)
 
 
 # Choosing.
