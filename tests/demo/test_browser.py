@@ -133,21 +133,18 @@ class Visitor:
         return self.wait()
 
     def watch(self) -> None:
-        """Begin to see whether work has begun, which may have ended before anybody looks."""
-        self.page.evaluate(
-            """() => {
-                const run = [...document.querySelectorAll(".sn-run")].find((button) => button.offsetParent);
-                window.isDone = window.hasBegun = false;
-                new MutationObserver(() => {
-                    window.hasBegun ||= run.disabled;
-                    window.isDone = window.hasBegun && !run.disabled;
-                }).observe(run, { attributes: true });
-            }"""
-        )
+        """Mark what is said about results so far: what quick work does in between, pages may leave out."""
+        self.page.evaluate("document.querySelectorAll('.sn-note, .sn-error').forEach((line) => (line.dataset.old = 1))")
 
     def wait(self) -> str:
         """Wait until work that began since `watch` is done."""
-        self.page.wait_for_function("window.isDone")
+        self.page.wait_for_function(
+            """() => {
+                const seen = (what) => [...document.querySelectorAll(what)].some((part) => part.offsetParent);
+                const isNew = seen(".sn-note:not([data-old]), .sn-error:not([data-old])");
+                return isNew && !seen(".sn-working") && !seen(".sn-run:disabled");
+            }"""
+        )
         return self.said()
 
     def said(self) -> str:
@@ -167,7 +164,7 @@ class Visitor:
     def options(self) -> set[str]:
         """Return the names of all boxes of the open tab but those for recordings and the words to be clicked."""
         roles = "textbox|combobox|listbox|spinbutton|checkbox|radio"
-        named = re.findall(rf'- (?:{roles}) "([^"]*)"', self.panel.aria_snapshot())
+        named = re.findall(rf'- \'?(?:{roles}) "([^"]*)"', self.panel.aria_snapshot())  # quoted where it has a colon
         chips = self.panel.locator("[data-testid=checkbox-group] label").all_inner_texts()
         return {name.removeprefix("number input for ") for name in named} - {
             *map(str.strip, chips),
