@@ -118,7 +118,7 @@ class _MusicTab:
                 "progress": artist.progress,
                 "watch": artist.draw,
             }
-            if is_infill:
+            if is_infill and given:
                 return model.infill(given, *part_s, wanted, **options)
             return model.generate(wanted, seconds=float(seconds), continue_from=given, **options)
 
