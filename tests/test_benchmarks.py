@@ -429,6 +429,15 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
     assert long["peak_mib"] - short["peak_mib"] < memory.LIMIT_MIB
 
 
+@pytest.mark.slow
+def test_memory_is_measured_in_the_way_that_is_asked_for(tmp_path, monkeypatch):
+    options = ["--model", str(save_tiny_model(tmp_path / "tiny")), "--short-minutes", "0.2", "--long-minutes", "0.3"]
+    options += ["--ways", "windows", "--data", str(tmp_path), "--output", str(tmp_path / "results")]
+    monkeypatch.setattr("sys.argv", ["memory", *options])
+    assert memory.main() == 0
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["memory_windows.json"]
+
+
 def test_planted_posteriors_hold_the_tokens_asked_for():
     log_probs = speed_decoders.plant_tokens(2, 100, 40, 13)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 100))
