@@ -89,7 +89,7 @@ def test_a_peer_and_ours_take_turns(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "WORKER", script)
     model = save_tiny_model(tmp_path / "tiny")
     monkeypatch.setattr(peers, "DEFAULT_MODEL", str(model))
-    ours = {"language": "eng", "vad": None}
+    ours = {"language": "eng", "vad": None, "pad": None}
     monkeypatch.setitem(peers.PEERS, "fake", Peer("fake", (), None, ("tiny",), ("10s",), ours=ours))
     monkeypatch.setitem(peers.CASES, "10s", (1.0,))
     options = ["fake", "--python", sys.executable, "--precisions", "fp32", "--runs", "2", "--threads", "1"]

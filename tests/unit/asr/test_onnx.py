@@ -88,7 +88,9 @@ def test_clips_that_were_padded_still_are(folder):
         clip_s=2.0,
     )
     tokenizer = load_model(folder).tokenizer
-    decoder = ClipDecoder(LoadedModel(OnnxCtc(config, session=None), tokenizer, config, "graph"))
+    decoder = ClipDecoder(
+        LoadedModel(OnnxCtc(config, session=None, vocab_size=tokenizer.vocab_size), tokenizer, config, "graph")
+    )
     assert decoder.shortest_samples == 2 * RATE
 
 
