@@ -323,6 +323,7 @@ def test_a_word_is_edited(visit, sentence):
     assert "Please" in old.input_value() and new.input_value() == old.input_value()
     old.fill(SAID)
     new.fill(SAID.replace("password", "number"))
+    playwright.expect(visitor.page.locator("del")).to_have_count(1)  # those of what was heard are gone
     playwright.expect(visitor.page.locator("del")).to_have_text("password.")
     playwright.expect(visitor.page.locator("ins")).to_have_text("number.")
     assert "of new speech in" in visitor.press()
