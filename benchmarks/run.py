@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = (
-    *("memory", "word_times", "speed_owsm_ctc", "speed_decoders", "hotwords", "streaming", "captioning", "synthesis"),
+    *("memory", "word_times", "speed_decoders", "hotwords", "streaming", "captioning", "synthesis"),
     *("translation", "music", "generating", "serving", "cold_start", "products"),
 )
 

@@ -4,19 +4,26 @@ A side is ready when it has printed its first line of JSON; it may say other thi
 """
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks.result import ROOT
 
 
 @contextmanager
-def started(module: str, arguments: Sequence[object]) -> Iterator["subprocess.Popen[str]"]:
-    """Start a module of this checkout as a side, and wait until it is ready; it ends with the context."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def started(*arguments: object, root: Path = ROOT) -> Iterator["subprocess.Popen[str]"]:
+    """Start Python with ``arguments`` as a side, of the checkout at ``root``, and wait until it is ready.
+
+    It ends with the context.
+    """
+    command, environment = [sys.executable, *map(str, arguments)], {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             answer(process)
             yield process

@@ -87,9 +87,9 @@ def compare(name: str, args: argparse.Namespace) -> None:
     sides = [*args.precisions, THEIRS]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         told = (args.clone, "--sizes", name, "--folder", folder, "--threads", args.threads, "--side")
-        with started("benchmarks.speed_magnet", (*told, MAKE)) as maker:
+        with started("-m", "benchmarks.speed_magnet", *told, MAKE) as maker:
             num_parameters = ask(maker)["parameters"]
-        workers = {side: stack.enter_context(started("benchmarks.speed_magnet", (*told, side))) for side in sides}
+        workers = {side: stack.enter_context(started("-m", "benchmarks.speed_magnet", *told, side)) for side in sides}
         rounds = [{side: ask(worker) for side, worker in workers.items()} for _ in range(runs + 1)]
         logits = {side: torch.load(Path(folder) / f"{side}.pt") for side in sides}
     spent = {

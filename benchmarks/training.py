@@ -23,9 +23,11 @@ from torch import Tensor
 
 from benchmarks.result import RESULTS, load_average, write_result
 from benchmarks.sides import ask, started
-from benchmarks.speed_owsm_ctc import SMALL, TINY
 from tests.unit.tiny import RATE, speechlike
 
+# The sizes of `OwsmCtcConfig.small`.
+SMALL = {"dim": 256, "num_blocks": 6, "heads": 4, "interctc": [2, 4], "prompt_blocks": 2}
+TINY = {"dim": 32, "num_blocks": 3, "heads": 2, "interctc": [1], "prompt_blocks": 1}
 SIDES = ("ours", "espnet")
 CLIP_NORM, LR = 5.0, 1e-4
 TOKENS_PER_S = 4.0
@@ -61,7 +63,9 @@ def compare(precision: str, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         # ESPnet first: it writes the model that ours is read from.
         workers = {
-            side: stack.enter_context(started("benchmarks.training", arguments_of(side, precision, Path(folder), args)))
+            side: stack.enter_context(
+                started("-m", "benchmarks.training", *arguments_of(side, precision, Path(folder), args))
+            )
             for side in SIDES[::-1]
         }
         taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}

@@ -7,13 +7,9 @@ difference of log-mels, all in decibels, of frames within 60 dB of the loudest. 
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.result import RESULTS, ROOT, load_average, write_result
+from benchmarks.sides import ask, started
 from speechnar.hub import DEFAULT_TTS_MODEL
 from speechnar.models.prepare import precisions_of
 from speechnar.tts.synthesizer import Synthesizer
@@ -36,6 +33,7 @@ torch.set_num_threads(int(threads))
 from speechnar import Synthesizer
 more = {} if precision == "default" else {"precision": precision}
 synthesizer = Synthesizer.load(model, device="cpu", **more)
+print("{}", flush=True)
 for _ in sys.stdin:
     wall, cpu = time.perf_counter(), time.process_time()
     speech = synthesizer.synthesize(text, seed=1)
@@ -91,7 +89,7 @@ def alternate(
     """Let all sides, each a checkout and a precision, speak in turns; return their medians. A first round is no run."""
     with ExitStack() as stack:
         programs = {
-            name: stack.enter_context(started(root, [model, precision, str(threads), TEXT]))
+            name: stack.enter_context(started("-c", SPEAK, model, precision, threads, TEXT, root=root))
             for name, (root, precision) in sides.items()
         }
         rounds = [{name: ask(program) for name, program in programs.items()} for _ in range(runs + 1)][1:]
@@ -100,33 +98,6 @@ def alternate(
         side: {label: round(statistics.median(each[side][name] for each in rounds), 4) for name, label in names.items()}
         for side in sides
     }
-
-
-@contextmanager
-def started(root: Path, arguments: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """Start a program that speaks, of the checkout at ``root``; it ends with the context."""
-    command, environment = [sys.executable, "-c", SPEAK, *arguments], {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def ask(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """Let a program speak once."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("speak\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"a program ended with status {process.wait()}; what it said stands above")
-    found: dict[str, float] = json.loads(line)
-    return found
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from speechnar.nn.lengths import valid_mask
 LOGITS_AT_ONCE = 2**18
 """A megabyte: what a core's cache holds."""
 FRAMES_AT_ONCE = 192
-"""Fewer would be waiting for the head's weights; of more, 50,000 logits each would leave the last cache."""
+"""Fewer are slower, as the head's weights are read for each part; all of 30 s at once are, too."""
 FRAMES_ON_GPU = 2048
 CLASSES_OF_BLOCK = 256
 """Of which the largest is found together."""
