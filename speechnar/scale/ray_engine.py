@@ -55,7 +55,6 @@ class RayEngine:
     def __init__(self, job: Job, *, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers must be at least 1, got {workers}")
-        self._job = job
         if not ray.is_initialized():
             found = address or os.environ.get("RAY_ADDRESS")
             try:
@@ -71,23 +70,27 @@ class RayEngine:
         if self._workers < 1:
             raise ConfigError(f"the cluster has {cpus} CPUs, of which a worker needs {threads}; lower --threads")
         self._actors: list[Any] = []
-        self._flying: dict[Any, tuple[Any, Unit[Any]]] = {}
-        """By reference of a result, who makes it of what."""
+        """Those that have loaded what they need."""
+        self._flying: dict[Any, tuple[Any, Unit[Any] | None]] = {}
+        """By reference of a result, who makes it of what; of nothing: it is loading."""
+        self._losses = 0
+        """Since the last unit that was finished."""
+        self._worker = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(UnitActor)
+        self._arguments = (ray.put(job), str(Path.cwd()))
 
     def run(self, backlog: Backlog) -> Iterator[UnitReport]:
         """Yield what is finished, in any order.
 
+        Units are given to workers that have started: the cluster may be smaller than it says, as when a machine of it
+        has just died, and what waits for a place on it may wait for ever.
+
         Raises:
             SpeechnarError: nothing can be done any more.
         """
-        worker = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(UnitActor)
-        job = ray.put(self._job)
-        num_actors = min(self._workers, len(backlog.waiting))
-        folder = str(Path.cwd())
-        self._actors = [worker.remote(job, folder) for _ in range(num_actors)]
-        losses = 0
+        for _ in range(min(self._workers, len(backlog.waiting))):
+            self._start()
         try:
-            while backlog.waiting or self._flying:
+            while backlog.waiting or any(unit is not None for _, unit in self._flying.values()):
                 self._hand_out(backlog)
                 ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=TOLD_EVERY_S)
                 if not ready:
@@ -95,31 +98,50 @@ class RayEngine:
                 for reference in ready:
                     actor, unit = self._flying.pop(reference)
                     result = self._result(reference)
-                    if isinstance(result, UnitReport):
-                        losses = 0
+                    if isinstance(result, UnitFailure):
+                        if result.is_loss:
+                            self._replace(actor, unit, result)
+                        if unit is not None and (given_up := backlog.put_back(unit, result)) is not None:
+                            yield given_up
+                        elif unit is None and result.is_final:
+                            raise SpeechnarError(result.reason)
+                    elif unit is None:
+                        self._actors.append(actor)
+                    else:
+                        self._losses = 0
                         yield result
-                        continue
-                    if result.is_loss and actor in self._actors:
-                        losses += 1
-                        if losses > MAX_LOSSES:
-                            raise SpeechnarError(f"{losses} workers were lost one after the other; {result.reason}")
-                        self._actors[self._actors.index(actor)] = worker.remote(job, folder)
-                        ray.kill(actor)
-                    given_up = backlog.put_back(unit, result)
-                    if given_up is not None:
-                        yield given_up
         finally:
-            for actor in self._actors:
+            for actor in (*self._actors, *(actor for actor, unit in self._flying.values() if unit is None)):
                 ray.kill(actor)
             self._flying.clear()
 
+    def _start(self) -> None:
+        actor = self._worker.remote(*self._arguments)
+        self._flying[actor.__ray_ready__.remote()] = (actor, None)
+
+    def _replace(self, actor: Any, unit: Unit[Any] | None, loss: UnitFailure) -> None:
+        """Start a worker in the place of one that is no more, unless that was done when another unit failed with it.
+
+        Raises:
+            SpeechnarError: too many were lost.
+        """
+        if unit is not None:
+            if actor not in self._actors:
+                return
+            self._actors.remove(actor)
+        self._losses += 1
+        if self._losses > MAX_LOSSES:
+            raise SpeechnarError(f"{self._losses} workers were lost one after the other; {loss.reason}")
+        ray.kill(actor)
+        self._start()
+
     def _hand_out(self, backlog: Backlog) -> None:
-        """Give units to the workers that have the fewest."""
+        """Give units to the workers that have the fewest, of those that have started."""
         load = {id(actor): 0 for actor in self._actors}
-        for actor, _ in self._flying.values():
-            if id(actor) in load:
+        for actor, unit in self._flying.values():
+            if unit is not None and id(actor) in load:
                 load[id(actor)] += 1
-        while backlog.waiting:
+        while backlog.waiting and self._actors:
             actor = min(self._actors, key=lambda actor: load[id(actor)])
             if load[id(actor)] >= IN_FLIGHT:
                 return
@@ -127,9 +149,10 @@ class RayEngine:
             load[id(actor)] += 1
             self._flying[actor.do.remote(unit)] = (actor, unit)
 
-    def _result(self, reference: Any) -> UnitReport | UnitFailure:
+    def _result(self, reference: Any) -> Any:
+        """Return what a worker returns, or how it failed."""
         try:
-            result: UnitReport | UnitFailure = ray.get(reference)
+            return ray.get(reference)
         except (ray.exceptions.RayError, OSError) as error:
             text = " ".join(str(error).split())
             # A model that cannot be loaded is no accident: it ends the worker's constructor with an error of ours.
@@ -137,7 +160,6 @@ class RayEngine:
             if wrong is not None:
                 return UnitFailure(wrong[1], is_final=True)
             return UnitFailure(f"a worker was lost ({text[:200]})", is_loss=True)
-        return result
 
 
 _OUR_ERROR = re.compile(r"speechnar\.errors\.\w+: (.{1,300})")

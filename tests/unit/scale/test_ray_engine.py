@@ -102,6 +102,16 @@ def test_a_node_a_worker_and_the_driver_die(cluster, model, corpus, tmp_path):
     assert texts_of(out) == texts_of(tmp_path / "one")
 
 
+def test_workers_that_find_no_place_are_given_nothing(cluster, model, corpus, tmp_path):
+    """A machine that has just died is counted for a while."""
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        job = TranscribingJob(model=model, out=tmp_path / "out", device="cpu", threads=1)
+        assert run_job(job, read_corpus([corpus])[:40], engine="ray", workers=8, unit_seconds=1.0).done == 40
+    finally:
+        ray.shutdown()
+
+
 def test_what_cannot_be_is_told(cluster, model, corpus, tmp_path):
     items = read_corpus([corpus])[:2]
     ray.init(address=cluster.address, log_to_driver=False)
