@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from speechnar import store
 from speechnar.errors import ConfigError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.plain_yaml import parse_yaml
 from speechnar.store import Address
 
@@ -230,7 +231,7 @@ def _describe(folder: Path, name: str, source: str) -> ModelInfo:
 def read_kind(path: Path) -> str:
     """Return the ``kind`` of a configuration of ours, ``config.json``, else the empty string."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ""
     is_ours = isinstance(document, dict) and "schema_version" in document and isinstance(document.get("kind"), str)

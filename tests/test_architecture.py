@@ -27,7 +27,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"hub"}),
     frozenset({"store"}),
     frozenset({"config", "extras"}),
-    frozenset({"files", "memory", "plain_yaml"}),
+    frozenset({"memory", "pickled", "plain_yaml"}),
+    frozenset({"files"}),
     frozenset({"errors"}),
 )
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

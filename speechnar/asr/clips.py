@@ -10,9 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,18 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from speechnar.asr.options import AUTO, DEFAULT_HOTWORD_WEIGHT, DEFAULT_LM_WEIGHT, DecodeOptions
+from speechnar.asr.options import AUTO, DecodeOptions
+from speechnar.asr.search import CtcSearch
 from speechnar.asr.speech_models import FindsBest, HotwordModel, ManyDecoders, PaddedModel, SpeechModel, TaggingModel
 from speechnar.audio.blocks import Samples, batches
-from speechnar.decode.align import WORD_START, CtcPath
-from speechnar.decode.ctc import collapse, greedy, prefix_beam_search
-from speechnar.decode.lm import HotwordBooster, NgramLm, PrefixScorer, TokenNgram, WordNgram
+from speechnar.decode.align import CtcPath
+from speechnar.decode.ctc import collapse
 from speechnar.decode.longform import LongformConfig, transcribe_stream
 from speechnar.errors import ConfigError, DataError, SpeechnarError
 from speechnar.models.base import LoadedModel
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.languages import UNDETERMINED, to_iso3
 from speechnar.text.transcript import AudioTags
+from speechnar.text.words import WordLists
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ MIN_CLIP_FRAMES = 4
 """Shorter clips are padded to this many output frames: convolutions need some input."""
 BATCH_SECONDS = {"cpu": 30.0}
 OTHER_BATCH_SECONDS = 120.0
-SCORED_BEAM_SIZE = 16
-"""Beam of a search with a language model or hotwords when none is given."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,13 @@ class ClipDecoder:
         self.decoder = self._find_decoder()
         self._prefix = self._find_prefix()
         self._prompt = self._encode_prompt()
-        self._lm, self._hotwords = self._scorers()
+        self.search = CtcSearch(
+            self.options,
+            self.tokenizer,
+            blank_id=self.model.blank_id,
+            words=self._find_words(loaded.words),
+            hotwords=self._spell_hotwords() if self.decoder == CTC else (),
+        )
         self._options_of_decoder = self._decoder_options()
 
     @property
@@ -248,9 +251,10 @@ class ClipDecoder:
         if self.decoder != CTC:
             paths = [self.text_path(path, num_prefix=0) for path in self._decode_with(out)]
             masses = self.language_mass(out)
-        elif self.options.needs_search or not isinstance(out, FindsBest):
-            paths = [self.text_path(path) for path in self._search(out.log_probs, out.lens)]
+        elif not (self.search.is_greedy and isinstance(out, FindsBest)):
             masses = self.language_mass(out)
+            languages = [self.decide_language(mass)[0] for mass in masses]
+            paths = [self.text_path(path) for path in self.search(out.log_probs, out.lens, languages)]
         else:
             best = out.posteriors.best(self._language_columns())
             found = collapse(best.classes, best.scores, out.lens, self.model.blank_id)
@@ -294,21 +298,6 @@ class ClipDecoder:
         """Decode with the model's decoder of that name."""
         return cast(ManyDecoders, self.model).decode(out, self.decoder, **self._options_of_decoder)
 
-    def _search(self, log_probs: Tensor, lens: Tensor) -> Sequence[CtcPath]:
-        options = self.options
-        if not options.needs_search:
-            return greedy(log_probs, lens, self.model.blank_id)
-        nbest = prefix_beam_search(
-            log_probs,
-            lens,
-            blank_id=self.model.blank_id,
-            beam_size=options.beam_size or SCORED_BEAM_SIZE,
-            lm=self._lm,
-            lm_weight=DEFAULT_LM_WEIGHT if options.lm_weight is None else options.lm_weight,
-            hotwords=self._hotwords,
-        )
-        return [hypotheses[0] for hypotheses in nbest]
-
     def text_path(self, path: CtcPath, num_prefix: int | None = None) -> CtcPath:
         """Drop language, task and other specials (not ``<unk>``), and count frames from the first one of audio."""
         shift = self.model.num_prefix if num_prefix is None else num_prefix
@@ -345,13 +334,13 @@ class ClipDecoder:
         if decoder != CTC and self.task != "asr":
             raise ConfigError(f"decoder {decoder} writes transcripts; leave it at {CTC} to translate")
         honoured = {
-            CTC: {"beam_size", "lm", "hotwords"},
+            CTC: {"beam_size", "lm", "word_weight", "hotwords"},
             "cassnat": {"num_alignments"},
             "transformer_ar": {"beam_size"},
         }
         if isinstance(self.model, HotwordModel) and self.model.knows_hotwords:
             honoured["paraformer"] = {"hotwords"}
-        for name in ("beam_size", "lm", "hotwords", "num_alignments"):
+        for name in ("beam_size", "lm", "word_weight", "hotwords", "num_alignments"):
             if getattr(options, name) and name not in honoured.get(decoder, ()):
                 able = [other for other in names if name in honoured.get(other, ())]
                 raise ConfigError(
@@ -390,22 +379,14 @@ class ClipDecoder:
             raise ConfigError(f"model {self.name} takes no prompt; leave it out")
         return torch.tensor([self.tokenizer.encode(self.options.prompt) or [self.tokenizer.id_of("<na>")]])
 
-    def _scorers(self) -> tuple[PrefixScorer | None, HotwordBooster | None]:
-        lm = None if self.options.lm is None else _read_lm(Path(self.options.lm))
-        pieces = self.tokenizer.word_pieces
-        scorer: PrefixScorer | None = None
-        if lm is not None:
-            spelled = zip(self.tokenizer.pieces, pieces, strict=True)
-            starts = {piece for piece, shown in spelled if shown.startswith(WORD_START)}
-            is_of_pieces = any(word.startswith(WORD_START) or word in starts for word in lm.vocab)
-            scorer = TokenNgram(lm, self.tokenizer.pieces) if is_of_pieces else WordNgram(lm, pieces)
-        if not self.options.hotwords or self.decoder != CTC:
-            return scorer, None
-        phrases = self._spell_hotwords()
-        if not phrases:
-            return scorer, None
-        weight = self.options.hotword_weight
-        return scorer, HotwordBooster(phrases, DEFAULT_HOTWORD_WEIGHT if weight is None else weight, pieces=pieces)
+    def _find_words(self, lists: WordLists | None) -> WordLists | None:
+        """Return the lists of words that CTC is to use, if any."""
+        options = self.options
+        has_lists = lists is not None and bool(lists.languages)
+        if options.word_weight and not has_lists:
+            raise ConfigError(f"model {self.name} has no lists of words; leave out word_weight")
+        is_used = self.decoder == CTC and self.task == "asr" and options.lm is None and options.word_weight != 0
+        return lists if has_lists and is_used else None
 
     def _decoder_options(self) -> dict[str, Any]:
         """Return what a decoder other than CTC is to do otherwise than by default; it serves every clip."""
@@ -481,8 +462,3 @@ def _mass(log_probs: Tensor, lens: Tensor) -> npt.NDArray[np.float64]:
 def translation_targets(pieces: Iterable[str]) -> list[str]:
     """Return the languages that a vocabulary has ``<st_xxx>`` pieces for."""
     return [piece[4:-1] for piece in pieces if piece.startswith("<st_") and piece.endswith(">")]
-
-
-@lru_cache(maxsize=2)
-def _read_lm(path: Path) -> NgramLm:
-    return NgramLm.read_arpa(path)

@@ -28,6 +28,7 @@ from speechnar.models.asr.paraformer_head import audible_paths
 from speechnar.models.base import CONFIG_FILE, MAX_CONFIG_BYTES, LoadedModel, ModelConfig
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import load_tokenizer
+from speechnar.text.words import WordLists
 
 GRAPH_FILE = "model.onnx"
 
@@ -201,7 +202,7 @@ def load_onnx(folder: str | Path) -> LoadedModel:
         raise CheckpointError(f"{folder / GRAPH_FILE}: is not readable ({str(error)[:120]})") from None
     graph_cls = OnnxCtc if config.kind == "onnx_ctc" else OnnxTokens
     model = graph_cls(config, session, tokenizer.vocab_size).eval()
-    return LoadedModel(model, tokenizer, config, folder.resolve().name)
+    return LoadedModel(model, tokenizer, config, folder.resolve().name, words=WordLists(folder))
 
 
 def _names_other_files(graph: Path) -> bool:

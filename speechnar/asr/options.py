@@ -9,6 +9,7 @@ from speechnar.errors import ConfigError
 AUTO = "auto"
 """The language that is given where it is to be detected."""
 DEFAULT_LM_WEIGHT = 0.5
+DEFAULT_WORD_WEIGHT = 0.3
 DEFAULT_HOTWORD_WEIGHT = 1.0
 """Of CTC's search: a nat for each token."""
 
@@ -33,6 +34,10 @@ class DecodeOptions:
     that it does not hold as the model writes it is looked up without punctuation, in lower or upper case."""
     lm_weight: float | None = None
     """Of the log-probabilities of ``lm``; None: `DEFAULT_LM_WEIGHT`."""
+    word_weight: float | None = None
+    """Of the lists of how often words are said that a model's folder may hold (`speechnar.text.words`), by which CTC
+    writes words that exist where there are some; None: `DEFAULT_WORD_WEIGHT`, unless there is ``lm``; 0: the best path
+    alone, which is faster and knows no words."""
     hotwords: tuple[str, ...] = ()
     """Phrases to favour, in the model's own spelling."""
     hotword_weight: float | None = None
@@ -66,6 +71,10 @@ class DecodeOptions:
             raise ConfigError(f"window_s must be at least 1 s, got {self.window_s}")
         if self.batch_seconds is not None and not 0 < self.batch_seconds < math.inf:
             raise ConfigError(f"batch_seconds must be above 0, got {self.batch_seconds}")
+        if self.word_weight is not None and not 0 <= self.word_weight < math.inf:
+            raise ConfigError(f"word_weight must be at least 0, got {self.word_weight}")
+        if self.word_weight and self.lm is not None:
+            raise ConfigError("word_weight has no effect beside lm; give one of them")
         for name, weighed in (("lm_weight", "lm"), ("hotword_weight", "hotwords")):
             weight = getattr(self, name)
             if weight is None:
@@ -77,5 +86,5 @@ class DecodeOptions:
 
     @property
     def needs_search(self) -> bool:
-        """Whether the best path of CTC is not enough."""
+        """Whether the best path of CTC is not enough, whatever the model."""
         return self.beam_size is not None or self.lm is not None or bool(self.hotwords)

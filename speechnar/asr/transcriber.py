@@ -370,6 +370,8 @@ class Transcriber:
     ) -> tuple[Comparison, ...]:
         """Transcribe one recording with every decoder of the model, and say where their texts differ.
 
+        CTC takes its best path, without lists of words, which the others do not know either.
+
         Raises:
             AudioError: the recording cannot be read.
             ConfigError: the model does not know ``language``.
@@ -378,9 +380,8 @@ class Transcriber:
         found = []
         for decoder in self.decoders:
             started = time.perf_counter()
-            transcript = self.transcribe(
-                audio, sample_rate=sample_rate, language=language, options=DecodeOptions(decoder=decoder)
-            )
+            options = DecodeOptions(decoder=decoder, word_weight=0)
+            transcript = self.transcribe(audio, sample_rate=sample_rate, language=language, options=options)
             wall_s = time.perf_counter() - started
             words = transcript.text.split()
             first = words if first is None else first

@@ -105,9 +105,17 @@ def add_searching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-alignments", type=int, metavar="N", help="cassnat: alignments to sample and rank; default: the best path"
     )
-    parser.add_argument("--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm or --hotwords")
+    parser.add_argument(
+        "--beam-size", type=int, metavar="N", help="default: best path; 16 with --lm, --hotwords or words"
+    )
     parser.add_argument("--lm", type=Path, metavar="FILE", help="n-gram language model (ARPA, may be gzip)")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="of --lm; default: 0.5")
+    parser.add_argument(
+        "--word-weight",
+        type=float,
+        metavar="W",
+        help="of the lists of words in a model's folder; 0: without, the best path; default: 0.3 where there are some",
+    )
     parser.add_argument("--plain", action="store_true", help="lower case without punctuation")
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="decoded together; default: 30, on a GPU 120")
     parser.add_argument(
@@ -161,7 +169,17 @@ def decode_options(args: argparse.Namespace, **more: Any) -> "DecodeOptions":
     """Return what `add_searching` was told, and ``more``."""
     from speechnar.asr.options import DecodeOptions  # noqa: PLC0415
 
-    names = ("decoder", "num_alignments", "beam_size", "lm", "lm_weight", "plain", "batch_seconds", "pad")
+    names = (
+        "decoder",
+        "num_alignments",
+        "beam_size",
+        "lm",
+        "lm_weight",
+        "word_weight",
+        "plain",
+        "batch_seconds",
+        "pad",
+    )
     searching = {name: getattr(args, name) for name in names}
     return DecodeOptions(**searching, **more)
 

@@ -8,7 +8,8 @@ algorithm 1 (prefix beam search with shallow fusion).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from speechnar.decode.align import CtcPath, viterbi_align
 from speechnar.decode.lm import HotwordBooster, PrefixScorer
@@ -82,6 +84,7 @@ def prefix_beam_search(
     nbest: int = 1,
     top_k: int = 20,
     beam_threshold: float = 15.0,
+    min_log_prob: float = -math.inf,
     lm: PrefixScorer | None = None,
     lm_weight: float = 0.5,
     length_bonus: float = 0.0,
@@ -91,9 +94,10 @@ def prefix_beam_search(
 
     Maximises log p_ctc(y) + ``lm_weight`` log p_lm(y) + ``length_bonus`` |y| + hotword bonus. Exact when ``beam_size``
     and ``top_k`` cover everything and ``beam_threshold`` (nats below the best prefix) is infinite. No frame is
-    skipped. A frame proposes its ``top_k`` best tokens as extensions; repeats of a prefix's last token and blank always
-    count. With hotwords, texts that hold none of them come from a second search without them: a list changes only texts
-    into which it puts a hotword. A search costs about 0.15 ms per frame and utterance on one CPU core.
+    skipped. A frame proposes its ``top_k`` best tokens as extensions, those above ``min_log_prob``; repeats of a
+    prefix's last token and blank always count. With hotwords, texts that hold none of them come from a second search
+    without them: a list changes only texts into which it puts a hotword. A search costs about 0.15 ms per frame and
+    utterance on one CPU core.
 
     Raises:
         ConfigError: a size is below 1, ``beam_threshold`` is not positive, or ``lm_weight`` is negative.
@@ -108,16 +112,17 @@ def prefix_beam_search(
         scorers.append((lm, lm_weight))
     if hotwords is not None:
         scorers.append((hotwords, 1.0))
-    results = []
+    lattices, results = [], []
     for frames, num_frames in zip(log_probs, lens.tolist(), strict=True):
-        lattice = _Lattice.cut(frames[:num_frames], blank_id, top_k)
+        lattice = _Lattice.cut(frames[:num_frames], blank_id, top_k, min_log_prob)
         tree = _PrefixTree(lattice.token_ids, scorers, length_bonus)
         found = _search(lattice, tree, beam_size, beam_threshold)
         if hotwords is not None:
             plain = _PrefixTree(lattice.token_ids, scorers[:-1], length_bonus)
             found = _join(found, _search(lattice, plain, beam_size, beam_threshold), tree, plain)
-        results.append(_with_times(lattice, found[:nbest]))
-    return results
+        lattices.append(lattice)
+        results.append(found[:nbest])
+    return _with_times(lattices, results)
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,22 @@ class _Lattice:
 
     log_probs: Floats
     """(T, columns)"""
-    candidates: Ints
-    """Columns of the K best tokens of each frame, without blank (T, K)."""
+    candidates: list[Ints]
+    """Columns of the best tokens of each frame, at most K, without blank."""
     token_ids: list[int]
     """Token of each column; blank is the last."""
 
     @classmethod
-    def cut(cls, log_probs: Tensor, blank_id: int, top_k: int) -> "_Lattice":
+    def cut(cls, log_probs: Tensor, blank_id: int, top_k: int, min_log_prob: float) -> "_Lattice":
         """Keep what matters of ``log_probs`` (T, V), so that a large vocabulary costs one top-k on its device."""
         tokens_only = log_probs.index_fill(1, torch.tensor([blank_id], device=log_probs.device), -torch.inf)
-        best = tokens_only.topk(min(top_k, log_probs.size(1) - 1), dim=1).indices  # all but blank, at most
-        columns, candidates = torch.unique(best, return_inverse=True)
+        best = tokens_only.topk(min(top_k, log_probs.size(1) - 1), dim=1)  # all but blank, at most
+        counts = (best.values > min_log_prob).sum(1).tolist()
+        columns, candidates = torch.unique(best.indices, return_inverse=True)
         columns = torch.cat([columns, columns.new_tensor([blank_id])])
         picked = log_probs[:, columns].double().cpu().numpy()
-        return cls(picked, candidates.cpu().numpy(), columns.tolist())
+        rows = zip(candidates.cpu().numpy(), counts, strict=True)
+        return cls(picked, [row[:count] for row, count in rows], columns.tolist())
 
 
 class _PrefixTree:
@@ -275,6 +282,8 @@ def _advance(
     repeat = np.where(beam.columns >= 0, frame[beam.columns], -np.inf)
     stay_blank = total + frame[-1]
     stay_token = beam.token + repeat
+    if not candidates.size:
+        return replace(beam, blank=stay_blank, token=stay_token)
     grown = np.where(beam.columns[:, None] == candidates, beam.blank[:, None], total[:, None]) + frame[candidates]
 
     # Where a prefix and its parent are both in the beam, growing the parent by that token is the prefix itself:
@@ -319,18 +328,23 @@ def _advance(
     )
 
 
-def _with_times(lattice: _Lattice, found: list[_Found]) -> list[Hypothesis]:
-    """Give each result the token frames of its best alignment."""
-    columns = [torch.tensor(item.columns, dtype=torch.long) for item in found]
-    num_frames = torch.full((len(found),), len(lattice.log_probs))
+def _with_times(lattices: Sequence[_Lattice], results: Sequence[Sequence[_Found]]) -> list[list[Hypothesis]]:
+    """Give each result of each utterance the token frames of its best alignment; all are aligned as one batch."""
+    rows = [(lattice, item) for lattice, found in zip(lattices, results, strict=True) for item in found]
+    num_frames = [len(lattice.log_probs) for lattice, _ in rows]
+    num_columns = [len(lattice.token_ids) for lattice, _ in rows]
+    log_probs = torch.zeros(len(rows), max(num_frames, default=0), max(num_columns, default=1), dtype=torch.float64)
+    tokens = [torch.tensor(item.columns, dtype=torch.long) + 1 for _, item in rows]
+    for frames, (lattice, _) in zip(log_probs, rows, strict=True):  # blank comes first
+        frames[: len(lattice.log_probs), : len(lattice.token_ids)] = torch.from_numpy(lattice.log_probs).roll(1, 1)
     aligned = viterbi_align(
-        torch.from_numpy(lattice.log_probs).expand(len(found), -1, -1),
-        num_frames,
-        torch.nn.utils.rnn.pad_sequence(columns, batch_first=True),
-        torch.tensor([len(item) for item in columns]),
-        blank_id=len(lattice.token_ids) - 1,
+        log_probs,
+        torch.tensor(num_frames, dtype=torch.long),
+        pad_sequence(tokens, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.long),
+        torch.tensor([len(ids) for ids in tokens], dtype=torch.long),
+        blank_id=0,
     )
-    return [
+    hypotheses = iter(
         Hypothesis(
             tokens=[lattice.token_ids[column] for column in item.columns],
             starts=path.starts,
@@ -339,5 +353,6 @@ def _with_times(lattice: _Lattice, found: list[_Found]) -> list[Hypothesis]:
             total=item.total,
             ctc_score=item.ctc_score,
         )
-        for item, path in zip(found, aligned.paths(), strict=True)
-    ]
+        for (lattice, item), path in zip(rows, aligned.paths(), strict=True)
+    )
+    return [list(islice(hypotheses, len(found))) for found in results]

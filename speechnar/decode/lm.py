@@ -11,7 +11,8 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -23,6 +24,8 @@ from speechnar.text.tokenizer import assemble_characters
 
 LOG_10 = math.log(10.0)
 MAX_LINE = 1 << 16
+MOST_WORDS = 2
+"""That end with a token, but in rare texts: l'homme."""
 BEGIN_WORD, END_WORD = "<s>", "</s>"
 UNKNOWN_WORDS = ("<unk>", "<UNK>")
 GZIP_MAGIC = b"\x1f\x8b"
@@ -56,6 +59,8 @@ class NgramLm:
     A word outside the vocabulary scores as ``<unk>`` when the model has it, else as ``oov_log_prob`` and the context
     is forgotten.
     """
+
+    max_step = 0.0
 
     def __init__(
         self,
@@ -106,6 +111,38 @@ class NgramLm:
         return self.score(context, END_WORD)[1] if END_WORD in self.vocab else 0.0
 
 
+class WordRewards:
+    """How often words are said, as a model without context that `WordNgram` takes; what is no word costs.
+
+    A search with log-probabilities alone would write fewer words than were said. So each word is worth a bonus beside
+    them, by which one of a few in a million is neither rewarded nor punished; the usual word insertion bonus.
+
+    Args:
+        log_frequencies: natural logarithms of the frequencies of words in lower case (`speechnar.text.words`).
+    """
+
+    BONUS = 3.5 * LOG_10
+    UNKNOWN = -8.5 * LOG_10
+    """Of a word that is not listed, bonus apart. These and the weight of the lists were chosen on development sets in
+    six languages (recipes/joint/s2t/RESULTS.md)."""
+
+    def __init__(self, log_frequencies: Mapping[str, float]) -> None:
+        self.vocab = log_frequencies
+        self.max_step = max(0.0, max(log_frequencies.values(), default=0.0) + self.BONUS)
+
+    def start(self) -> WordIds:
+        """Return the context, which is none."""
+        return ()
+
+    def score(self, context: WordIds, word: str) -> tuple[WordIds, float]:
+        """Return the context and what ``word`` is worth, in nats."""
+        return context, self.vocab.get(word, self.UNKNOWN) + self.BONUS
+
+    def finish(self, context: WordIds) -> float:
+        """Return what the end of the sentence is worth: nothing."""
+        return 0.0
+
+
 class TokenNgram:
     """Score tokens by an n-gram model whose words are the pieces themselves; special pieces (``<...>``) are free."""
 
@@ -133,15 +170,15 @@ class WordNgram:
     """Score words, each when the piece with "▁" that begins the next one arrives, or at the end of the utterance.
 
     A letter of writing without spaces is a word, scored when it is there. A word that the model does not know as it is
-    written is looked up without punctuation, in lower or upper case; where only punctuation stands, nothing is scored.
+    written is looked up without punctuation, in lower or upper case, and then by its parts between apostrophes; where
+    only punctuation stands, nothing is scored.
     """
 
-    max_step = 0.0
-
-    def __init__(self, lm: NgramLm, pieces: Sequence[str]) -> None:
+    def __init__(self, lm: NgramLm | WordRewards, pieces: Sequence[str]) -> None:
         """Score tokens that add ``pieces`` (`speechnar.text.tokenizer.Tokenizer.word_pieces`) to words."""
         self._lm = lm
         self._pieces = pieces
+        self.max_step = MOST_WORDS * lm.max_step
 
     def start(self) -> tuple[WordIds, str]:
         """Return the context and the unfinished word of the empty prefix."""
@@ -175,10 +212,16 @@ class WordNgram:
         known = self._lm.vocab
         parts = [word] if word in known else get_normalizer("basic")(word, "eng").split()
         total = 0.0
-        for part in parts:
+        for part in chain.from_iterable(_parts_known(part, known) for part in parts):
             context, log_prob = self._lm.score(context, part if part in known else _upper_if_known(part, known))
             total += log_prob
         return context, total
+
+
+def _parts_known(word: str, known: Container[str]) -> list[str]:
+    """Return ``word``, or its parts between apostrophes where only those are known: l'homme."""
+    parts = [part for part in word.split("'") if part]
+    return parts if word not in known and all(part in known for part in parts) else [word]
 
 
 def _upper_if_known(word: str, known: Container[str]) -> str:

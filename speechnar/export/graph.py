@@ -4,6 +4,7 @@ Whatever depends on data, as the number of tokens that fire, is a tensor operati
 ``speechnar[onnx]``.
 """
 
+import ast
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,12 @@ def _in_8_bits(path: Path) -> Path:
 
 
 def _is_of_features(node: Any) -> bool:
-    """Tell whether a module that stays float32 computes ``node``; the exporter writes down which one does."""
-    scopes = {prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.name_scopes"}
-    return any(f"'{part}'" in scope or f".{part}'" in scope for scope in scopes for part in FULL_PRECISION_PARTS)
+    """Tell whether ``node`` stays float32: a module that does computes it, or none, as a front end that is inlined.
+
+    The exporter writes down the modules that compute a node, from the outermost inwards, and last the node's own name.
+    """
+    for prop in node.metadata_props:
+        if prop.key == "pkg.torch.onnx.name_scopes":
+            modules = [part for name in ast.literal_eval(prop.value)[:-1] for part in name.split(".") if part]
+            return not modules or any(part in FULL_PRECISION_PARTS for part in modules)
+    return False

@@ -31,6 +31,7 @@ from speechnar.models.base import CARD_FILE, CONFIG_FILE, LoadedModel
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import longest
 from speechnar.store import SCHEMA_VERSION
+from speechnar.text.words import copy_words
 
 SHORTEST_S = 0.025
 """Of what a graph hears: a frame of features."""
@@ -44,7 +45,7 @@ def export_onnx(
 
     Args:
         loaded: the model, on the CPU.
-        source: its folder, whose card is kept.
+        source: its folder, whose card and words are kept.
         out: the new folder, made if absent.
         decoder: CTC, ``paraformer`` or ``cassnat``, of those that the model has; None is its default.
         precision: see `speechnar.export.graph.write_graph`.
@@ -68,6 +69,7 @@ def export_onnx(
     loaded.tokenizer.save(out)
     if (source / CARD_FILE).is_file():
         shutil.copy(source / CARD_FILE, out / CARD_FILE)
+    copy_words(source, out)
     document = {"schema_version": SCHEMA_VERSION, "kind": config.kind, "config": config.model_dump(mode="json")}
     (out / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return out

@@ -28,11 +28,13 @@ from torch.nn.modules.module import (
 from speechnar.config import Config, parse_config
 from speechnar.decode.align import CtcPath
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.hub import Precision
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.undrawn import Undrawn
 from speechnar.store import SCHEMA_VERSION
 from speechnar.text.tokenizer import Tokenizer, load_tokenizer
+from speechnar.text.words import WordLists
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -240,6 +242,8 @@ class LoadedModel:
     """Name of the folder."""
     precision: Precision | None = None
     """What it was prepared for inference in (`speechnar.models.prepare`); None: it is as it was saved."""
+    words: WordLists | None = None
+    """Those of the folder; None: it is not known."""
 
     @property
     def kind(self) -> str:
@@ -344,7 +348,7 @@ def load_model(
     except (RuntimeError, MemoryError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{folder}: no model can be built from {CONFIG_FILE} ({_one_line(error)})") from None
     load_state(model, state, source=str(folder / WEIGHTS_FILE), borrows=borrows)
-    return LoadedModel(model.to(device).eval(), tokenizer, config, folder.resolve().name)
+    return LoadedModel(model.to(device).eval(), tokenizer, config, folder.resolve().name, words=WordLists(folder))
 
 
 def read_model_config(folder: Path) -> tuple[ModelEntry, ModelConfig]:
@@ -355,7 +359,7 @@ def read_model_config(folder: Path) -> tuple[ModelEntry, ModelConfig]:
     """
     path = folder / CONFIG_FILE
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
+        if regular(path).stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path}: must be at most {MAX_CONFIG_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -383,7 +387,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, truncated or no safetensors, or a weight is of another type or not finite.
     """
     try:
-        with safe_open(str(path), framework="pt") as header:  # the header is checked before anything is allocated
+        # The header is checked before anything is allocated.
+        with safe_open(str(regular(path)), framework="pt") as header:
             header.keys()
         state = load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:

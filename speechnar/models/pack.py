@@ -9,6 +9,7 @@ import torch
 from speechnar.errors import CheckpointError, ConfigError
 from speechnar.models.asr.joint import Joint
 from speechnar.models.base import CARD_FILE, load_model, save_model
+from speechnar.text.words import copy_words
 
 BOUND = "---\n"
 """Of front matter."""
@@ -51,6 +52,7 @@ def pack_model(
     if more:
         card = BOUND + more + (card.removeprefix(BOUND) if said else BOUND + card)
     save_model(dest, model, loaded.tokenizer, card=card, dtype=DTYPES[dtype])
+    copy_words(Path(source), Path(dest))
 
 
 def _front_matter(card: str) -> dict[str, str]:

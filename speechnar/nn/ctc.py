@@ -75,7 +75,7 @@ class CtcHead(nn.Module):
 
     def best(self, enc: Tensor) -> Tensor:
         """Return the class (B, T) of the largest log-probability in each frame of ``enc`` (B, T, D)."""
-        return torch.cat([_best_class(logits) for logits in self._some_logits(enc)]).view(enc.shape[:2])
+        return torch.cat([best_class(logits) for logits in self._some_logits(enc)]).view(enc.shape[:2])
 
     def _some_logits(self, enc: Tensor) -> Iterator[Tensor]:
         """Yield the logits (N, V) of some rows of ``enc`` (B, T, D) after others, float32."""
@@ -128,7 +128,7 @@ class CtcPosteriors:
         found = []
         with self._mode:
             for logits in self.head._some_logits(self.enc):
-                classes = _best_class(logits)
+                classes = best_class(logits)
                 best = classes[:, None]
                 # Of the best class, the softmax is one over the sum of exponentials; `logsumexp` takes twice as long.
                 scores = logits.softmax(1).gather(1, best).log()
@@ -199,7 +199,7 @@ class _LogSumExpOfLinear(torch.autograd.Function):
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
-def _best_class(logits: Tensor) -> Tensor:
+def best_class(logits: Tensor) -> Tensor:
     """Return the class (N,) of the largest of ``logits`` (N, V), the first of equals.
 
     `argmax` counts along, one by one; the largest of a block is found many at once, and its place in that block alone.

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from speechnar.errors import DataError
-from speechnar.files import read_bounded
+from speechnar.files import read_bounded, regular
 from speechnar.text.scripts import begins_after
 from speechnar.text.tokenizer import (
     BLANK,
@@ -73,7 +73,7 @@ class BytePairTokenizer(PieceTokenizer):
             DataError: it is not the file of a byte-level BPE, or its ids have gaps.
         """
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = json.loads(regular(path).read_text(encoding="utf-8"))
             model = document["model"]
             added = {token["content"]: token["id"] for token in document["added_tokens"]}
             ids: dict[str, int] = {**model["vocab"], **added}

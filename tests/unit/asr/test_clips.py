@@ -249,7 +249,7 @@ BAD = [
 def test_hotwords_of_bytes_are_found_amid_a_text(whisper, frames, phrase, texts):
     found = []
     for options in (DecodeOptions(beam_size=8), DecodeOptions(hotwords=(phrase,))):
-        (path,) = ClipDecoder(whisper, options=options)._search(*heard(whisper, *frames))
+        (path,) = ClipDecoder(whisper, options=options).search(*heard(whisper, *frames), ["eng"])
         found.append(whisper.tokenizer.decode(path.tokens))
     assert found == texts
 
@@ -266,8 +266,8 @@ def test_language_models_are_of_words_or_of_byte_pieces(whisper, tmp_path):
     pieces = write_arpa(tmp_path / "pieces.arpa", **{"Ġcar": -3.0, "Ġcat": -1.0, ",": -1.0})
     for path, kind in ((words, WordNgram), (pieces, TokenNgram)):
         decoder = ClipDecoder(whisper, options=DecodeOptions(lm=path))
-        assert isinstance(decoder._lm, kind)
-        (found,) = decoder._search(*heard(whisper, *CAR))
+        assert isinstance(decoder.search.lm, kind)
+        (found,) = decoder.search(*heard(whisper, *CAR), ["eng"])
         assert whisper.tokenizer.decode(found.tokens) == "cat, car"
-    (found,) = ClipDecoder(whisper, options=DecodeOptions(lm=words))._search(*heard(whisper, *BAD))
+    (found,) = ClipDecoder(whisper, options=DecodeOptions(lm=words)).search(*heard(whisper, *BAD), ["eng"])
     assert whisper.tokenizer.decode(found.tokens) == "你好你"

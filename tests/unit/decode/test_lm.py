@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechnar.decode.lm import HotwordBooster, NgramLm, WordNgram
+from speechnar.decode.lm import HotwordBooster, NgramLm, WordNgram, WordRewards
 from speechnar.errors import ConfigError, DataError
 from speechnar.text.byte_pairs import BytePairTokenizer
 from tests.unit.decode.sentences import sentence_log_prob
@@ -250,6 +250,32 @@ def word_score(tokenizer: BytePairTokenizer, text: str) -> float:
 def test_words_are_scored_however_they_are_spelled(text, words):
     for tokenizer in SPELLINGS:
         assert word_score(tokenizer, text) == pytest.approx(sentence_log_prob(WORD_LM, words)), tokenizer.vocab_size
+
+
+def test_words_are_rewarded_by_their_frequency_and_what_is_none_costs():
+    frequencies = {"the": -3.0, "cat": -11.0, "l": -5.0, "homme": -9.0, "it's": -6.0}
+    bonus, unknown = WordRewards.BONUS, WordRewards.UNKNOWN
+    rewards = WordRewards(frequencies)
+    assert unknown + bonus < -10
+    expected = {
+        "The cat.": 2 * bonus - 14.0,
+        "l'homme": 2 * bonus - 14.0,
+        "it's": bonus - 6.0,
+        "it's'": bonus - 6.0,
+        "l'chat": bonus + unknown,
+        "xyz the": 2 * bonus + unknown - 3.0,
+        ", -": 0.0,
+    }
+    for tokenizer in SPELLINGS:
+        scorer = WordNgram(rewards, tokenizer.word_pieces)
+        for text, score in expected.items():
+            state, total = scorer.start(), 0.0
+            for token in tokenizer.encode(text):
+                state, gain = scorer.step(state, token)
+                assert gain <= scorer.max_step
+                total += gain
+            assert total + scorer.finish(state) == pytest.approx(score), text
+    assert WordRewards({}).max_step >= 0
 
 
 def test_a_word_that_is_known_as_it_is_written_is_not_changed():

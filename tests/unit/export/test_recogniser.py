@@ -15,6 +15,7 @@ from speechnar.models.asr.paraformer import ParaformerConfig
 from speechnar.models.asr.paraformer_head import CifConfig
 from speechnar.models.base import load_model, save_model
 from speechnar.text.tokenizer import SentencePieceTokenizer
+from speechnar.text.words import WORDS_FOLDER, WordLists, write_words
 from tests.unit.tiny import (
     RATE,
     TEXTS,
@@ -22,6 +23,7 @@ from tests.unit.tiny import (
     save_tiny_paraformer,
     save_tiny_sensevoice,
     save_tiny_tts,
+    save_tiny_whisper,
     speechlike,
     write_speechlike,
 )
@@ -63,6 +65,7 @@ def pair(request, tmp_path_factory):
     save, decoder = FAMILIES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     source = save(folder / "model")
+    write_words(source / WORDS_FOLDER / "eng.xz", {"the": 0.05})
     exported = export_onnx(load_model(source), source, folder / "graph", decoder=decoder)
     return load_model(source).model, load_onnx(exported).model, source, exported
 
@@ -122,6 +125,7 @@ def test_it_transcribes_as_the_model_does(pair, tmp_path):
 def test_graphs_say_what_they_are(pair):
     onnx = pytest.importorskip("onnx")
     _, graph, source, exported = pair
+    assert WordLists(exported).languages == ("eng",)
     model = onnx.load(exported / "model.onnx")
     written = {prop.key: prop.value for prop in model.metadata_props}
     assert written["source"] == load_model(source).kind
@@ -152,3 +156,16 @@ def test_what_cannot_be_exported_is_told(tmp_path):
     for folder, reason in ((sensevoice, "for sherpa alone"), (tts, "no recogniser")):
         with pytest.raises(ConfigError, match=reason):
             export_onnx(load_model(folder), folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("save", [save_tiny_whisper, save_tiny_paraformer])
+def test_filter_banks_stay_float32_in_8_bits(tmp_path, save):
+    onnx = pytest.importorskip("onnx")
+    source = save(tmp_path / "model")
+    loaded = load_model(source)
+    graph = onnx.load(export_onnx(loaded, source, tmp_path / "graph", precision="int8") / "model.onnx").graph
+    bank = next(tensor for name, tensor in loaded.model.named_buffers() if name.endswith("mel_matrix"))
+    shapes = {tuple(bank.shape), tuple(bank.shape)[::-1]}
+    banks = {each.name for each in graph.initializer if tuple(each.dims) in shapes and each.data_type == 1}
+    assert any(node.op_type == "MatMul" and banks & set(node.input) for node in graph.node)
+    assert any(node.op_type == "MatMulInteger" for node in graph.node)

@@ -49,7 +49,7 @@ def heard(recognizer, clips):
 
 
 def compare(source, folder, clips, *, decoder=None, unspaced=False):
-    options = DecodeOptions(vad=False, decoder=decoder)
+    options = DecodeOptions(vad=False, decoder=decoder, word_weight=0)  # other programs know no words
     transcriber = Transcriber.load(source, device="cpu", precision="fp32")
     wanted = [each.text for each in transcriber.transcribe(list(clips), sample_rate=RATE, options=options)]
     wanted = [text.replace("⁇", "") for text in wanted]  # sherpa-onnx leaves out bytes that are no letter

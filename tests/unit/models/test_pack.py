@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
 from speechnar.models.base import CARD_FILE, load_model, save_model
 from speechnar.models.pack import pack_model
+from speechnar.text.words import WORDS_FOLDER, WordLists, write_words
 from tests.unit.models.generators import WORDS, make_generator
 from tests.unit.tiny import save_tiny_joint
 
@@ -47,6 +48,12 @@ def test_parameters_are_rounded_and_nothing_else_changes(folder, tmp_path, dtype
 def test_a_card_keeps_what_it_does_not_say_itself(folder, tmp_path, card, wanted):
     pack_model(folder, tmp_path / "new", card=card)
     assert (tmp_path / "new" / CARD_FILE).read_text(encoding="utf-8") == wanted
+
+
+def test_lists_of_words_are_kept(folder, tmp_path):
+    write_words(folder / WORDS_FOLDER / "eng.xz", {"the": 0.05})
+    pack_model(folder, tmp_path / "new", card="# new\n")
+    assert WordLists(tmp_path / "new")["eng"].keys() == {"the"}
 
 
 def test_weights_beyond_the_range_are_refused(tmp_path):
