@@ -159,7 +159,8 @@ def main() -> int:
             transcribers |= open_readers(args, Path(folder))
         if not (args.onnx or args.readers):
             transcribers |= load_others(args.model)
-        options = DecodeOptions(decoder=args.decoder)
+        # Other readers know no words.
+        options = DecodeOptions(decoder=args.decoder, word_weight=0 if args.readers else None)
         sets = [decode(path, transcribers, options, args.limit) for path in args.data_dirs]
     for name in [*transcribers][1:]:
         write(sets, name, model, args, load)

@@ -46,6 +46,10 @@ def test_the_folder_is_small_safe_and_documented():
         "merges.txt",
         "tokens.txt",
         "README.md",
+        "words",
+    }
+    assert {path.name for path in (folder / "words").iterdir()} == {
+        f"{language}.xz" for language in ("eng", "spa", "fra", "ita", "deu", "rus")
     }
     assert (folder / "model.safetensors").stat().st_size < MAX_BYTES
     (info,) = [info for info in list_models() if info.name == DEFAULT_MODEL]

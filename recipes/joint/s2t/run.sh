@@ -10,11 +10,11 @@ stage=0 stop_stage=8 downloads=downloads whisper=openai/whisper-base
 corpus_commonvoice="" train_only="" exclude="" eval_minutes=30
 corpus_asterisk=download corpus_an4=download corpus_fsdd=download corpus_ljspeech=download
 corpus_librispeech=download corpus_kathleen=download corpus_kerstin=download
-label_floor=-0.4 min_count=64 translate_to="" repeat="spa=4 ita=4 rus=4"
+label_floor=-0.4 min_count=64 words="" translate_to="" repeat="spa=4 ita=4 rus=4"
 init_from="" before=conf/whisper_ctc.yaml config=conf/whisper.yaml exp=exp/whisper data=data decoders="ctc cassnat paraformer transformer_ar" packed_decoders=cassnat,paraformer overrides=""
 recipe_options="stage stop_stage downloads whisper corpus_commonvoice train_only exclude eval_minutes corpus_asterisk"
 recipe_options+=" corpus_an4 corpus_fsdd corpus_ljspeech corpus_librispeech corpus_kathleen corpus_kerstin label_floor"
-recipe_options+=" min_count translate_to repeat init_from before config exp data decoders packed_decoders overrides"
+recipe_options+=" min_count words translate_to repeat init_from before config exp data decoders packed_decoders overrides"
 . ../../shared/parse_options.sh
 . ../../shared/stages.sh
 . ../../shared/path.sh
@@ -152,16 +152,20 @@ for_each_hypothesis() { # COMMAND: of each test set by each decoder
         for decoder in $decoders; do "$1" "$folder" "${name//\//-}.asr.$decoder"; done
     done
 }
-decode_one() { # SET NAME: the language is never told; cassnat-esa16: the best of 16 sampled alignments
+decode_one() { # SET NAME: the language is never told; ctc_words: with words, which ctc is without; cassnat-esa16: of 16
     local decoder=${2##*.} options=()
     case $decoder in
+        ctc) options=(--word-weight 0) ;;
         *-esa*) options=(--num-alignments "${decoder##*-esa}") ;;
         *_beam*) options=(--beam-size "${decoder##*_beam}") ;;
     esac
-    decoder=${decoder%-esa*}
+    decoder=${decoder%-esa*} decoder=${decoder%_words}
     decode "$1" "$2" --decoder "${decoder%_beam*}" "${options[@]}"
 }
 score_one() { score "$1" "$2" "$2"; }
 decode_sets() { for_each_hypothesis decode_one; }
 score_sets() { for_each_hypothesis score_one; }
+if at_stage 6 "words" && [ -n "$words" ]; then # as many of each language as the package wordfreq has counted, to favour
+    "$PYTHON" local/list_words.py "$exp/model" --count "$words"
+fi
 . ../../shared/train_stages.sh
