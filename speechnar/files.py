@@ -71,6 +71,18 @@ def check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
+def regular(path: str | Path) -> Path:
+    """Return the path of a file that may be anybody's, unless a pipe or a device is there, which need never end.
+
+    Raises:
+        OSError: one is, or a folder.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is a folder or a device", str(path))
+    return path
+
+
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a file that may be anybody's.
 
@@ -78,9 +90,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         DataError: there are too many.
         OSError: it cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "is a folder or a device", str(path))
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise DataError(f"{path}: must hold at most {max_bytes:,} bytes")

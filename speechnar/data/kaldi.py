@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import soundfile
 
 from speechnar.errors import DataError
+from speechnar.files import regular
 from speechnar.text.scripts import check_unicode
 
 logger = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ class _Reader:
         """Read ``key value`` lines; a line with a fault is reported and left out."""
         path = self.folder / name
         try:
-            content = path.read_bytes()
+            content = regular(path).read_bytes()
         except FileNotFoundError:
             if required:
                 self.faults.append(f"{path}: missing")

@@ -150,7 +150,7 @@ def _read(data: Path, found: OwnRecordings) -> Iterator[Utterance]:
 
 
 def _read_folder(folder: Path) -> Iterator[Utterance]:
-    texts = sorted(folder.rglob("*.txt"))
+    texts = sorted(path for path in folder.rglob("*.txt") if path.is_file())
     number = 0
     for text in texts:
         recordings = [path for path in sorted(text.parent.glob(f"{_escaped(text.stem)}.*")) if path != text]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from speechnar.decode.vad import detect_speech
 from speechnar.errors import DataError
 from speechnar.extras import needs, package_folder
+from speechnar.pickled import load_pickled
 
 Samples = NDArray[np.float32]
 
@@ -97,7 +98,7 @@ class VoiceEncoder(nn.Module):
         self.lstm = nn.LSTM(NUM_MELS, WIDTH, NUM_LAYERS, batch_first=True)
         self.linear = nn.Linear(WIDTH, WIDTH)
         path = package_folder("resemblyzer") / "pretrained.pt"
-        weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+        weights = load_pickled(path)["model_state"]
         self.load_state_dict({name: weight for name, weight in weights.items() if not name.startswith("similarity")})
         with needs("eval"):
             import librosa.filters  # noqa: PLC0415

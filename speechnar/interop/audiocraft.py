@@ -27,6 +27,7 @@ from speechnar.interop.files import (
 )
 from speechnar.models.sound.encodec import Encodec, EncodecConfig
 from speechnar.models.sound.magnet import Magnet, MagnetConfig
+from speechnar.pickled import load_pickled
 from speechnar.plain_yaml import parse_yaml
 from speechnar.text.tokenizer import BLANK, UNK, LexiconTokenizer
 
@@ -140,7 +141,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]
         CheckpointError: it holds more than tensors and plain settings, or refers to a model elsewhere.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_pickled(path)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
         reason = why_refused(error)
         raise CheckpointError(f"{path}: must be a checkpoint of tensors and settings only ({reason})") from None

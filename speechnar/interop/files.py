@@ -11,9 +11,11 @@ import yaml
 from torch import Tensor, nn
 
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.hub import card_languages, read_card
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
 from speechnar.models.base import save_model
+from speechnar.pickled import load_pickled
 from speechnar.plain_yaml import parse_yaml
 from speechnar.text.languages import to_iso3
 from speechnar.text.tokenizer import Tokenizer
@@ -119,7 +121,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: the file holds anything else.
     """
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
+        values = parse_yaml(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: must be plain YAML ({error})") from None
     if not isinstance(values, dict):
@@ -140,7 +142,7 @@ def read_tensors(path: Path, wrappers: Sequence[str]) -> Mapping[str, Tensor]:
         CheckpointError: the file holds more than tensors; it is refused before anything in it could run.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pickled(path)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
         raise CheckpointError(f"{path}: must be a checkpoint of tensors only ({why_refused(error)})") from None
     if isinstance(state, dict):

@@ -18,6 +18,7 @@ import torch
 
 from speechnar.audio.cmvn import read_am_mvn
 from speechnar.errors import CheckpointError, DataError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.interop import sensevoice
 from speechnar.interop.family import SAFETENSORS_FILE, Family, FolderListing, Listing, listed_of
 from speechnar.interop.files import (
@@ -194,7 +195,7 @@ def _load_tokenizer(files: _Files, options: FunasrOptions) -> Tokenizer:
 
 def _read_tokens(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         tokens = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: must be a list of tokens ({' '.join(str(error).split())[:200]})") from None

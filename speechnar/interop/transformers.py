@@ -18,6 +18,7 @@ from torch import Tensor
 from speechnar.audio.fbank import build_frontend
 from speechnar.config import AnyConfig, Config, parse_config
 from speechnar.errors import CheckpointError, ConfigError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.interop.espnet_names import KeyMapping, check_fit, listed
 from speechnar.interop.family import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from speechnar.interop.files import read_tensors
@@ -62,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file holds anything else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: must be JSON ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(values, dict):

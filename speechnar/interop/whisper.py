@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import CheckpointError, ModelNotFoundError
+from speechnar.files import regular
 from speechnar.interop.espnet_names import KeyMapping, listed
 from speechnar.interop.family import CONFIG_FILE, Family, Listing, in_root, listed_of, transformers_config
 from speechnar.interop.files import (
@@ -167,7 +168,7 @@ def read_ct2(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: it is not such a file, or is cut short.
     """
     try:
-        with Path(path).open("rb") as file:
+        with regular(path).open("rb") as file:
             return dict(_ct2_variables(file))
     except (OSError, struct.error, UnicodeDecodeError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: must be a CTranslate2 model.bin, whole ({type(error).__name__})") from None

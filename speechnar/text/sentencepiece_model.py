@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from speechnar.errors import DataError
+from speechnar.files import regular
 from speechnar.text.tokenizer import UNK
 
 _MODEL_TYPES = {"unigram": 1, "bpe": 2}
@@ -57,7 +58,7 @@ def read_tokenizer_json(path: str | Path) -> tuple[dict[str, int], bytes]:
         DataError: it is no such file, or spells unknown characters in bytes.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(regular(path).read_text(encoding="utf-8"))
         model, added = document["model"], document.get("added_tokens") or []
         specials = [str(token["content"]) for token in added if token.get("special")]
         outside: dict[str, int] = {token["content"]: token["id"] for token in added}

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from speechnar.errors import CheckpointError
+from speechnar.pickled import check_records, load_pickled
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +66,13 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
             and plain containers.
     """
     try:
+        check_records(path)
         if zipfile.is_zipfile(path):  # torch does not look at the sums that it writes
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise CheckpointError(f"{path}: is damaged (the sum of {damaged[:60]!r} is another)")
-        payload = torch.load(path, map_location=device, weights_only=True)
+        payload = load_pickled(path, device=device)
     except CheckpointError:
         raise
     except OSError as error:
