@@ -70,10 +70,18 @@ class _CaptionsTab:
             others=[self.audio],
             name="caption",
         )
+        # In two steps: with the recording, Gradio closes whatever the microphone itself started, the last words unseen.
         microphone.start_recording(
+            SimpleQueue,
+            None,
+            [self.pushed],
+            api_name="switch_on",
+            concurrency_limit=LANES,
+            show_progress="hidden",
+        ).then(
             self.listen,
-            settings,
-            [self.pushed, self.shown, self.status],
+            [self.pushed, *settings],
+            [self.shown, self.status],
             api_name="listen",
             concurrency_limit=LANES,
             show_progress="hidden",
@@ -109,11 +117,9 @@ class _CaptionsTab:
         for html, line in _render(job, stream, _paced(blocks, rate) if is_paced else _at_once(blocks), rate):
             yield {self.shown: html, self.status: about + line}
 
-    def listen(self, name: str, language: str, translator: str | None) -> Iterator[Updates]:
-        """Caption what `hear` is given, until the microphone is switched off or the page closed."""
-        chunks: Chunks = SimpleQueue()
-        # At once, so that nothing is missed while models load.
-        yield {self.pushed: chunks, self.shown: "", self.status: words.working("Starting")}
+    def listen(self, chunks: Chunks, name: str, language: str, translator: str | None) -> Iterator[Updates]:
+        """Caption what `hear` puts down, until the microphone is switched off or the page closed."""
+        yield {self.shown: "", self.status: words.working("Starting")}
         try:
             with self.page.machine.job(is_live=True) as job:
                 stream, rate = self._open(job, name, language, translator)

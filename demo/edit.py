@@ -86,15 +86,16 @@ class _EditTab:
         outputs = [self.status, self.old, self.new, self.heard, self.diff]
         for event in (self.audio.upload, self.audio.stop_recording, self.audio.clear):
             event(self.hear, [self.audio], outputs, show_progress="hidden", api_name="hear_words")
-        for box in (self.old, self.new):
-            box.change(  # not `input`, which knows of single keys only: not of what is pasted, dictated or composed
-                show_diff,
-                [self.old, self.new],
-                [self.diff],
-                trigger_mode="always_last",
-                show_progress="hidden",
-                api_visibility="private",
-            )
+        gr.on(  # one for both boxes: of two, the one that is asked first may answer last
+            # Not `input`, which knows of single keys only: not of what is pasted, dictated or composed.
+            [self.old.change, self.new.change],
+            show_diff,
+            [self.old, self.new],
+            [self.diff],
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
     def hear(self, path: str | None) -> Iterator[Updates]:
         """Transcribe a recording that was given, so that its words can be corrected and changed."""

@@ -80,6 +80,10 @@ class Job:
         self._is_live = is_live
         self._used_s = LIVE if is_live else 0.0
 
+    def stop(self) -> None:
+        """End the job: its next step is not begun, but `Stopped` raised."""
+        self.is_over = True
+
     def run(self, call: Callable[[], Result]) -> Result:
         """Compute one step, when it is this job's turn."""
         with self._turn():
@@ -119,6 +123,8 @@ class Job:
         self._machine.turns.take(self._used_s)
         self._started = time.perf_counter()
         try:
+            if self.is_over:
+                raise Stopped
             yield
         finally:
             self._count()

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from demo import words
-from demo.machine import Job, Machine
+from demo.machine import Job, Machine, Stopped
 from demo.models import Offer, Shelf
 from speechnar import AudioError, SpeechnarError
 from speechnar.audio.io import Samples, read_audio
@@ -135,6 +135,7 @@ def connect(
     ``others`` may be changed by the work, but are left as they are.
     """
     ready = {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
+    running = gr.State()
 
     def call(*values: Any) -> Iterator[Updates]:
         empty = {component: cleared(component) for component in results}
@@ -142,7 +143,10 @@ def connect(
         yield {status: words.working("Starting"), **busy, **empty}
         try:
             with page.machine.job() as job:
+                yield {running: job}
                 yield from filter(None, work(job, *values))  # gradio takes an empty one for a missing result
+        except Stopped:
+            yield {status: words.note("Stopped.")}
         except SpeechnarError as error:
             yield {status: words.error(explain(error, values)), **empty}
         except Exception:  # a mistake of ours: the page goes on, the log says what
@@ -150,17 +154,17 @@ def connect(
             yield {status: words.error("Something went wrong in this program; its log says what."), **empty}
         yield ready
 
-    outputs = [status, run, stop, *results, *(others or [])]
-    event = run.click(
+    def end(job: Job | None) -> Any:
+        if job is not None:
+            job.stop()
+        return gr.update(interactive=False)
+
+    outputs = [status, run, stop, running, *results, *(others or [])]
+    run.click(
         call, inputs, outputs, api_name=name, concurrency_limit=LANES, show_progress="hidden", trigger_mode="once"
     )
-    stop.click(
-        lambda: {status: words.note("Stopped."), **ready},
-        None,
-        [status, run, stop],
-        cancels=[event],
-        api_visibility="private",
-    )
+    # The work itself says that it has stopped. If Gradio cancelled it, what it showed last might stay for good.
+    stop.click(end, [running], [stop], concurrency_limit=LANES, show_progress="hidden", api_visibility="private")
 
 
 def cleared(component: Any) -> Any:

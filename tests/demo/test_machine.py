@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from itertools import count
 
 import pytest
 
@@ -117,6 +118,26 @@ def test_a_call_that_nobody_waits_for_ends():
     assert machine.num_jobs == 0
     machine.turns.take(0.0)
     machine.turns.take(0.0)  # its turn is free again
+
+
+def test_a_job_that_is_stopped_begins_no_other_step():
+    machine, done = Machine(), []
+    with machine.job() as job:
+        job.run(lambda: done.append(1))
+        items = job.each(count())
+        assert next(items) == 0
+        watching = job.watch(lambda report: [report(number) for number in count()])
+        next(watching)
+        job.stop()
+        with pytest.raises(Stopped):
+            job.run(lambda: done.append(2))
+        with pytest.raises(Stopped):
+            next(items)
+        with pytest.raises(Stopped):
+            list(watching)
+    assert done == [1]
+    machine.turns.take(0.0)
+    machine.turns.take(0.0)  # all turns are free again
 
 
 def test_errors_come_to_whoever_asked():

@@ -271,8 +271,9 @@ def test_mistakes_in_captions_are_shown(tabs, folders, talk, tmp_path):
 
 
 def start_listening(tabs: Tabs, *values: Any) -> tuple[Any, Any]:
-    listening = tabs.functions["listen"](*values)
-    (chunks,) = (value for value in next(listening).values() if isinstance(value, SimpleQueue))
+    chunks = tabs.functions["switch_on"]()
+    listening = tabs.functions["listen"](chunks, *values)
+    next(listening)
     return listening, chunks
 
 
@@ -321,8 +322,8 @@ def test_several_microphones_are_captioned_at_once(tabs, folders, talk):
 
 def test_a_microphone_that_is_gone_is_not_waited_for(tabs, folders, monkeypatch):
     monkeypatch.setattr(captions, "SILENT_S", 0.01)
-    assert "No speech" in shown_words(tabs.functions["listen"](str(folders["asr"]), "auto", ""))[-1]
-    assert is_error(tabs.press("listen", "no such model", "auto", ""), "no such model")
+    assert "No speech" in shown_words(start_listening(tabs, str(folders["asr"]), "auto", "")[0])[-1]
+    assert is_error(tabs.press("listen", SimpleQueue(), "no such model", "auto", ""), "no such model")
 
 
 # Speak, edit.
