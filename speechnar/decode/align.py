@@ -9,7 +9,9 @@ Kürzinger et al., "CTC-Segmentation of Large Corpora", SPECOM 2020, for using t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -90,12 +92,14 @@ def viterbi_align(log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: T
     """Align ``tokens`` (B, U) to ``log_probs`` (B, T, V); both paddings may hold anything, NaN included.
 
     Runs T small steps forward and T back for the whole batch, on the device of ``log_probs``, without a host sync;
-    memory is B * T * S bytes. On equal scores staying wins over moving on, and ending on a token over ending on blank.
+    memory is a few times that of B * T * S scores. On equal scores staying wins over moving on, and ending on a token
+    over ending on blank.
 
     Raises:
         ShapeError: the four tensors do not fit each other.
     """
     _check_shapes(log_probs, lens, tokens, token_lens)
+    log_probs = log_probs.detach()
     if not log_probs.dtype.is_floating_point or log_probs.dtype in (torch.float16, torch.bfloat16):
         log_probs = log_probs.float()
     device = log_probs.device
@@ -148,24 +152,33 @@ def _interleave_blanks(tokens: Tensor, blank_id: int) -> Tensor:
 
 def _forward(log_probs: Tensor, lens: Tensor, states: Tensor, blank_id: int) -> tuple[Tensor, Tensor]:
     """Return the best score of ending in each state (B, S) and the step (0, 1, 2) that led there (T, B, S)."""
-    is_token = states != blank_id
-    can_skip = is_token & (states != F.pad(states, (2, 0), value=blank_id)[:, :-2])
-    alphas = log_probs.new_full(states.shape, -torch.inf)
-    alphas[:, 0] = 0.0  # before the first frame: from here frame 0 reaches the first blank or the first token
-    steps = torch.zeros((log_probs.size(1), *states.shape), dtype=torch.uint8, device=states.device)
-    for t in range(log_probs.size(1)):
-        best = alphas
-        for size, allowed in ((1, None), (2, can_skip)):
-            came_from = F.pad(alphas, (size, 0), value=-torch.inf)[:, : states.size(1)]
-            better = came_from > best
-            if allowed is not None:
-                better &= allowed
-            best = came_from.where(better, best)
-            steps[t].masked_fill_(better, size)
-        running = (t < lens)[:, None]
-        alphas = (best + log_probs[:, t].gather(1, states)).where(running, alphas)
-        steps[t] *= running  # a finished utterance stands still, so that one loop serves all lengths
-    return alphas, steps
+    (batch, num_frames, _), num_states, device = log_probs.shape, states.size(1), states.device
+    can_skip = (states != blank_id) & (states != F.pad(states, (2, 0), value=blank_id)[:, :-2])
+    skip = log_probs.new_zeros(states.shape).masked_fill(~can_skip, -torch.inf)
+    emitted = log_probs.gather(2, states[:, None].expand(-1, num_frames, -1))
+    # Two states that are never reached come first, so that the places of both steps are views.
+    scores = log_probs.new_full((num_frames + 1, batch, num_states + 2), -torch.inf)
+    scores[0, :, 2] = 0.0  # before the first frame: from here frame 0 reaches the first blank or the first token
+    _accumulate(scores, skip, emitted.transpose(0, 1))
+    stay, one, two = scores[:-1, :, 2:], scores[:-1, :, 1:-1], scores[:-1, :, :-2] + skip
+    steps = (one > stay).byte().masked_fill(two > torch.maximum(stay, one), 2)
+    steps *= (torch.arange(num_frames, device=device)[:, None] < lens)[..., None]  # behind its end nobody moves
+    return scores[lens, torch.arange(batch, device=device), 2:], steps
+
+
+def _accumulate(scores: Tensor, skip: Tensor, emitted: Tensor) -> None:
+    """Fill ``scores`` (T + 1, B, 2 + S) from its first frame on; ``skip`` is (B, S), ``emitted`` (T, B, S)."""
+    # Frames are many and the operations of each small: what a call costs is what counts, in NumPy a fifth of torch's.
+    on_cpu = scores.device.type == "cpu"
+    xp: Any = np if on_cpu else torch
+    rows, extra, gains = ((x.numpy() if on_cpu else x) for x in (scores, skip, emitted))
+    best, two = xp.zeros_like(extra), xp.zeros_like(extra)
+    for t in range(len(gains)):
+        row = rows[t]
+        xp.maximum(row[:, 2:], row[:, 1:-1], out=best)
+        xp.add(row[:, :-2], extra, out=two)
+        xp.maximum(best, two, out=best)
+        xp.add(best, gains[t], out=rows[t + 1, :, 2:])
 
 
 def _trace_back(state: Tensor, steps: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ Differs from the papers:
 """
 
 import math
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 
 from speechnar.data.pairs import PairBatch
 from speechnar.decode.align import viterbi_align
-from speechnar.decode.ctc import collapse
 from speechnar.models.base import LossOutput, MtModel
 from speechnar.models.mt.translation import (
     TINY,
@@ -37,7 +37,7 @@ from speechnar.models.mt.translation import (
     new_embeddings,
     new_parallel_decoder,
 )
-from speechnar.nn.ctc import CtcHead, fits
+from speechnar.nn.ctc import CtcHead, best_class, fits
 from speechnar.nn.dropout import Dropout
 from speechnar.nn.embedder import EncodedSpeech
 from speechnar.nn.lengths import valid_mask, zero_padding
@@ -130,26 +130,29 @@ class FretnaCtc(MtModel):
             bias: nats that they gain.
             growing: the source up to now, of `new_source`; B is 1. The names are the same, and sooner there.
         """
-        log_probs, lens = self.score_names(src_tokens, src_lens, growing)
-        if previous is not None and bias:
-            previous = previous[:, : log_probs.size(1)]
-            gains = torch.full_like(previous, bias, dtype=log_probs.dtype)[..., None]
-            log_probs[:, : previous.size(1)].scatter_add_(2, previous[..., None], gains)
-        return log_probs.argmax(-1).where(valid_mask(lens, log_probs.size(1)), self.blank_id)
-
-    def score_names(
-        self, src_tokens: Tensor, src_lens: Tensor, growing: GrowingSource | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each name of each slot (B, T, V), of specials none, and the slots (B,)."""
         read = self._read(src_tokens, src_lens) if growing is None else growing.read(src_tokens)
         slots, lens, source = self._slots(*read)
+        # A softmax would divide all names of a slot by the same.
+        scores = self.ctc.proj(self._states(slots, lens, source)).float().masked_fill_(self.never, -torch.inf)
+        if previous is not None and bias:
+            previous = previous[:, : scores.size(1)]
+            gains = torch.full_like(previous, bias, dtype=scores.dtype)[..., None]
+            scores[:, : previous.size(1)].scatter_add_(2, previous[..., None], gains)
+        return (
+            best_class(scores.flatten(0, 1))
+            .view_as(scores[..., 0])
+            .where(valid_mask(lens, scores.size(1)), self.blank_id)
+        )
+
+    def score_names(self, src_tokens: Tensor, src_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each name of each slot (B, T, V), of specials none, and the slots (B,)."""
+        slots, lens, source = self._slots(*self._read(src_tokens, src_lens))
         log_probs: Tensor = self.ctc(self._states(slots, lens, source))
         return log_probs.masked_fill(self.never, -torch.inf), lens
 
     def merge(self, names: Tensor) -> list[list[int]]:
         """Return the tokens that names of slots (B, T) stand for: repeats are one, and blanks nothing."""
-        lens = torch.full((len(names),), names.size(1), device=names.device)
-        return [path.tokens for path in collapse(names, torch.zeros_like(names).float(), lens, self.blank_id)]
+        return [[name for name, _ in groupby(row) if name != self.blank_id] for row in names.tolist()]
 
     def translate(self, batch: PairBatch) -> list[list[int]]:
         """Return the translation of each source of a batch."""

@@ -104,3 +104,15 @@ def test_pairs_are_learned_and_a_saved_model_translates_alike(tmp_path):
     save_model(tmp_path, model, TOKENIZER)
     loaded = load_model(tmp_path).model
     assert isinstance(loaded, MtModel) and loaded.translate(batch) == found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [0.0, 1.5])
+def test_names_without_a_softmax_are_the_likeliest(bias):
+    model, batch = make(), one_batch(3)
+    log_probs, lens = model.score_names(batch.src_tokens, batch.src_lens)
+    old = torch.randint(4, 7, (len(lens), log_probs.size(1) + 3))
+    gains = torch.zeros_like(log_probs).scatter(2, old[:, : log_probs.size(1), None], bias)
+    wanted = (log_probs + gains).argmax(-1).where(valid_mask(lens, log_probs.size(1)), model.blank_id)
+    assert torch.equal(model.name_slots(batch.src_tokens, batch.src_lens, old, bias=bias), wanted)
+    assert model.merge(torch.tensor([[5, 5, model.blank_id, 5, 6], [model.blank_id] * 5])) == [[5, 5, 6], []]
