@@ -490,8 +490,10 @@ def voice_finetuning_table(folder: Path) -> str:
             for system, found in result["systems"].items():
                 distance = f"{found['mcd_db']:.1f}" if "mcd_db" in found else ""
                 rates = [f"{100 * found[unit]:.1f} %" for unit in ("wer", "cer")]
-                rows.append([name.removeprefix(VOICE), system, str(result["texts"]), *rates, distance])
-    return markdown(["speaker", "system", "texts", "WER", "CER", "MCD from her recordings, dB"], rows)
+                cost = [f"{result['minutes']:.1f}", f"{result['peak_mib']:,}"] if system == "after" else ["", ""]
+                rows.append([name.removeprefix(VOICE), system, str(result["texts"]), *rates, distance, *cost])
+    header = ["speaker", "system", "texts", "WER", "CER", "MCD from her recordings, dB", "minutes of training", "MiB"]
+    return markdown(header, rows)
 
 
 def ray_table(path: Path) -> str:

@@ -69,7 +69,7 @@ def main() -> int:
         utterances = read_kaldi_dir(args.data)
         learnt, kept = split_minutes(utterances, args.minutes, args.dev_minutes)
         known = {one.text for one in (*learnt, *kept)}
-        read = [one for one in utterances if one.text not in known][: args.texts]
+        read = list({one.text: one for one in utterances if one.text not in known}.values())[: args.texts]
         folder = obtain_model(args.model)
         for name, chosen in (("learnt", learnt), ("kept", kept)):
             write_kaldi_dir(work / name, chosen)

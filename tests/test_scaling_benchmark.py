@@ -118,8 +118,11 @@ def test_tables_of_fine_tuning_and_of_ray(tmp_path):
     (tmp_path / "finetuning_someone.json").write_text(json.dumps(values))
     assert "| someone | lora8 | 10.2 | 30 | 41 (4.9 min) | 30.0 % | 25.0 % |" in make_tables.finetuning_table(tmp_path)
     systems = {"recorded": {"wer": 0.1, "cer": 0.05}, "after": {"wer": 0.2, "cer": 0.1, "mcd_db": 6.5}}
-    (tmp_path / "voice_finetuning_someone.json").write_text(json.dumps({"texts": 5, "systems": systems}))
-    assert "| someone | after | 5 | 20.0 % | 10.0 % | 6.5 |" in make_tables.voice_finetuning_table(tmp_path)
+    voice = {"texts": 5, "minutes": 2.0, "peak_mib": 1600, "systems": systems}
+    (tmp_path / "voice_finetuning_someone.json").write_text(json.dumps(voice))
+    assert "| someone | after | 5 | 20.0 % | 10.0 % | 6.5 | 2.0 | 1,600 |" in make_tables.voice_finetuning_table(
+        tmp_path
+    )
     way = {"way": "ray2", "workers": 2, "wall_s": 40.0, "mean_unit_s": 2.0, "lost_s_a_worker": 4.0, "efficiency": 0.9}
     (tmp_path / "scaling_ray.json").write_text(json.dumps({"runs": [way]}))
     assert "| ray2 | 2 | 40.0 | 2.0 | 4.0 | 90 % |" in make_tables.ray_table(tmp_path / "scaling_ray.json")

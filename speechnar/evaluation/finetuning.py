@@ -17,6 +17,7 @@ from speechnar.evaluation.asr import GIVEN, decode_dir
 from speechnar.evaluation.scores import ALL, Scores, score_dir
 from speechnar.models.base import AsrModel, Trainable, load_model, read_model_config
 from speechnar.published import obtain_model
+from speechnar.text.words import copy_words
 from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig, run_training
 
@@ -112,6 +113,7 @@ def finetune(
     result = run_training(config, out)
     minutes = (time.monotonic() - started) / 60
     _keep_card(folder, out / "model")
+    copy_words(folder, out / "model")
     after = _measure(out / "model", out, "after", kept)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report = FinetuneReport(found, len(kept), before, after, result.step, minutes, peak_mib, out / "model")

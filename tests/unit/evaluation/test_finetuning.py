@@ -10,6 +10,7 @@ from speechnar.cli.main import main
 from speechnar.errors import ConfigError, DataError
 from speechnar.evaluation.finetuning import finetune
 from speechnar.models.base import WEIGHTS_FILE, read_weights
+from speechnar.text.words import WORDS_FOLDER, WordLists, write_words
 from speechnar.train.run import average
 from tests.unit.tiny import save_tiny_model, save_tiny_tts, write_speechlike
 
@@ -31,7 +32,9 @@ def talks(tmp_path):
 
 @pytest.mark.slow
 def test_it_learns_what_it_hears(model, talks, tmp_path):
+    write_words(model / WORDS_FOLDER / "eng.xz", {"the": 0.05, "a": 0.02, "cat": 1e-4, "dog": 1e-4})
     report = finetune(model, talks, tmp_path / "out", language="en", updates=60, lr=3e-3)
+    assert WordLists(report.model).languages == ("eng",)
     assert report.updates == 60
     assert report.num_dev == 4
     assert report.is_better
