@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -92,6 +93,38 @@ def test_captions_grow_and_end_as_a_stream_of_the_library(running, samples):
     assert len({event["item_id"] for event in events if "item_id" in event}) == 1
     captions = [event for event in events if event["type"] == "speechnar.caption"]
     assert all({"stable", "unstable", "erased"} <= event.keys() for event in captions)
+
+
+def test_what_comes_as_fast_as_it_is_spoken_is_captioned_before_it_ends(running, samples):
+    stream = Transcriber.load(device="cpu").stream(language="en")
+    stream.push(np.rint(samples * 32767).astype(np.int16))
+    wanted = stream.finish()
+    size = 1600  # 0.1 s
+
+    async def talk(block_s):
+        async with session(running) as socket:
+            await send(socket, "session.update", session=pcm(16000))
+            await until(socket, "session.updated")
+            hearing = asyncio.create_task(timed(socket))
+            started = time.monotonic()
+            for index, start in enumerate(range(0, len(samples), size)):
+                await asyncio.sleep(max(0.0, started + index * block_s - time.monotonic()))
+                await append(socket, samples[start : start + size])
+            ended = time.monotonic()
+            await send(socket, "input_audio_buffer.commit")
+            return ended, await hearing
+
+    async def timed(socket):
+        events = []
+        while not events or events[-1][1]["type"] != COMPLETED:
+            event = json.loads(await socket.recv())
+            events.append((time.monotonic(), event))
+        return events
+
+    _, at_once = run(talk(0.0))  # which loads the model too
+    ended, events = run(talk(0.1))
+    assert any(event["type"] == "speechnar.caption" and at < ended for at, event in events)
+    assert events[-1][1]["transcript"] == at_once[-1][1]["transcript"] == wanted.text != ""
 
 
 def test_without_voice_activity_detection_the_client_ends_turns(running, samples):
