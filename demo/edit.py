@@ -106,7 +106,7 @@ class _EditTab:
         yield {**empty, self.status: words.working("Listening to what is said")}
         try:
             with self.page.machine.job() as job:
-                yield self._show(_listen(job, self.page, path))
+                yield from self._show(_listen(job, self.page, path))
         except SpeechnarError as error:
             yield {self.status: words.error(explain(error, (path,)))}
 
@@ -132,7 +132,7 @@ class _EditTab:
         samples = job.run(lambda: read_clip(path))
         if not old.strip():
             yield {self.status: words.working("Listening to what is said")}
-            yield self._show(_listen(job, self.page, path))
+            yield from self._show(_listen(job, self.page, path))
             return
         check_change(old, new, everything=everything)
         yield {self.status: about + words.working("Speaking the words that change")}
@@ -156,11 +156,14 @@ class _EditTab:
             ),
         }
 
-    def _show(self, text: str) -> Updates:
+    def _show(self, text: str) -> Iterator[Updates]:
         if not text:
-            return {self.status: words.error("No speech found in the recording; write down what is said.")}
+            yield {self.status: words.error("No speech found in the recording; write down what is said.")}
+            return
+        yield {self.old: text, self.new: text, self.heard: text, self.diff: ""}
+        # Comes last: whoever writes into a box before the page has filled it would lose what was written.
         hint = "This is what was heard. Correct it if need be, then change words in the text below."
-        return {self.status: words.note(hint), self.old: text, self.new: text, self.heard: text, self.diff: ""}
+        yield {self.status: words.note(hint)}
 
 
 def show_diff(old: str, new: str) -> str:

@@ -416,6 +416,8 @@ def test_every_option_is_changed_and_heeded(visit, sentence, tab):
         visitor.upload(sentence)
     if tab == "Edit speech":
         visitor.page.get_by_text("This is what was heard").wait_for()
+        for label in ("What is said; correct it first", "What is to be said; change some words"):
+            playwright.expect(visitor.panel.get_by_label(label, exact=True)).not_to_have_value("")
     for label, value in changes.items():
         visitor.change(label, value)
     assert visitor.options() == set(changes), "each option of the tab, and no other"
@@ -481,6 +483,7 @@ def test_mistakes_stand_where_the_result_was(visit, sentence, tmp_path):
     box = visitor.panel.get_by_label("Model", exact=True)
     box.fill("no such model")
     box.press("Enter")
+    visitor.page.locator(".sn-error:visible").wait_for()
     said = visitor.press()
     assert "no such model" in said and "/" not in said.replace("owner/name", "")
     assert visitor.page.locator(".sn-word").count() == 0, "the old result is gone"
