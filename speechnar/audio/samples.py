@@ -145,7 +145,9 @@ class Mixer:
             return block[:, self._channel]
         mono: Samples = block.mean(axis=1, dtype=np.float32)
         powers = np.einsum("sc,sc->c", block, block)
-        if np.dot(mono, mono) < CANCELLED * powers.sum() / num_channels**2:
+        with np.errstate(over="ignore", invalid="ignore"):  # such samples are refused, behind this
+            is_silent = np.dot(mono, mono) < CANCELLED * powers.sum() / num_channels**2
+        if is_silent:
             self._channel = int(powers.argmax())
             logger.warning("%s: its channels cancel each other, channel %d is taken", self._name, self._channel)
             return block[:, self._channel]

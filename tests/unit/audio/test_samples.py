@@ -119,6 +119,14 @@ def test_channels_that_cancel_are_not_silence(caplog):
     assert caplog.messages == ["audio bytes: its channels cancel each other, channel 0 is taken"]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("level", [1e25, np.inf, np.nan])
+def test_channels_far_beyond_full_scale_are_refused_without_a_stray_line(level):
+    loud = np.full((RATE, 2), level, dtype=np.float32)
+    with pytest.raises(AudioError, match="samples must lie in|NaN or infinite"):
+        list(AudioStream(as_file(loud, "FLOAT")))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 8, 64])
 def test_other_channels_are_averaged(channels):
     generator = np.random.default_rng(0)
