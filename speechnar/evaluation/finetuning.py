@@ -3,20 +3,25 @@
 import logging
 import resource
 import shutil
+import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from speechnar.asr.options import AUTO, DecodeOptions
 from speechnar.asr.transcriber import Transcriber
 from speechnar.config import parse_config
 from speechnar.data.kaldi import Utterance, write_kaldi_dir
 from speechnar.data.own_recordings import MAX_SECONDS, OwnRecordings, read_own_recordings, split
 from speechnar.errors import ConfigError
-from speechnar.evaluation.asr import GIVEN, decode_dir
+from speechnar.evaluation.asr import GIVEN, decode_dir, decode_utterances
 from speechnar.evaluation.scores import ALL, Scores, score_dir
+from speechnar.metrics.error_rate import cer
 from speechnar.models.base import AsrModel, Trainable, load_model, read_model_config
 from speechnar.published import obtain_model
+from speechnar.text.transcript import Transcript
 from speechnar.text.words import copy_words
 from speechnar.train.loop import cpu_computes_bf16
 from speechnar.train.run import RunConfig, run_training
@@ -28,6 +33,12 @@ EPOCHS = 12
 """Times that a recording is heard, unless the number of updates is given or out of these bounds."""
 BATCH_SECONDS = 60.0
 WHOLE_LR, LORA_LR = 2e-4, 1e-3
+WELL_HEARD, NOT_SAID = 0.35, 0.7
+"""Error rates of characters: a model that hears the middle recording with at most the one knows that a text with more
+than the other is not what its recording says."""
+LEAST_LETTERS = 10
+"""Shorter texts are not judged by what is heard: one hard word is most of them. Nor are those with figures, which can
+be said in many ways."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +109,15 @@ def finetune(
         raise ConfigError(f"model {loaded.name} is of kind {loaded.kind}, which is not fine-tuned; take a recogniser")
     shift_s = cast(Any, loaded.model).frame_shift_s
     found = read_own_recordings(data, loaded.tokenizer, frame_shift_s=shift_s, language=language)
+    transcriber = Transcriber.load(folder, precision="fp32")
+    leave_out_other_texts(found, _hear(transcriber, found.utterances))
     logger.info("%s", found)
     if dev is None:
         learnt, kept = split(found.utterances)
     else:
         learnt = found.utterances
         kept = read_own_recordings(dev, loaded.tokenizer, frame_shift_s=shift_s, language=language).utterances
-    del loaded
+    del loaded, transcriber
     for name, utterances in (("train", learnt), ("dev", kept)):
         write_kaldi_dir(out / "data" / name, utterances)
     config = _run_config(folder, out, learnt, updates=updates, lr=lr, lora=lora, seed=seed)
@@ -120,6 +133,43 @@ def finetune(
     if not report.is_better:
         logger.warning("the new model is no better on what was kept back; more recordings, or another --lr, may help")
     return report
+
+
+def leave_out_other_texts(found: OwnRecordings, heard: Mapping[str, str]) -> None:
+    """Leave out recordings whose text is not what they say, if the model hears the others well enough to tell.
+
+    Args:
+        found: read recordings.
+        heard: of each utterance, what the model hears, which was not trained on it yet.
+    """
+    rates = {
+        utterance.utt_id: cer([utterance.text], [heard[utterance.utt_id]], lang=utterance.lang or "eng").rate
+        for utterance in found.utterances
+        if len(utterance.text) >= LEAST_LETTERS and not any(map(str.isdigit, utterance.text))
+    }
+    if not rates:
+        return
+    if statistics.median(rates.values()) > WELL_HEARD:
+        logger.info("whether texts are what recordings say is not looked at: the model hears too little of them")
+        return
+    wrong = [name for name, rate in rates.items() if rate > NOT_SAID]
+    if wrong:
+        found.left_out["another text than is heard"] += wrong
+        found.utterances = [utterance for utterance in found.utterances if utterance.utt_id not in {*wrong}]
+
+
+def _hear(transcriber: Transcriber, utterances: list[Utterance]) -> dict[str, str]:
+    """Return what is heard in each utterance, without help of lists of words."""
+    outcomes = decode_utterances(
+        transcriber, utterances, language=_language(transcriber, utterances), options=DecodeOptions(word_weight=0)
+    )
+    return {name: heard.text if isinstance(heard, Transcript) else "" for name, heard in outcomes.items()}
+
+
+def _language(transcriber: Transcriber, utterances: list[Utterance]) -> str:
+    """Return whether utterances are decoded by their own languages, or by what is detected."""
+    is_given = bool(transcriber.languages) and all(utterance.lang for utterance in utterances)
+    return GIVEN if is_given else AUTO
 
 
 def _run_config(
@@ -168,11 +218,8 @@ def _run_config(
 
 
 def _measure(model: Path, out: Path, name: str, kept: list[Utterance]) -> Scores:
-    language = GIVEN if all(utterance.lang for utterance in kept) else "auto"
     transcriber = Transcriber.load(model, precision="fp32")
-    if not transcriber.languages:
-        language = "auto"
-    decode_dir(transcriber, out / "data" / "dev", out / f"{name}.txt", language=language)
+    decode_dir(transcriber, out / "data" / "dev", out / f"{name}.txt", language=_language(transcriber, kept))
     by_language = score_dir(out / "data" / "dev", out / f"{name}.txt").by_language
     return by_language.get(ALL) or next(iter(by_language.values()))
 

@@ -1,14 +1,17 @@
 """A recogniser learns from a handful of recordings, and says what it gained."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from speechnar import Transcriber
 from speechnar.cli.main import main
+from speechnar.data.kaldi import Utterance
+from speechnar.data.own_recordings import OwnRecordings
 from speechnar.errors import ConfigError, DataError
-from speechnar.evaluation.finetuning import finetune
+from speechnar.evaluation.finetuning import finetune, leave_out_other_texts
 from speechnar.models.base import WEIGHTS_FILE, read_weights
 from speechnar.text.words import WORDS_FOLDER, WordLists, write_words
 from speechnar.train.run import average
@@ -58,6 +61,37 @@ def test_low_rank_updates_learn_and_are_merged(model, talks, tmp_path):
     assert all(old[name].dim() == 2 for name in changed)
     again = average(tmp_path / "out", 1)  # of checkpoints, whose names are others
     assert read_weights(again / WEIGHTS_FILE).keys() == old.keys()
+
+
+TEXTS = {
+    "a": ("I saw 3.000 ships", "i saw three thousand ships"),
+    "b": ("come sailing in on christmas day", "come sealing in on kristmas day"),
+    "c": ("in Bethlehem that morning", "what shall we do with him"),
+    "d": ("Hoorah!", "oh right"),
+    "e": ("and what was in those ships", "and what wasn't those chips"),
+    "f": ("the Virgin Mary was there", ""),
+    "g": ("pray whither sailed those ships", "pray wither sailed those ships"),
+}
+
+
+def as_recordings(texts: dict[str, tuple[str, str]]) -> OwnRecordings:
+    return OwnRecordings([Utterance(name, Path(name), text, "a", 2.0) for name, (text, _) in texts.items()])
+
+
+def test_texts_that_nobody_says_are_left_out():
+    found = as_recordings(TEXTS)
+    leave_out_other_texts(found, {name: heard for name, (_, heard) in TEXTS.items()})
+    assert [utterance.utt_id for utterance in found.utterances] == ["a", "b", "d", "e", "g"]
+    assert found.left_out == {"another text than is heard": ["c", "f"]}
+
+
+def test_a_model_that_hears_little_judges_no_texts():
+    found = as_recordings(TEXTS)
+    leave_out_other_texts(found, {name: "mumble" for name in TEXTS})
+    assert len(found.utterances) == len(TEXTS)
+    assert not found.left_out
+    leave_out_other_texts(nothing := OwnRecordings(), {})
+    assert not nothing.left_out
 
 
 def test_the_command(model, talks, tmp_path, capsys):
