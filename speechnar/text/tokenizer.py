@@ -605,7 +605,10 @@ def _train_model(sentences: Sequence[str], vocab_size: int, specials: Sequence[s
 
 
 def _pieces_of(model: "sentencepiece.SentencePieceProcessor") -> list[str]:
-    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    try:
+        return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    except UnicodeDecodeError as error:
+        raise DataError(f"SentencePiece model: a piece must be UTF-8 ({error.reason}); the file is damaged") from None
 
 
 def _load_model(model: str | Path | bytes) -> "sentencepiece.SentencePieceProcessor":

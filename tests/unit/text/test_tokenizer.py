@@ -249,6 +249,16 @@ def test_loading_refuses_missing_and_damaged_files(tmp_path):
         SentencePieceTokenizer(tmp_path / "absent.model", ["<blank>", "<unk>"])
 
 
+def test_a_model_whose_pieces_are_no_text_is_refused(tmp_path):
+    trained["bpe"].save(tmp_path)
+    path = tmp_path / "tokenizer.model"
+    content = path.read_bytes()
+    place = content.index("▁".encode()) + 1  # the mark of a word, in the first piece that has one
+    path.write_bytes(content[:place] + b"\xae" + content[place + 1 :].replace(b"\x81", b"\x28", 1))
+    with pytest.raises(DataError, match=r"a piece must be UTF-8|must be a SentencePiece model"):
+        load_tokenizer(tmp_path)
+
+
 def test_only_newline_ends_a_line(tmp_path):
     (tmp_path / "tokens.txt").write_text("<blank>\n<unk>\n<a\u200b>\na\u2028b\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"tokens.txt:4: .*got 'a\\u2028b'"):
