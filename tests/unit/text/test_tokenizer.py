@@ -252,10 +252,8 @@ def test_loading_refuses_missing_and_damaged_files(tmp_path):
 def test_a_model_whose_pieces_are_no_text_is_refused(tmp_path):
     trained["bpe"].save(tmp_path)
     path = tmp_path / "tokenizer.model"
-    content = path.read_bytes()
-    place = content.index("▁".encode()) + 1  # the mark of a word, in the first piece that has one
-    path.write_bytes(content[:place] + b"\xae" + content[place + 1 :].replace(b"\x81", b"\x28", 1))
-    with pytest.raises(DataError, match=r"a piece must be UTF-8|must be a SentencePiece model"):
+    path.write_bytes(path.read_bytes().replace("\u2581".encode(), b"\xe2\x28\xa1"))
+    with pytest.raises(DataError, match="a piece must be UTF-8"):
         load_tokenizer(tmp_path)
 
 
