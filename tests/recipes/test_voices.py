@@ -135,7 +135,6 @@ def test_the_model_fits_its_size_and_its_students_are_like_it():
     for name in ("regression", "matching", "energy"):
         student = load_config(RECIPE / f"conf/{name}.yaml", RunConfig).model
         assert student.tts == config
-    for name, part in (("vocos", "self"), ("vocos_gan", "vocos")):
-        vocoder = load_config(RECIPE / f"conf/{name}.yaml", RunConfig).model
-        vocoder = vocoder if part == "self" else vocoder.vocos
-        assert vocoder.frontend == config.codec.frontend and vocoder.model_dim == config.vocoder.model_dim
+    vocoder = load_config(RECIPE / "conf/vocos.yaml", RunConfig).model
+    assert vocoder.frontend == config.codec.frontend and vocoder.model_dim == config.vocoder.model_dim
+    assert vocoder.magnitude_weight > 0 and vocoder.phase_iterations == config.vocoder.phase_iterations

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus="" downloads=downloads url=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2
-vocoder_configs="../../../conf/vocos.yaml ../../../conf/vocos_gan.yaml"
+vocoder_configs=../../../conf/vocos_magnitudes.yaml
 vocoder="" more="" pretrain=conf/pretrain.yaml config=conf/ardit.yaml one_step="" exp=exp/ardit data=data
 judge=../../../speechnar/shipped/joint-asr verifier="" last_clip="" overrides=""
 recipe_options="stage stop_stage corpus downloads url vocoder_configs vocoder more pretrain config"

@@ -13,7 +13,7 @@ corpus_kathleen=download corpus_ljspeech=download corpus_librispeech=download co
 dnsmos_floor=2.8
 # Synthetic speech: a folder of Kokoro's voices (*.bin), and files of more texts, one a line.
 kokoro_voices="" synthetic_hours=3 texts=""
-vocoder_configs="conf/vocos.yaml conf/vocos_gan.yaml" vocoder="" autoencoder="" config=conf/ardit.yaml
+vocoder_configs=conf/vocos.yaml vocoder="" autoencoder="" config=conf/ardit.yaml
 one_step=conf/matching.yaml exp=exp/ardit data=data judge="" verifier="" overrides=""
 recipe_options="stage stop_stage downloads corpus_commonvoice train_only exclude eval_minutes corpus_kathleen corpus_ljspeech"
 recipe_options+=" corpus_librispeech corpus_an4 dnsmos_floor kokoro_voices synthetic_hours texts vocoder_configs vocoder"

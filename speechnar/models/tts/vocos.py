@@ -13,18 +13,21 @@ Differs from the paper:
 - frames are centred on the hop of samples they stand for, which it tries, too.
 - ``stft_weight``: a loss on spectra of three resolutions may join that on log-mels; it makes up for few steps of
   adversarial training.
+- ``magnitude_weight`` and ``phase_iterations``: the network may be told the magnitudes that it is to find, which it
+  learns in minutes, and the phases, which it would learn against discriminators in days, be found for them.
 """
 
 import math
 from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
+from speechnar.audio.griffin_lim import find_phases, stft
 from speechnar.audio.istft import inverse_stft
 from speechnar.data.batch import SpeechBatch
 from speechnar.models.base import LossOutput, ModelConfig, Trainable
@@ -39,6 +42,8 @@ MAX_LOG_MAGNITUDE = math.log(1e2)
 """Keeps the exponential from overflowing before anything is learned; the loudest sounds stay below."""
 STFT_SIZES = (256, 512, 1024)
 MIN_POWER = 1e-7
+MIN_MAGNITUDE, MIN_NORM = 1e-3, 1e-2
+"""Of a frame of samples in [-1, 1] and of all of them: below is silence, whose details are not learned."""
 
 
 class VocosConfig(ModelConfig):
@@ -56,6 +61,10 @@ class VocosConfig(ModelConfig):
     """Of the absolute difference of log-mels, in nats."""
     stft_weight: NonNegativeFloat = 1.0
     """Of `stft_loss`."""
+    magnitude_weight: NonNegativeFloat = 0.0
+    """Of `magnitude_loss`."""
+    phase_iterations: NonNegativeInt = 0
+    """Of `find_phases`, which outside of training takes the place of the network's phases; 0: these."""
 
     _check_frontend = field_validator("frontend")(check_frontend)
 
@@ -76,8 +85,15 @@ class VocosConfig(ModelConfig):
             stft_weight=0.0,
         )
 
+    @property
+    def hears_samples(self) -> bool:
+        """Whether there is a loss of samples, not of magnitudes alone."""
+        return self.mel_weight > 0 or self.stft_weight > 0
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
+        if not (self.hears_samples or self.magnitude_weight):
+            raise ValueError("one of mel_weight, stft_weight and magnitude_weight must be above 0")
         window, hop = self.frontend.win_length, self.frontend.hop_length
         if window % 2 or hop > window // 2:
             raise ValueError(f"frontend must have an even win_length of two hops at least, got {window} and {hop}")
@@ -131,31 +147,54 @@ class Vocos(Trainable):
         hop_length = self.config.frontend.hop_length
         if feats.size(1) == 0:
             return feats.new_zeros(len(feats), 0), feat_lens * hop_length
+        return self.sound(self.find_spectrum(feats, feat_lens), feat_lens), feat_lens * hop_length
+
+    def find_spectrum(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
+        """Map log-mels as `forward` takes them, at least one frame, to what `spectrum` returns."""
         valid = valid_mask(feat_lens, feats.size(1))
         x = self.norm_in(_over_time(self.embed, zero_padding(feats, valid)))
         for block in self.blocks:
             x = block(x, valid)
-        return inverse_stft(self.spectrum(x), feat_lens, self.window, hop_length), feat_lens * hop_length
+        return self.spectrum(x)
 
     def spectrum(self, x: Tensor) -> Tensor:
         """Map what the last block gives, (B, T, D), to a complex spectrum (B, N / 2 + 1, T).
 
         A graph that is exported has no complex numbers: there it is (B, N / 2 + 1, T, 2), real and imaginary.
         """
-        log_magnitude, phase = self.head(self.norm_out(x)).float().transpose(1, 2).chunk(2, dim=1)
+        with torch.autocast(x.device.type, enabled=False):  # eight bits are few for logarithms and angles
+            log_magnitude, phase = self.head(self.norm_out(x.float())).float().transpose(1, 2).chunk(2, dim=1)
         magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
         if torch.compiler.is_exporting():
             return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
         return torch.polar(magnitude, phase)
 
-    def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Return the `reconstruction_loss` of a random piece of each utterance; it is that of ``weight`` utterances.
+    def sound(self, spectrum: Tensor, frame_lens: Tensor) -> Tensor:
+        """Map what `spectrum` gives to samples (B, T hop), with other phases if the configuration says so."""
+        hop_length, iterations = self.config.frontend.hop_length, self.config.phase_iterations
+        if iterations and not self.training:
+            magnitudes = spectrum.abs() if spectrum.is_complex() else spectrum.square().sum(-1).sqrt()
+            spectrum = find_phases(magnitudes, frame_lens, self.window, hop_length, iterations=iterations)
+        return inverse_stft(spectrum, frame_lens, self.window, hop_length)
 
-        In evaluation mode the same batch gives the same pieces every time.
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Return the weighted losses of a random piece of each utterance, of ``weight`` utterances.
+
+        ``parts`` has those with a weight, without it: `magnitude_loss`, and those of `reconstruction_loss`. In
+        evaluation mode the same batch gives the same pieces every time.
         """
         generator = None if self.training else torch.Generator(batch.wav.device).manual_seed(0)
-        wav = self.draw_segments(batch, generator)
-        return self.reconstruction_loss(wav, self.reconstruct(wav))
+        wav, config = self.draw_segments(batch, generator), self.config
+        if not config.magnitude_weight:
+            return self.reconstruction_loss(wav, self.reconstruct(wav))
+        feats, feat_lens = self.frontend(wav, torch.full((len(wav),), wav.size(1), device=wav.device))
+        spectrum = self.find_spectrum(feats, feat_lens)
+        magnitude = magnitude_loss(stft(wav, self.window, config.frontend.hop_length), spectrum)
+        near = self.reconstruction_loss(wav, self.sound(spectrum, feat_lens)) if config.hears_samples else None
+        total = config.magnitude_weight * magnitude
+        if near is None:
+            return LossOutput(total, {"magnitude": magnitude}, torch.tensor(float(len(wav)), device=wav.device))
+        return LossOutput(near.total + total, {**near.parts, "magnitude": magnitude}, near.weight)
 
     def draw_segments(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Tensor:
         """Return a random piece (B, segment_frames hop) of each utterance; a short one is followed by silence.
@@ -191,6 +230,14 @@ class Vocos(Trainable):
             parts["stft"] = stft_loss(real, made)
             total = total + config.stft_weight * parts["stft"]
         return LossOutput(total, parts, torch.tensor(float(len(real)), device=real.device))
+
+
+def magnitude_loss(real: Tensor, found: Tensor) -> Tensor:
+    """Return () spectral convergence plus log-magnitude distance of spectra (B, N / 2 + 1, T), both of one window."""
+    expected, magnitudes = real.abs(), found.abs()
+    dims = (1, 2)
+    missing = (expected - magnitudes).norm(dim=dims) / expected.norm(dim=dims).clamp(min=MIN_NORM)
+    return missing.mean() + F.l1_loss((magnitudes + MIN_MAGNITUDE).log(), (expected + MIN_MAGNITUDE).log())
 
 
 def stft_loss(real: Tensor, made: Tensor) -> Tensor:

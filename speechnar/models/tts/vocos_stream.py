@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechnar.audio.istft import inverse_stft
+from speechnar.audio.griffin_lim import reach_frames
 from speechnar.models.tts.vocos import KERNEL_SIZE, Vocos, _ConvNeXtBlock
 
 REACH = KERNEL_SIZE // 2
@@ -58,16 +58,16 @@ class VocoderStream:
         num_held, first = held.size(2), self._num_settled
         end = num_held if last else max(num_held - self._overlap, first)
         lens = torch.tensor([num_held], device=held.device)
-        wav = inverse_stft(held, lens, self._model.window, self._hop_length)[0]
+        wav = self._model.sound(held, lens)[0] if num_held else self._model.window[:0]
         passed = max(end - self._overlap, 0)
         self._spectrum, self._num_settled = held[:, :, passed:], end - passed
         return wav[first * self._hop_length : end * self._hop_length]
 
 
 def num_overlapping(model: Vocos) -> int:
-    """Return how many frames on either side have windows over the samples of a frame."""
-    frontend = model.config.frontend
-    return -(-(frontend.win_length - frontend.hop_length) // (2 * frontend.hop_length))
+    """Return how many frames on either side, of the spectrum, the samples of a frame depend on."""
+    frontend, iterations = model.config.frontend, model.config.phase_iterations
+    return reach_frames(frontend.win_length, frontend.hop_length, iterations=iterations)
 
 
 def delay_frames(model: Vocos) -> int:

@@ -118,10 +118,10 @@ def test_durations_and_samples_are_those_of_the_model(exported):
     torch.testing.assert_close(wav, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def vocoder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, 2], ids=["its own phases", "phases found"])
+def vocoder(request, tmp_path_factory):
     torch.manual_seed(0)
-    model = Vocos(VocosConfig.debug()).eval()
+    model = Vocos(VocosConfig.debug().model_copy(update={"phase_iterations": request.param})).eval()
     folder = tmp_path_factory.mktemp("vocos")
     export_speech(LoadedModel(model, None, model.config, "vocos"), folder, folder / "graph")
     return model, open_graph(folder / "graph" / "model.onnx")
@@ -135,7 +135,7 @@ def test_a_vocoder_makes_the_samples_of_the_model(vocoder, lens):
     with torch.inference_mode():
         wanted, wanted_lens = model(feats, torch.tensor(lens))
     assert torch.equal(wav_lens, wanted_lens)
-    torch.testing.assert_close(wav, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=1e-3)
+    torch.testing.assert_close(wav, wanted, atol=1e-3 * float(wanted.abs().max()), rtol=1e-3)
 
 
 def test_what_cannot_be_done_is_told(tmp_path):

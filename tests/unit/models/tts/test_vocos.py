@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from speechnar.audio.fbank import LogMelConfig
+from speechnar.audio.griffin_lim import stft
+from speechnar.audio.istft import inverse_stft
 from speechnar.models.base import load_model, save_model
-from speechnar.models.tts.vocos import Vocos, VocosConfig, stft_loss
+from speechnar.models.tts.vocos import Vocos, VocosConfig, magnitude_loss, stft_loss
 from speechnar.nn.lengths import valid_mask
 from speechnar.text.tokenizer import CharTokenizer
 from tests.contracts import check_gradients_reach_all
@@ -113,6 +115,47 @@ def test_the_weights_of_the_losses():
     model = make_model()
     feats = [model.frontend(wav, torch.tensor([4000]))[0] for wav in (real, made)]
     assert float(both.parts["mel"]) == pytest.approx(float((feats[0] - feats[1]).abs().mean()))
+
+
+def test_the_loss_of_magnitudes_in_closed_form():
+    """Half of them: half of the norm is missing, and the logarithms differ by log 2 where nothing is quiet."""
+    spectrum = torch.randn(2, 33, 20, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)) * 100
+    assert float(magnitude_loss(spectrum, spectrum * 1j)) == pytest.approx(0, abs=1e-5)
+    assert float(magnitude_loss(spectrum, 0.5 * spectrum)) == pytest.approx(0.5 + math.log(2), abs=1e-3)
+
+
+def test_a_model_may_learn_magnitudes_alone_or_beside_the_rest():
+    batch = voices(SIZES)
+    alone = make_model(mel_weight=0.0, stft_weight=0.0, magnitude_weight=2.0).train()
+    loss = alone.loss(batch)
+    assert list(loss.parts) == ["magnitude"]
+    loss.total.backward()
+    assert float(loss.total.detach()) == pytest.approx(2 * float(loss.parts["magnitude"].detach()))
+    bins = alone.config.frontend.win_length // 2 + 1
+    gradient = alone.head.weight.grad
+    assert gradient is not None
+    assert gradient[bins:].abs().max() < 1e-6 * gradient[:bins].abs().max(), "of phases nothing is learned"
+    with torch.no_grad():
+        both, rest = make_model(magnitude_weight=2.0).loss(batch), make_model().loss(batch)
+    assert both.parts.keys() == {*rest.parts, "magnitude"}
+    assert float(both.total) == pytest.approx(float(rest.total) + 2 * float(both.parts["magnitude"]), rel=1e-4)
+    with pytest.raises(ValueError, match="one of mel_weight, stft_weight and magnitude_weight must be above 0"):
+        VocosConfig(mel_weight=0.0, stft_weight=0.0)
+
+
+@torch.no_grad()
+def test_phases_are_found_outside_of_training_only():
+    model = make_model(phase_iterations=4)
+    feats, lens = torch.randn(1, 30, 80), torch.tensor([30])
+    spectrum = model.find_spectrum(feats, lens)
+    own = inverse_stft(spectrum, lens, model.window, 160)
+    torch.testing.assert_close(model.train()(feats, lens)[0], own)
+    found = model.eval()(feats, lens)[0]
+
+    def missing(wav: torch.Tensor) -> float:
+        return float((stft(wav, model.window, 160).abs() - spectrum.abs()).norm())
+
+    assert missing(found) < missing(own)
 
 
 def test_the_same_batch_has_the_same_loss_in_evaluation_mode():

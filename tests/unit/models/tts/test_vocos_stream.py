@@ -90,6 +90,17 @@ def test_a_wider_window_overlaps_more():
     torch.testing.assert_close(wav, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_phases_that_are_found_are_those_of_the_whole():
+    model = Vocos(VocosConfig.debug().model_copy(update={"phase_iterations": 2})).eval()
+    assert delay_frames(model) == delay_frames(MODEL) + 2 * 3
+    feats = torch.randn(70, 80, generator=torch.Generator().manual_seed(0))
+    stream = VocoderStream(model)
+    wav = torch.cat([*(stream.push(feats[i : i + 9]) for i in range(0, 70, 9)), stream.finish()])
+    with torch.no_grad():
+        expected = model(feats[None], torch.tensor([70]))[0][0]
+    torch.testing.assert_close(wav, expected, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("num_frames", [0, 1])
 def test_nearly_nothing(num_frames):
     stream = VocoderStream(MODEL)
