@@ -57,10 +57,11 @@ class VocoderStream:
         held = spectrum if self._spectrum is None else torch.cat([self._spectrum, spectrum], dim=2)
         num_held, first = held.size(2), self._num_settled
         end = num_held if last else max(num_held - self._overlap, first)
-        lens = torch.tensor([num_held], device=held.device)
-        wav = self._model.sound(held, lens)[0] if num_held else self._model.window[:0]
         passed = max(end - self._overlap, 0)
         self._spectrum, self._num_settled = held[:, :, passed:], end - passed
+        if end == first:
+            return self._model.window[:0]
+        wav = self._model.sound(held, torch.tensor([num_held], device=held.device))[0]
         return wav[first * self._hop_length : end * self._hop_length]
 
 
