@@ -5,6 +5,7 @@ No network is touched. What is not here is fetched by `speechnar.published`.
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def find_model(name: str | Path) -> Path | None:
     if str(name) in shipped:
         return shipped[str(name)]
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112  # unlike Path's, false of a name that no file can have
         _require_complete(folder, str(name))
         return folder
     address = parse_address(str(name))
@@ -109,7 +110,7 @@ def parse_address(name: str) -> Address:
         shipped = [folder.name for folder in _shipped_folders()]
         near = difflib.get_close_matches(name, shipped, n=1)
         hint = f"did you mean {near[0]}?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
-        raise ModelNotFoundError(f"model {name!r} is no folder, no shipped name and no owner/name; {hint}")
+        raise ModelNotFoundError(f"model {name[:100]!r} is no folder, no shipped name and no owner/name; {hint}")
     return address
 
 

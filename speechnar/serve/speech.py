@@ -9,6 +9,7 @@ and have no effect.
 import base64
 import io
 import json
+import os
 import re
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -102,7 +103,7 @@ def _find_voice(folder: Path | None, name: str) -> Path | None:
     if name in OPENAI_VOICES:
         return None
     path = folder / f"{name}.wav" if folder is not None and _VOICE_NAME.fullmatch(name) else None
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):  # noqa: PTH113  # unlike Path's, false of a name that no file can have
         raise RequestError(400, f"there is no voice {name[:60]!r} here", param="voice", code="voice_not_found")
     return path
 

@@ -153,3 +153,10 @@ def test_every_public_name_resolves():
         assert getattr(speechnar, name).__name__ == name
     with pytest.raises(AttributeError):
         speechnar.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["m" * 5000, "m/" * 3000, "o/" + "m" * 300, "nul\0"])
+def test_a_name_that_no_file_can_have_is_no_model(name):
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_model(name)
+    assert len(str(caught.value)) < 1000

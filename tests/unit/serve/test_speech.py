@@ -103,6 +103,13 @@ def test_a_voice_of_the_folder_speaks(tmp_path, clip, wanted):
     assert response.content != (wanted.samples * 32768).astype("<i2").tobytes()
 
 
+def test_a_voice_of_a_name_that_no_file_can_have(tmp_path):
+    with serving(voices=tmp_path) as running, running.client() as client:
+        body = {"model": "fsdd-tts", "input": TEXT, "voice": "v" * 300, "steps": 1}
+        response = client.post("/v1/audio/speech", json=body)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "voice_not_found")
+
+
 def test_a_voice_that_cannot_be_used_is_told_by_its_name(tmp_path):
     soundfile.write(tmp_path / "short.wav", np.full(1000, 0.1), 16000)
     (tmp_path / "none.wav").write_text("no audio")
