@@ -14,6 +14,7 @@ import json
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from speechnar.errors import SpeechnarError
 from speechnar.serve.faults import RequestError, as_request_error
 from speechnar.serve.guard import note_work
 from speechnar.serve.service import Service
+from speechnar.text.languages import to_iso3
 
 PROTOCOL = "realtime"
 DEFAULT_RATE = 24000
@@ -36,7 +38,7 @@ MAX_BEHIND_S = 60.0
 """Audio that a client may send ahead of what is recognised."""
 MAX_COMMIT_S = 30.0
 """Of a turn that the client ends itself."""
-_TRY_AGAIN, _GOING_AWAY, _FAILED = 1013, 1001, 1011
+_TRY_AGAIN, _GOING_AWAY, _REFUSED, _FAILED = 1013, 1001, 1008, 1011
 """Close codes of a WebSocket."""
 
 
@@ -54,6 +56,7 @@ class _Settings:
 
         Raises:
             RequestError: a value cannot be honoured.
+            ConfigError: there is no such language.
         """
         audio = _object(_object(session, "audio"), "input")
         old = session.get("input_audio_format")
@@ -64,12 +67,10 @@ class _Settings:
             raise RequestError(400, f"audio must be audio/pcm at a rate of {RATES}, got {told!r}", param="format")
         name = "transcription" if "transcription" in audio else "input_audio_transcription"
         transcription = _object(audio if name in audio else session, name)
-        settings = replace(
-            self,
-            sample_rate=rate,
-            model=_text(transcription, "model") or self.model,
-            language=_text(transcription, "language") or self.language,
-        )
+        language = _text(transcription, "language") or self.language
+        if language != AUTO:
+            to_iso3(language)
+        settings = replace(self, sample_rate=rate, model=_text(transcription, "model") or self.model, language=language)
         for place in (audio, session):
             if "turn_detection" in place:
                 settings = replace(settings, server_vad=place["turn_detection"] is not None)
@@ -152,8 +153,9 @@ class _Session:
                                    return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
                 if working.done():
                     reading.cancel()
-                    await self._send("error", error=as_request_error(_failure(working)).body())
-                    await self._socket.close(_FAILED)
+                    error = as_request_error(_failure(working))
+                    await self._send("error", error=error.body())
+                    await self._socket.close(_FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _REFUSED)
                     return
                 if not reading.done():
                     reading.cancel()

@@ -173,6 +173,7 @@ def test_without_voice_activity_detection_the_client_ends_turns(running, samples
             "no model",
         ),
         (json.dumps({"type": "session.update", "session": {"input_audio_transcription": {"model": 3}}}), "string"),
+        (json.dumps({"type": "session.update", "session": {"input_audio_transcription": {"language": "null"}}}), "ISO"),
         (
             json.dumps({"type": "session.update", "session": {"input_audio_transcription": {"language": "\ud800"}}}),
             "Unicode",
@@ -189,6 +190,20 @@ def test_a_mistake_is_told_and_the_session_goes_on(running, message, says):
             return event
 
     assert says in run(talk())["error"]["message"]
+
+
+def test_a_language_that_the_model_does_not_know_ends_the_session_as_a_mistake_of_the_client(running, samples):
+    async def talk():
+        async with session(running) as socket:
+            await send(socket, "session.update", session={"input_audio_transcription": {"language": "ja"}})
+            await append(socket, samples[:4800])
+            said = (await until(socket, "error"))[-1]
+            assert "jpn" in said["error"]["message"] or "ja" in said["error"]["message"]
+            assert said["error"]["type"] == "invalid_request_error"
+            await socket.wait_closed()
+            assert socket.close_code == 1008
+
+    run(talk())
 
 
 def test_what_comes_too_fast_is_left_out_and_told(running):
