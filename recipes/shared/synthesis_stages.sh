@@ -2,7 +2,8 @@
 # Sourced at the end of the run.sh of a synthesis recipe: stages 2 to 8, from data directories to a scored and exported
 # voice. Besides the options it reads train_dirs, dev_dirs and test_dir, names of directories in $data, and where a recipe
 # has them: positions=linear, for a model that needs no durations; autoencoder, configurations of the tokenizer of
-# latents (none: principal components); vocoder_configs; more, other directories, from which the vocoder learns, too, and
+# latents (none: principal components); vocoder_configs; vocoder_start=codec, if the first of these learns behind the
+# codec; more, other directories, from which the vocoder learns, too, and
 # what comes before the voice by the configuration pretrain; one_step, the configuration of what learns from the finished
 # model to need a single step, where its own is not good enough; vocoder_dirs, those of train_dirs that the vocoder learns
 # from, if not all; tokenizer_dirs, if the first of train_dirs does not have all sounds; voices, a directory in $data with
@@ -49,7 +50,7 @@ if at_stage 4 "train"; then # the vocoder unless there is one, ARDiT, and a one-
     if [ -z "${vocoder:-}" ]; then
         dirs=()
         for name in ${vocoder_dirs:-$train_dirs}; do dirs+=("$data/$name"); done
-        learned_from=$(yaml_list "${dirs[@]}" ${more:-}) learn_in_turn "" $vocoder_configs
+        learned_from=$(yaml_list "${dirs[@]}" ${more:-}) learn_in_turn "${vocoder_start:+$exp/$vocoder_start}" $vocoder_configs
         vocoder=$last
     fi
     parts=("$exp/codec" "$vocoder")

@@ -32,6 +32,7 @@ MODELS: dict[str, ModelEntry] = {
     "tts_distillation": ModelEntry("speechnar.models.tts.ardit_one_step", "TtsDistillationConfig", "TtsDistillation"),
     "unienc": ModelEntry("speechnar.models.asr.unienc", "UniEncConfig", "UniEnc"),
     "vocos": ModelEntry("speechnar.models.tts.vocos", "VocosConfig", "Vocos"),
+    "vocos_coded": ModelEntry("speechnar.models.tts.vocos_coded", "VocosCodedConfig", "VocosCoded"),
     "vocos_gan": ModelEntry("speechnar.models.tts.vocos_adversary", "VocosGanConfig", "VocosGan"),
     "wait_k": ModelEntry("speechnar.models.mt.wait_k", "WaitKConfig", "WaitK"),
     "wav2vec2": ModelEntry("speechnar.models.asr.wav2vec2", "Wav2Vec2ModelConfig", "Wav2Vec2"),

@@ -23,7 +23,7 @@ from speechnar.data.parallel_text import read_sentences
 from speechnar.models.base import load_model, save_model
 from speechnar.models.judges.speaker_verifier import SpeakerVerifier, SpeakerVerifierConfig
 from speechnar.models.tts.tts import Tts, TtsConfig
-from speechnar.models.tts.vocos import VocosConfig
+from speechnar.models.tts.vocos_coded import VocosCodedConfig
 from speechnar.text.tokenizer import load_tokenizer
 from speechnar.train.run import RunConfig
 
@@ -541,7 +541,7 @@ def tiny_synthesis(folder: Path) -> list[str]:
     train = {"max_steps": 2, "validate_every": 2, "optim": {"schedule": {"kind": "inv_sqrt", "warmup_steps": 10}}}
     data = {"train": "unset", "dev": "unset", "batch_seconds": 8, "num_buckets": 2}
     models = {
-        "vocos": VocosConfig.debug().model_dump(mode="json"),
+        "vocos": VocosCodedConfig.debug().model_dump(mode="json"),
         "ardit": {**TtsConfig.debug().model_dump(mode="json"), "aligner": {}},
     }
     for name, model in models.items():

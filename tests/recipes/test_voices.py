@@ -136,5 +136,6 @@ def test_the_model_fits_its_size_and_its_students_are_like_it():
         student = load_config(RECIPE / f"conf/{name}.yaml", RunConfig).model
         assert student.tts == config
     vocoder = load_config(RECIPE / "conf/vocos.yaml", RunConfig).model
-    assert vocoder.frontend == config.codec.frontend and vocoder.model_dim == config.vocoder.model_dim
-    assert vocoder.magnitude_weight > 0 and vocoder.phase_iterations == config.vocoder.phase_iterations
+    assert vocoder.codec == config.codec
+    assert vocoder.vocos.model_dim == config.vocoder.model_dim
+    assert vocoder.vocos.phase_iterations == config.vocoder.phase_iterations > 0

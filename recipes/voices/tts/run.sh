@@ -66,7 +66,7 @@ train_dirs=$(present kokoro kathleen/train ljspeech/train commonvoice/eng/chosen
 dev_dirs=$(present kathleen/dev ljspeech/dev librispeech/dev)
 vocoder_dirs=$(present kathleen/train ljspeech/train commonvoice/eng/chosen kokoro) # others have nothing above 8 kHz
 tokenizer_dirs=$train_dirs
-test_dir=test voices=voices
+test_dir=test voices=voices vocoder_start=codec
 if [ "$stop_stage" -gt 1 ] && [ -z "$train_dirs" ]; then
     echo "$0: needs at least one corpus; give --corpus_kathleen or others, and begin with stage 1" >&2
     exit 2

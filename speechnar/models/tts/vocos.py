@@ -183,26 +183,34 @@ class Vocos(Trainable):
         ``parts`` has those with a weight, without it: `magnitude_loss`, and those of `reconstruction_loss`. In
         evaluation mode the same batch gives the same pieces every time.
         """
-        generator = None if self.training else torch.Generator(batch.wav.device).manual_seed(0)
-        wav, config = self.draw_segments(batch, generator), self.config
-        if not config.magnitude_weight:
-            return self.reconstruction_loss(wav, self.reconstruct(wav))
-        feats, feat_lens = self.frontend(wav, torch.full((len(wav),), wav.size(1), device=wav.device))
+        wav = self.draw_segments(batch)
+        lens = torch.full((len(wav),), wav.size(1), device=wav.device)
+        return self.loss_of(wav, *self.frontend(wav, lens))
+
+    def loss_of(self, wav: Tensor, feats: Tensor, feat_lens: Tensor) -> LossOutput:
+        """Return those of whole hops (B, T hop) and of log-mels (B, T, F) that tell of them; no padding."""
+        config = self.config
         spectrum = self.find_spectrum(feats, feat_lens)
-        magnitude = magnitude_loss(stft(wav, self.window, config.frontend.hop_length), spectrum)
-        near = self.reconstruction_loss(wav, self.sound(spectrum, feat_lens)) if config.hears_samples else None
-        total = config.magnitude_weight * magnitude
-        if near is None:
-            return LossOutput(total, {"magnitude": magnitude}, torch.tensor(float(len(wav)), device=wav.device))
-        return LossOutput(near.total + total, {**near.parts, "magnitude": magnitude}, near.weight)
+        total, parts = wav.new_zeros(()), {}
+        if config.magnitude_weight:
+            parts["magnitude"] = magnitude_loss(stft(wav, self.window, config.frontend.hop_length), spectrum)
+            total = total + config.magnitude_weight * parts["magnitude"]
+        if config.hears_samples:
+            near = self.reconstruction_loss(wav, self.sound(spectrum, feat_lens))
+            total, parts = total + near.total, parts | dict(near.parts)
+        return LossOutput(total, parts, torch.tensor(float(len(wav)), device=wav.device))
 
     def draw_segments(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Tensor:
         """Return a random piece (B, segment_frames hop) of each utterance; a short one is followed by silence.
+
+        In evaluation mode the same batch gives the same pieces every time.
 
         Raises:
             DataError: the speech has another sample rate than the model.
         """
         check_sample_rate(batch, self.config.frontend)
+        if generator is None and not self.training:
+            generator = torch.Generator(batch.wav.device).manual_seed(0)
         size = self.config.segment_frames * self.config.frontend.hop_length
         wav = zero_padding(batch.wav, valid_mask(batch.wav_lens, batch.wav.size(1)))
         wav = F.pad(wav, (0, max(0, size - wav.size(1))))
