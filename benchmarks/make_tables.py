@@ -112,6 +112,7 @@ def update(path: Path, root: Path, *, write: bool) -> bool:
             "peers": partial(peers_table, root / "benchmarks" / "results"),
             "finetuning": partial(finetuning_table, root / "benchmarks" / "results"),
             "voice-finetuning": partial(voice_finetuning_table, root / "benchmarks" / "results"),
+            "voices": partial(voices_table, root / "benchmarks" / "results" / "voices.json"),
             "ray": partial(ray_table, root / "benchmarks" / "results" / "scaling_ray.json"),
             "checkpoints": partial(checkpoints_table, root / "benchmarks" / "results" / "scaling_recipes.json"),
             **{
@@ -494,6 +495,19 @@ def voice_finetuning_table(folder: Path) -> str:
                 rows.append([name.removeprefix(VOICE), system, str(result["texts"]), *rates, distance, *cost])
     header = ["speaker", "system", "texts", "WER", "CER", "MCD from her recordings, dB", "minutes of training", "MiB"]
     return markdown(header, rows)
+
+
+def voices_table(path: Path) -> str:
+    """Return a line for each system that spoke, or passed on, the same sentences (`benchmarks.voices`)."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for system, found in result["a"]["systems"].items():
+        heard = [f"{100 * found['wer']:.1f} %", f"{100 * found['cer']:.1f} %", f"{found['right']}"]
+        alike = f"{found['similarity']:.2f}" if "similarity" in found else ""
+        speed = [f"{1000 * found['median_s']:.0f}", f"{found['rtf']:.3f}"] if found["rtf"] else ["", ""]
+        rows.append([system, str(result["runs"]), *heard, f"{found['dnsmos']:.2f}", alike, *speed])
+    header = ["system", "sentences", "WER", "CER", "all right", "DNSMOS", "similarity"]
+    return markdown([*header, "first sound, ms", "real-time factor"], rows)
 
 
 def ray_table(path: Path) -> str:

@@ -123,6 +123,13 @@ def test_tables_of_fine_tuning_and_of_ray(tmp_path):
     assert "| someone | after | 5 | 20.0 % | 10.0 % | 6.5 | 2.0 | 1,600 |" in make_tables.voice_finetuning_table(
         tmp_path
     )
+    spoken = {"wer": 0.1, "cer": 0.05, "right": 1, "dnsmos": 3.01, "median_s": 0.05, "rtf": 0.04, "similarity": 0.8}
+    heard = {"wer": 0.0, "cer": 0.0, "right": 2, "dnsmos": 3.2, "median_s": 0.0, "rtf": None}
+    judged = {"runs": 2, "a": {"label": "x, steps1", "systems": {"recorded": heard, "steps1": spoken}}}
+    (tmp_path / "voices.json").write_text(json.dumps(judged))
+    table = make_tables.voices_table(tmp_path / "voices.json")
+    assert "| recorded | 2 | 0.0 % | 0.0 % | 2 | 3.20 |  |  |  |" in table
+    assert "| steps1 | 2 | 10.0 % | 5.0 % | 1 | 3.01 | 0.80 | 50 | 0.040 |" in table
     way = {"way": "ray2", "workers": 2, "wall_s": 40.0, "mean_unit_s": 2.0, "lost_s_a_worker": 4.0, "efficiency": 0.9}
     (tmp_path / "scaling_ray.json").write_text(json.dumps({"runs": [way]}))
     assert "| ray2 | 2 | 40.0 | 2.0 | 4.0 | 90 % |" in make_tables.ray_table(tmp_path / "scaling_ray.json")
