@@ -97,7 +97,7 @@ def main() -> int:
         a={"label": f"{args.model}, {ours}", **table[ours], "systems": table},
         b={"label": peer, **table[peer]},
         result="; ".join(f"{name}: {shown(row)}" for name, row in table.items()),
-        note=f"{len(texts)} sentences of {args.data or args.texts}; heard by {Path(args.judge).name}",
+        note=f"{len(texts)} sentences of {(args.data or args.texts).name}; heard by {Path(args.judge).name}",
         folder=args.output,
     )
     return 0
