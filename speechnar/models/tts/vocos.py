@@ -14,7 +14,7 @@ Differs from the paper:
 - ``stft_weight``: a loss on spectra of three resolutions may join that on log-mels; it makes up for few steps of
   adversarial training.
 - ``magnitude_weight`` and ``phase_iterations``: the network may be told the magnitudes that it is to find, which it
-  learns in minutes, and the phases, which it would learn against discriminators in days, be found for them.
+  learns in few updates, and the phases, which take it many against discriminators, be found for them.
 """
 
 import math
@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from speechnar.audio.fbank import LogMel, LogMelConfig
-from speechnar.audio.griffin_lim import find_phases, stft
-from speechnar.audio.istft import inverse_stft
+from speechnar.audio.griffin_lim import find_phases
+from speechnar.audio.stft import inverse_stft, stft
 from speechnar.data.batch import SpeechBatch
 from speechnar.models.base import LossOutput, ModelConfig, Trainable
 from speechnar.models.tts.mel_pca import check_frontend, check_sample_rate
@@ -241,7 +241,10 @@ class Vocos(Trainable):
 
 
 def magnitude_loss(real: Tensor, found: Tensor) -> Tensor:
-    """Return () spectral convergence plus log-magnitude distance of spectra (B, N / 2 + 1, T), both of one window."""
+    """Return () spectral convergence plus log-magnitude distance of spectra (B, N / 2 + 1, T), both of one window.
+
+    Yamamoto et al. 2020, equations 4 and 5; here each utterance has a convergence of its own.
+    """
     expected, magnitudes = real.abs(), found.abs()
     dims = (1, 2)
     missing = (expected - magnitudes).norm(dim=dims) / expected.norm(dim=dims).clamp(min=MIN_NORM)

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from speechnar.audio.fbank import LogMelConfig
-from speechnar.audio.griffin_lim import stft
-from speechnar.audio.istft import inverse_stft
+from speechnar.audio.stft import inverse_stft, stft
 from speechnar.models.base import load_model, save_model
 from speechnar.models.tts.vocos import Vocos, VocosConfig, magnitude_loss, stft_loss
 from speechnar.nn.lengths import valid_mask

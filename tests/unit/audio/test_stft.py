@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechnar.audio.istft import inverse_stft
+from speechnar.audio.stft import inverse_stft, stft
 from speechnar.errors import ConfigError
 
 SIZES = [(1024, 256), (640, 160), (64, 16), (60, 20), (64, 32)]
@@ -58,3 +58,14 @@ def test_no_frames_are_no_samples():
 def test_windows_that_hardly_overlap_are_refused(hop):
     with pytest.raises(ConfigError, match=f"at most half of the window's 64 samples.*, got {hop}"):
         inverse_stft(torch.zeros(1, 33, 2, dtype=torch.complex64), torch.tensor([2]), torch.hann_window(64), hop)
+
+
+@pytest.mark.parametrize(("num_samples", "hop"), SIZES)
+def test_the_spectrum_of_samples_is_what_gives_them_back(num_samples, hop):
+    torch.manual_seed(0)
+    wav, window = torch.randn(2, 9 * hop), torch.hann_window(num_samples)
+    spectrum = stft(wav, window, hop)
+    assert spectrum.shape == (2, num_samples // 2 + 1, 9)
+    torch.testing.assert_close(inverse_stft(spectrum, torch.tensor([9, 9]), window, hop), wav, atol=1e-5, rtol=1e-4)
+    in_parts = stft(wav, window, hop, in_parts=True)
+    torch.testing.assert_close(torch.view_as_complex(in_parts), spectrum, atol=1e-4, rtol=1e-4)

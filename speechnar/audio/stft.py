@@ -1,4 +1,4 @@
-"""Inverse short-time Fourier transform of frames that each stand for a hop of samples of their own.
+"""Short-time Fourier transform, and its inverse, of frames that each stand for a hop of samples of their own.
 
 Shapes: B utterances, T frames, N samples of the window, S = T hop samples.
 Source: Griffin and Lim, "Signal estimation from modified short-time Fourier transform", 1984 (least squares: overlap,
@@ -15,6 +15,21 @@ from speechnar.audio.fbank import frame_mask
 from speechnar.errors import ConfigError
 
 MIN_ENVELOPE = 1e-11
+
+
+def stft(wav: Tensor, window: Tensor, hop_length: int, *, in_parts: bool = False) -> Tensor:
+    """Map whole hops of samples, (B, T hop), to the complex spectrum (B, N / 2 + 1, T) that `inverse_stft` inverts.
+
+    ``in_parts``: as (B, N / 2 + 1, T, 2), real and imaginary, by operations that graphs know that are exported.
+    """
+    num_samples = window.numel()
+    # The first window is centred on the first hop, and the last one on the last hop.
+    padded = F.pad(wav, ((num_samples - hop_length) // 2,) * 2)
+    if not in_parts:
+        return torch.fft.rfft(padded.unfold(1, num_samples, hop_length) * window).transpose(1, 2)
+    angles = _angles(num_samples, wav.device).T
+    kernels = (torch.cat([angles.cos(), -angles.sin()]) * window.double()).float()[:, None]
+    return torch.stack(F.conv1d(padded[:, None], kernels, stride=hop_length).chunk(2, dim=1), dim=-1)
 
 
 def inverse_stft(spectrum: Tensor, frame_lens: Tensor, window: Tensor, hop_length: int) -> Tensor:
@@ -50,15 +65,21 @@ def _inverse_rfft(spectrum: Tensor, num_samples: int) -> Tensor:
     """Map a spectrum (B, N / 2 + 1, T), complex or in two parts, to samples of frames (B, N, T); N is even."""
     if spectrum.is_complex():
         return torch.fft.irfft(spectrum, num_samples, dim=1)
-    bins = torch.arange(num_samples // 2 + 1, dtype=torch.float64, device=spectrum.device)
-    places = torch.arange(num_samples, dtype=torch.float64, device=spectrum.device)[:, None]
-    angles = places * bins * (2 * math.pi / num_samples)
+    angles = _angles(num_samples, spectrum.device)
+    bins = torch.arange(angles.size(1), device=spectrum.device)
     # All bins but the first and the last stand for two.
     is_single = (bins == 0) | (bins == num_samples // 2)
     weights = torch.where(is_single, 1 / num_samples, 2 / num_samples)
     cosines, sines = (angles.cos() * weights).float(), (angles.sin() * weights).float()
     real, imaginary = spectrum.unbind(-1)
     return cosines @ real - sines @ imaginary
+
+
+def _angles(num_samples: int, device: torch.device) -> Tensor:
+    """Return (N, N / 2 + 1) float64, that of each sample in each bin, in radians."""
+    places = torch.arange(num_samples, dtype=torch.float64, device=device)[:, None]
+    bins = torch.arange(num_samples // 2 + 1, dtype=torch.float64, device=device)
+    return places * bins * (2 * math.pi / num_samples)
 
 
 def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
